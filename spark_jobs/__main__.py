@@ -1,0 +1,62 @@
+"""Run the jobs of a launch, one after another in this process, and report each to the Dagster run that launched it.
+
+A launcher starts `python -m spark_jobs` with a Pipes context whose extras hold `jobs`: a list of
+`{"id": …, "module": …, "arguments": […], "needs": [ids]}`. A job gets its arguments as from a command line. One that
+fails does not stop the others, but those that need it are not run. Messages are those of `reporting.PipesReporter`.
+"""
+
+import importlib
+import sys
+import traceback
+from typing import Any
+
+import click
+from dagster_pipes import PipesContext, open_dagster_pipes
+
+from spark_jobs.errors import InputError
+from spark_jobs.reporting import PipesReporter
+
+JOBS = ("group_by_user", "make_clustering_inputs", "select_k", "kmeans")
+
+
+def run(pipes: PipesContext) -> bool:
+    """Run the jobs of the context; whether all ended well."""
+    report = PipesReporter(pipes)
+    failed: set[str] = set()
+    for job in pipes.extras["jobs"]:
+        report.job = job["id"]
+        missing = failed.intersection(job["needs"])
+        if missing:
+            error: str | None = f"not run, because {', '.join(sorted(missing))} failed"
+        else:
+            error = _run_job(job, report)
+        if error is None:
+            report.done()
+        else:
+            failed.add(job["id"])
+            report.failed(error)
+    return not failed
+
+
+def _run_job(job: dict[str, Any], report: PipesReporter) -> str | None:
+    """Run a job; what went wrong, if anything did."""
+    if job["module"] not in JOBS:
+        return f"there is no job {job['module']}"
+    report.progress(f"{job['id']} starts")
+    try:
+        command: click.Command = importlib.import_module(f"spark_jobs.{job['module']}").main
+        command.main(job["arguments"], prog_name=job["module"], standalone_mode=False, obj=report)
+    except InputError as error:
+        return str(error)
+    except click.ClickException as error:
+        return error.format_message()
+    except Exception as error:  # whatever it is, the jobs after it have their turn
+        traceback.print_exc()
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+if __name__ == "__main__":
+    with open_dagster_pipes() as context:
+        ended_well = run(context)
+    sys.exit(0 if ended_well else 1)

@@ -1,0 +1,121 @@
+"""Category files: named lists of pages."""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from spark_jobs import storage
+from spark_jobs.errors import InputError
+from spark_jobs.fingerprints import digest_of
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_NOT_NETWORKS = {"id", "name", "private"}
+
+
+class BadCategory(InputError):
+    """A category file that breaks a rule of the contract."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of a category; its place in the category's list is its dimension."""
+
+    id: str
+    name: str
+    network: str
+
+
+@dataclass(frozen=True)
+class Category:
+    """A named list of pages."""
+
+    name: str  # the file's, and the partition key
+    id: Any
+    title: str
+    private: bool
+    pages: tuple[Page, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with anything in the file that means something."""
+        pages = [[page.id, page.name, page.network] for page in self.pages]
+        return digest_of([self.name, self.id, self.title, self.private, pages])
+
+
+def check_name(name: str) -> str:
+    """The name, if it may be a category's (and so a partition key and a folder's name).
+
+    Raises:
+        BadCategory: It may not.
+    """
+    if not _NAME.fullmatch(name) or ".." in name:
+        raise BadCategory(
+            f"{name!r} can't be a category's name: 1 to 64 letters, digits, '_', '-' or '.', no two dots in a row."
+            " Rename the file."
+        )
+    return name
+
+
+def read_category(location: str) -> Category:
+    """Read and check a category file.
+
+    Raises:
+        BadCategory: It breaks a rule; the message names file and rule.
+    """
+    path = storage.at(location)
+    name = check_name(path.name.removesuffix(".json"))
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise BadCategory(f"{location} does not exist.") from None
+    except ValueError as error:
+        raise BadCategory(f"{location} is not JSON: {error}.") from None
+    try:
+        return _parse(name, content)
+    except BadCategory as error:
+        raise BadCategory(f"{location}: {error}") from None
+
+
+def list_category_files(folder: str) -> dict[str, str]:
+    """The category files of a folder: location by category name, in the order of names. Names are not checked yet."""
+    path = storage.at(folder)
+    if not path.is_dir():
+        return {}
+    files = [file for file in path.iterdir() if file.name.endswith(".json") and not file.name.startswith(".")]
+    return {file.name.removesuffix(".json"): str(file) for file in sorted(files, key=lambda file: file.name)}
+
+
+def _parse(name: str, content: Any) -> Category:
+    if not isinstance(content, dict):
+        raise BadCategory("it must hold a JSON object.")
+    if "id" not in content:
+        raise BadCategory("it has no 'id'.")
+    private = content.get("private", False)
+    if not isinstance(private, bool):
+        raise BadCategory(f"'private' is {private!r}; it must be true or false.")
+    title = content.get("name", name)
+    if not isinstance(title, str):
+        raise BadCategory(f"'name' is {title!r}; it must be a string.")
+    networks = {key: value for key, value in content.items() if key not in _NOT_NETWORKS and isinstance(value, list)}
+    if not networks:
+        raise BadCategory("it has no list of pages, such as 'facebook': [{'id': …, 'name': …}].")
+    pages: dict[str, Page] = {}
+    for network, entries in networks.items():
+        if not entries:
+            raise BadCategory(f"its list {network!r} is empty.")
+        for place, entry in enumerate(entries):
+            page = _parse_page(entry, network, f"{network}[{place}]")
+            if page.id in pages:
+                raise BadCategory(f"page {page.id!r} is listed twice, the second time as {network}[{place}].")
+            pages[page.id] = page
+    return Category(name, content["id"], title, private, tuple(pages.values()))
+
+
+def _parse_page(entry: Any, network: str, where: str) -> Page:
+    if not isinstance(entry, dict) or not isinstance(entry.get("id"), str) or not entry["id"]:
+        raise BadCategory(f"{where} has no 'id' that is a non-empty string: {json.dumps(entry, ensure_ascii=False)}.")
+    page_name = entry.get("name", entry["id"])
+    if not isinstance(page_name, str):
+        raise BadCategory(f"{where} has a 'name' that is no string: {json.dumps(entry, ensure_ascii=False)}.")
+    return Page(entry["id"], page_name, network)

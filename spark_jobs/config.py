@@ -1,0 +1,154 @@
+"""The config of every step: one typed, validated place, from which come the jobs' options and Dagster's launchpad."""
+
+import re
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+ACTIONS = ("page_like", "page_comment", "post_like", "post_comment")
+
+Scaling = Literal["max", "none", "log1p", "l2", "tfidf"]
+Criterion = Literal["silhouette", "calinski_harabasz", "elbow"]
+Engine = Literal["sail", "spark"]
+
+_INITS = {"kmeans||": "kmeans||", "k-means||": "kmeans||", "k-means++": "kmeans||", "random": "random"}
+_LABEL = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+class StepConfig(BaseModel):
+    """The config of one step. Its fields decide the step's result, but for those in `not_in_fingerprint`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def fingerprinted(self) -> dict[str, Any]:
+        """The fields that decide the result, as JSON values."""
+        return self.model_dump(mode="json", exclude={"label"})
+
+
+class GroupedUsersConfig(StepConfig):
+    """How raw actions become grouped users."""
+
+    max_reject_ratio: float = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="Largest share of raw rows that may break a rule; 0 to 1.",
+    )
+
+
+class ClusteringInputsConfig(StepConfig):
+    """How users become vectors."""
+
+    action_weights: dict[str, float] = Field(
+        default_factory=lambda: dict.fromkeys(ACTIONS, 1.0),
+        description=f"Weight of each action in a user's value on a page: at least 0, default 1. {', '.join(ACTIONS)}.",
+    )
+    min_actions: int = Field(
+        default=1, ge=1, description="Users with fewer actions on the category's pages are left out; at least 1."
+    )
+    scaling: Scaling = Field(
+        default="max",
+        description="max (all by one factor, 1/(1 + largest), so that they lie in [0, 1)), none, log1p, l2 or tfidf.",
+    )
+
+    @field_validator("action_weights")
+    @classmethod
+    def _known_actions(cls, weights: dict[str, float]) -> dict[str, float]:
+        for action, weight in weights.items():
+            if action not in ACTIONS:
+                raise ValueError(f"{action!r} is no action; allowed are {', '.join(ACTIONS)}")
+            if not 0 <= weight < float("inf"):
+                raise ValueError(f"the weight of {action} is {weight}; it must be a number of at least 0")
+        return {action: float(weights.get(action, 1.0)) for action in ACTIONS}
+
+
+class KSelectionConfig(StepConfig):
+    """How k is chosen. It has a seed of its own, so that tweaking k-means leaves the choice alone."""
+
+    criterion: Criterion = Field(
+        default="silhouette",
+        description="silhouette (highest mean simplified silhouette), calinski_harabasz (highest) or elbow (of wssse).",
+    )
+    k_min: int = Field(default=2, ge=1, description="Smallest k tried; at least 1.")
+    k_max: int = Field(default=10, ge=1, description="Largest k tried; at least k_min.")
+    n_init: int = Field(default=3, ge=1, description="Inits for every k; at least 1.")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of the inits; 0 to 4294967295.")
+
+    @model_validator(mode="after")
+    def _range(self) -> "KSelectionConfig":
+        if self.k_min > self.k_max:
+            raise ValueError(f"k_min is {self.k_min}, more than k_max, which is {self.k_max}")
+        return self
+
+
+class KMeansParams(NamedTuple):
+    """`INIT,ITERATIONS,EPSILON`, taken apart."""
+
+    init: str
+    iterations: int
+    epsilon: float
+
+
+class KMeansConfig(StepConfig):
+    """How k-means runs."""
+
+    k: int | None = Field(
+        default=None, ge=1, description="Number of clusters, at least 1; if not given, the one that k_selection chose."
+    )
+    params: str = Field(
+        default="kmeans||,100,0.001",
+        description="INIT,ITERATIONS,EPSILON: kmeans|| (or k-means||, k-means++) or random; at most so many iterations;"
+        " converged when no center moves farther than EPSILON.",
+    )
+    n_init: int = Field(
+        default=10, ge=1, description="Inits, of which the one with the lowest wssse is kept; at least 1."
+    )
+    seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of the inits; 0 to 4294967295.")
+    label: str | None = Field(
+        default=None, description="Names a tweak, so that it stands beside the others; it decides nothing else."
+    )
+
+    @field_validator("params")
+    @classmethod
+    def _canonical_params(cls, text: str) -> str:
+        return ",".join(map(str, parse_params(text)))
+
+    @field_validator("label")
+    @classmethod
+    def _short_label(cls, label: str | None) -> str | None:
+        if label is not None and not _LABEL.fullmatch(label):
+            raise ValueError(f"{label!r} is no label: 1 to 64 letters, digits, '_', '-' or '.'")
+        return label
+
+
+class EngineConfig(BaseModel):
+    """What runs the DataFrame code. The result does not depend on it, so it is in no fingerprint."""
+
+    engine: Engine = Field(
+        default="sail", description="sail (in process, no JVM) or spark (Apache Spark, needs Java 17+)."
+    )
+    spark_master: str = Field(default="local[*]", description="The Spark master, where the engine is spark.")
+
+
+def parse_params(text: str) -> KMeansParams:
+    """Take `INIT,ITERATIONS,EPSILON` apart.
+
+    Raises:
+        ValueError: It is not of that form; the message says what is.
+    """
+    form = "INIT,ITERATIONS,EPSILON, such as kmeans||,100,0.001"
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) != 3:
+        raise ValueError(f"{text!r} is not of the form {form}")
+    init, iterations, epsilon = parts
+    if init not in _INITS:
+        raise ValueError(f"INIT is {init!r}; allowed are {', '.join(_INITS)}")
+    try:
+        parsed = KMeansParams(_INITS[init], int(iterations), float(epsilon))
+    except ValueError:
+        raise ValueError(f"{text!r} is not of the form {form}") from None
+    if parsed.iterations < 1:
+        raise ValueError(f"ITERATIONS is {parsed.iterations}; it must be at least 1")
+    if not 0 <= parsed.epsilon < float("inf"):
+        raise ValueError(f"EPSILON is {parsed.epsilon}; it must be a number of at least 0")
+    return parsed

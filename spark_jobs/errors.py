@@ -1,0 +1,20 @@
+"""What a job says when its input is not usable: one line that names the thing and the way out."""
+
+
+class InputError(Exception):
+    """Input that breaks the data contract. The message is for a person and needs no traceback."""
+
+
+class UnreadableFile(InputError):
+    """A file that can't be read at all: truncated, corrupt, or of the wrong shape."""
+
+    def __init__(self, location: str, why: object):
+        super().__init__(f"{location} can't be read: {why}. Replace or remove the file, then run again.")
+
+
+class TooManyRejects(InputError):
+    """More than `max_reject_ratio` of the raw rows break a rule."""
+
+
+class OutputExists(InputError):
+    """The output folder holds a finished output already; outputs are written once."""

@@ -1,0 +1,225 @@
+"""Group a month's raw audience actions by user.
+
+RAW is the month's folder of raw files, OUTPUT the folder to make: `users/*.parquet`, one row a user, and
+`rejects/*.parquet`, one row a raw row that breaks a rule, with file, line and reason.
+"""
+
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from spark_jobs import engines, outputs, raw_actions, storage
+from spark_jobs.config import ACTIONS, EngineConfig, GroupedUsersConfig
+from spark_jobs.errors import InputError, TooManyRejects, UnreadableFile
+from spark_jobs.fingerprints import files_fingerprint, fingerprint
+from spark_jobs.grouping import nest_users
+from spark_jobs.options import config_options
+from spark_jobs.reporting import heartbeat, reporter, run_as_command
+
+STEP = "grouped_users"
+CODE_VERSION = "1"  # raise it with every change of what comes out: partitions are then made again
+
+_RAW_BYTES_A_FILE = 64 << 20  # raw bytes whose users make one output file
+_INTAKE = "_intake"  # what each task says of the raw file it read
+
+
+def step_fingerprint(config: GroupedUsersConfig, raw: str) -> str:
+    """The fingerprint of a month's grouped users; `raw` is that of its raw files."""
+    return fingerprint(STEP, CODE_VERSION, config.fingerprinted(), [raw])
+
+
+def list_raw_files(folder: str) -> list[storage.StoredFile]:
+    """The raw files of a month.
+
+    Raises:
+        InputError: There is none, or one is of no known type.
+    """
+    files = storage.list_files(folder)
+    if not files:
+        raise InputError(f"There is no raw data in {folder}. Put the month's files there, or pick another month.")
+    for file in files:
+        raw_actions.check_file_type(file.location)
+    return files
+
+
+@click.command(help=__doc__)
+@click.argument("raw")
+@click.argument("output")
+@click.option("--month", help="The month, YYYY-MM; by default taken from RAW's name, month=YYYY-MM.")
+@config_options(GroupedUsersConfig)
+@config_options(EngineConfig, "engine")
+def main(raw: str, output: str, month: str | None, config: GroupedUsersConfig, engine: EngineConfig) -> None:
+    report = reporter()
+    started = time.monotonic()
+    raw, output = storage.absolute(raw), storage.absolute(output)
+    span = raw_actions.Month.parse(month or _month_of(raw))
+    files = list_raw_files(raw)
+    size = sum(file.size for file in files)
+    folder = outputs.start(output)
+    report.progress(f"grouping {len(files)} raw files, {size / 1e6:,.1f} MB, with {engine.engine}")
+    spark = engines.session_of(engine)
+
+    def read(item: tuple[int, str]) -> Iterator[pa.RecordBatch]:
+        number, location = item
+        return _read_raw_file(folder, number, location, span)
+
+    buckets = max(1, -(-size // _RAW_BYTES_A_FILE))
+
+    from pyspark.sql import functions as F
+
+    actions = engines.map_items(
+        spark,
+        [(number, file.location) for number, file in enumerate(files)],
+        read,
+        "user_id string, page_id string, gender string, action tinyint, count bigint",
+    )
+    # CRC-32 is the same on every engine, and so are the users of a file.
+    bucket = F.pmod(F.crc32(F.col("user_id").cast("binary")), F.lit(buckets)).cast("int")
+    written = (
+        actions.groupBy(bucket.alias("bucket"), "user_id", "page_id", "gender")
+        .agg(
+            *(
+                F.sum(F.when(F.col("action") == place, F.col("count")).otherwise(0)).alias(action)
+                for place, action in enumerate(ACTIONS)
+            )
+        )
+        .groupBy("bucket")
+        .applyInArrow(lambda table: _write_users(folder, table), "users bigint, pages bigint, actions bigint")
+    )
+    with heartbeat(report, lambda: _progress(folder, len(files), buckets)):
+        parts = written.collect()
+
+    users, pages, kept = (sum(part[column] for part in parts) for column in ("users", "pages", "actions"))
+    intake = _read_intake(folder)
+    rejects = _check_intake(intake, folder, config.max_reject_ratio)
+    accepted = sum(file["actions"] for file in intake)
+    if kept != accepted:
+        raise RuntimeError(
+            f"{accepted} actions were accepted and {kept} written: {engines.version_of(spark)} lost some"
+        )
+    if not parts:
+        report.progress("the month has no action: no users are written")
+        _write_part(folder, 0, nest_users(pa.table({})))
+    storage.delete_folder(storage.join(folder, _INTAKE))
+    manifest = outputs.finish(
+        folder,
+        step=STEP,
+        code_version=CODE_VERSION,
+        config=config.model_dump(mode="json"),
+        fingerprint=step_fingerprint(config, files_fingerprint(files)),
+        rows={"users": users, "rejects": sum(rejects.values())},
+        summary={
+            "users": users,
+            "pages": pages,
+            "rows": sum(file["rows"] for file in intake),
+            "actions": accepted,
+            "rejected": sum(rejects.values()),
+            "rejects": dict(rejects.most_common()),
+            "raw_files": len(files),
+            "bytes_in": size,
+            "engine": engines.version_of(spark),
+            "seconds": round(time.monotonic() - started, 3),
+        },
+    )
+    report.progress(f"{users:,} users of {accepted:,} actions, {sum(rejects.values()):,} rows rejected")
+    report.output(folder, manifest)
+
+
+def _month_of(raw: str) -> str:
+    match = re.search(r"month=(\d{4}-\d{2})/*$", raw)
+    if not match:
+        raise InputError(f"{raw} is not named month=YYYY-MM; say which month it is with --month.")
+    return match[1]
+
+
+# --- in the engine's tasks -------------------------------------------------------------------------
+
+
+def _read_raw_file(folder: str, number: int, location: str, month: raw_actions.Month) -> Iterator[pa.RecordBatch]:
+    """Yield a raw file's accepted rows; write its rejects, and what was found of it, beside."""
+    found: dict[str, Any] = {"file": location, "rows": 0, "actions": 0, "rejects": Counter(), "error": None}
+    rejects: pq.ParquetWriter | None = None
+    try:
+        for checked in raw_actions.read_file(location, month):
+            found["rows"] += checked.accepted.num_rows + checked.rejected.num_rows
+            found["actions"] += sum(checked.accepted.column("count").to_numpy().tolist())
+            if checked.rejected.num_rows:
+                if rejects is None:
+                    file = outputs.open_file(folder, f"rejects/part-{number:05d}.parquet")
+                    rejects = pq.ParquetWriter(file, raw_actions.REJECT)
+                rejects.write_batch(checked.rejected)
+                found["rejects"].update(checked.rejected.column("reason").to_pylist())
+            yield checked.accepted
+    except UnreadableFile as error:
+        # Told to the driver, which names all such files in one go, instead of an engine's trace of the first.
+        found["error"] = str(error)
+    finally:
+        if rejects is not None:
+            rejects.close()
+            file.close()
+    storage.write_text(storage.join(folder, _INTAKE, f"{number:05d}.json"), json.dumps(found))
+
+
+def _write_users(folder: str, actions: pa.Table) -> pa.Table:
+    """Write one bucket's users, and give back how many users, pages and actions they are."""
+    number = actions["bucket"][0].as_py()
+    users = nest_users(actions)
+    _write_part(folder, number, users)
+    pages = users["pages"].combine_chunks().flatten()
+    total = sum(sum(pages.field(action).to_numpy().tolist()) for action in ACTIONS)
+    return pa.table({"users": [users.num_rows], "pages": [len(pages)], "actions": [total]})
+
+
+def _write_part(folder: str, number: int, users: pa.Table) -> None:
+    outputs.write_table(folder, f"users/part-{number:05d}.parquet", users)
+
+
+# --- what the tasks found --------------------------------------------------------------------------
+
+
+def _progress(folder: str, files: int, buckets: int) -> str:
+    read = len(storage.list_files(storage.join(folder, _INTAKE)))
+    path = storage.at(storage.join(folder, "users"))
+    wrote = len(list(path.iterdir())) if path.is_dir() else 0
+    return f"read {read} of {files} raw files, wrote {wrote} of {buckets} files of users"
+
+
+def _read_intake(folder: str) -> list[dict[str, Any]]:
+    path = storage.at(storage.join(folder, _INTAKE))
+    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(path.iterdir(), key=str)]
+
+
+def _check_intake(intake: list[dict[str, Any]], folder: str, max_reject_ratio: float) -> Counter[str]:
+    unreadable = [file["error"] for file in intake if file["error"]]
+    if unreadable:
+        raise InputError(" ".join(unreadable))
+    rejects: Counter[str] = Counter()
+    for file in intake:
+        rejects.update(file["rejects"])
+    rows = sum(file["rows"] for file in intake)
+    bad = sum(rejects.values())
+    if bad > max_reject_ratio * rows:
+        reasons = ", ".join(f"{count:,} × {reason}" for reason, count in rejects.most_common())
+        raise TooManyRejects(
+            f"{bad:,} of {rows:,} raw rows ({bad / rows:.1%}) break a rule, more than max_reject_ratio"
+            f" = {max_reject_ratio}: {reasons}. First: {_first_reject(folder)}. All of them, with file, line and"
+            f" reason: {storage.join(folder, 'rejects')}. Mend the files, or allow more with max_reject_ratio."
+        )
+    return rejects
+
+
+def _first_reject(folder: str) -> str:
+    parts = storage.list_files(storage.join(folder, "rejects"))
+    row = outputs.read_table(storage.join(folder, "rejects"), parts[0].name).slice(0, 1).to_pylist()[0]
+    return f"{row['file']}, line {row['line']}: {row['reason']}"
+
+
+if __name__ == "__main__":
+    run_as_command(main)

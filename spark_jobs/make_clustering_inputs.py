@@ -1,0 +1,153 @@
+"""Turn a month's grouped users into the clustering inputs of any number of categories, reading the month once.
+
+GROUPED_USERS is an output of group_by_user, or the predecessor's JSON lines. OUTPUT is the folder to make; with
+several categories it must hold the text {category}, in whose place their names come.
+"""
+
+import time
+from collections.abc import Iterator
+
+import click
+import pyarrow as pa
+
+from spark_jobs import engines, grouped_users, outputs, storage
+from spark_jobs.categories import Category, read_category
+from spark_jobs.config import ACTIONS, ClusteringInputsConfig, EngineConfig, Scaling
+from spark_jobs.errors import InputError
+from spark_jobs.fingerprints import fingerprint
+from spark_jobs.options import config_options
+from spark_jobs.profiles import VECTOR, ClusteringInputs, PageIndex, build_inputs, vectors_of
+from spark_jobs.reporting import heartbeat, reporter, run_as_command
+
+STEP = "clustering_inputs"
+CODE_VERSION = "1"  # raise it with every change of what comes out: partitions are then made again
+
+
+def step_fingerprint(config: ClusteringInputsConfig, grouped: str, category: str) -> str:
+    """The fingerprint of a category's inputs; `grouped` and `category` are those of what they are made from."""
+    return fingerprint(STEP, CODE_VERSION, config.fingerprinted(), [grouped, category])
+
+
+@click.command(help=__doc__)
+@click.argument("grouped_users", metavar="GROUPED_USERS")
+@click.argument("output")
+@click.option(
+    "--category", "category_files", multiple=True, required=True, metavar="FILE", help="A category file; repeat it."
+)
+@config_options(ClusteringInputsConfig)
+@config_options(EngineConfig, "engine")
+def main(
+    grouped_users: str,
+    output: str,
+    category_files: tuple[str, ...],
+    config: ClusteringInputsConfig,
+    engine: EngineConfig,
+) -> None:
+    make(storage.absolute(grouped_users), storage.absolute(output), category_files, config, engine)
+
+
+def make(
+    grouped: str, output: str, category_files: tuple[str, ...], config: ClusteringInputsConfig, engine: EngineConfig
+) -> None:
+    """Make the inputs of all categories, and report each; see the command."""
+    report = reporter()
+    started = time.monotonic()
+    categories = [read_category(file) for file in category_files]
+    folders = _folders(output, [category.name for category in categories])
+    source = grouped_users.fingerprint_of(grouped)
+    for folder in folders:
+        outputs.start(folder)
+    report.progress(f"making the clustering inputs of {len(categories)} categories with {engine.engine}")
+    spark = engines.session_of(engine)
+    index = PageIndex(categories)
+    weights = [config.action_weights[action] for action in ACTIONS]
+
+    def to_vectors(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for users in batches:
+            yield vectors_of(users, index, weights, config.min_actions)
+
+    def write(vectors: pa.Table) -> pa.Table:
+        number = vectors["category"][0].as_py()
+        return _write_category(folders[number], number, categories[number], vectors, config.scaling)
+
+    written = (
+        grouped_users.read(spark, grouped)
+        .mapInArrow(to_vectors, "category int, user_id string, gender string, vector binary")
+        .groupBy("category")
+        .applyInArrow(write, _WRITTEN)
+    )
+    with heartbeat(report, lambda: _progress(folders)):
+        found = {row["category"]: row.asDict() for row in written.collect()}
+
+    for number, (category, folder) in enumerate(zip(categories, folders, strict=True)):
+        if number not in found:  # nobody was on its pages, so no task saw it
+            found[number] = _write_category(folder, number, category, VECTOR.empty_table(), config.scaling).to_pylist()[
+                0
+            ]
+        counts = found[number]
+        manifest = outputs.finish(
+            folder,
+            step=STEP,
+            code_version=CODE_VERSION,
+            config=config.model_dump(mode="json"),
+            fingerprint=step_fingerprint(config, source, category.fingerprint),
+            rows={"dimensions": len(category.pages), "profiles": counts["profiles"], "members": counts["users"]},
+            summary={
+                "category": {"id": category.id, "name": category.title, "private": category.private},
+                "users": counts["users"],
+                "profiles": counts["profiles"],
+                "dimensions": len(category.pages),
+                "dimensions_in_use": counts["dimensions_in_use"],
+                "entries": counts["entries"],
+                "scaling": config.scaling,
+                "scaling_factor": counts["scaling_factor"],
+                "engine": engines.version_of(spark),
+                "seconds": round(time.monotonic() - started, 3),
+            },
+        )
+        report.progress(f"{category.name}: {counts['users']:,} users, {counts['profiles']:,} distinct profiles")
+        report.output(folder, manifest)
+
+
+_WRITTEN = (
+    "category int, users bigint, profiles bigint, entries bigint, dimensions_in_use bigint, scaling_factor double"
+)
+
+
+def _folders(output: str, names: list[str]) -> list[str]:
+    if len(names) > 1 and "{category}" not in output:
+        raise InputError(
+            f"OUTPUT is {output} for {len(names)} categories; it must hold the text {{category}}, such as"
+            f" {storage.join(output, '{category}')}."
+        )
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"Category {twice[0]} is given twice.")
+    return [output.replace("{category}", name) for name in names]
+
+
+def _write_category(folder: str, number: int, category: Category, vectors: pa.Table, scaling: Scaling) -> pa.Table:
+    """Write a category's inputs, and give back what they are, as one row of `_WRITTEN`."""
+    inputs: ClusteringInputs = build_inputs(category, vectors, scaling)
+    outputs.write_table(folder, "dimensions.parquet", inputs.dimensions)
+    outputs.write_table(folder, "profiles.parquet", inputs.profiles)
+    outputs.write_table(folder, "members.parquet", inputs.members)
+    return pa.table(
+        {
+            "category": pa.array([number], pa.int32()),
+            "users": pa.array([inputs.members.num_rows], pa.int64()),
+            "profiles": pa.array([inputs.profiles.num_rows], pa.int64()),
+            "entries": pa.array([len(inputs.profiles["indices"].combine_chunks().flatten())], pa.int64()),
+            "dimensions_in_use": pa.array([sum(n > 0 for n in inputs.dimensions["users"].to_pylist())], pa.int64()),
+            "scaling_factor": pa.array([inputs.scaling_factor], pa.float64()),
+        }
+    )
+
+
+def _progress(folders: list[str]) -> str:
+    done = sum(storage.at(storage.join(folder, "members.parquet")).exists() for folder in folders)
+    return f"wrote {done} of {len(folders)} categories"
+
+
+if __name__ == "__main__":
+    run_as_command(main)

@@ -1,0 +1,134 @@
+"""Output folders: written once, complete or absent. The manifest is written last and makes the folder an output."""
+
+import json
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from upath import UPath
+
+from spark_jobs import storage
+from spark_jobs.errors import InputError, OutputExists
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+
+Manifest = dict[str, Any]
+
+
+def start(folder: str) -> str:
+    """Make `folder` ready to be written: it holds no finished output, and no rest of an unfinished one.
+
+    Raises:
+        OutputExists: It holds a finished output, or files that are no output of ours.
+    """
+    path = storage.at(folder)
+    if (path / MANIFEST).exists():
+        raise OutputExists(f"{folder} holds a finished output already. Name another folder.")
+    if path.exists() and any(path.iterdir()):
+        if not (path / _MARKER).exists():
+            raise OutputExists(f"{folder} is not empty. Name a folder that is new or empty.")
+        storage.delete_folder(folder)
+    storage.write_text(storage.join(folder, _MARKER), "This output is not finished: nothing reads it.\n")
+    return folder
+
+
+_MARKER = "_unfinished"
+
+
+def write_table(folder: str, name: str, table: pa.Table) -> None:
+    """Write one table of an output as Parquet. The same table gives the same bytes."""
+    with open_file(folder, name) as file:
+        pq.write_table(table, file, compression="zstd")
+
+
+def open_file(folder: str, name: str, mode: str = "wb") -> Any:
+    """Open a file of an output for writing, with the folders above it made."""
+    path = storage.at(storage.join(folder, name))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open(mode)
+
+
+def finish(
+    folder: str,
+    *,
+    step: str,
+    code_version: str,
+    config: dict[str, Any],
+    fingerprint: str,
+    rows: dict[str, int],
+    summary: dict[str, Any],
+) -> Manifest:
+    """Write the manifest, which makes the folder an output, and return it.
+
+    Args:
+        folder: The output folder, all of whose files are written.
+        step: The step it is an output of.
+        code_version: The version of the job that wrote it.
+        config: The config it was made with.
+        fingerprint: What it was made from (see `fingerprints`).
+        rows: Rows by table.
+        summary: What people want to see of it: counts, scores, seconds.
+    """
+    root = storage.at(folder)
+    files = [
+        {"path": _relative(file, root), "bytes": file.stat().st_size}
+        for file in sorted(root.rglob("*"), key=str)
+        if file.is_file() and file.name != _MARKER
+    ]
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "step": step,
+        "code_version": code_version,
+        "fingerprint": fingerprint,
+        "config": config,
+        "rows": rows,
+        "files": files,
+        "summary": {**summary, "bytes_out": sum(file["bytes"] for file in files)},
+        "created_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+    storage.write_text(storage.join(folder, MANIFEST), json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    (root / _MARKER).unlink()
+    return manifest
+
+
+def _relative(file: UPath, root: UPath) -> str:
+    return str(file.path).removeprefix(str(root.path)).lstrip("/")
+
+
+def is_finished(folder: str) -> bool:
+    """Whether the folder holds a finished output."""
+    return bool(storage.at(storage.join(folder, MANIFEST)).exists())
+
+
+def read_manifest(folder: str, step: str) -> Manifest:
+    """The manifest of a finished output of `step`.
+
+    Raises:
+        InputError: The folder holds no finished output, or another step's.
+    """
+    path = storage.at(storage.join(folder, MANIFEST))
+    try:
+        manifest: Manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            f"{folder} holds no finished output: it has no {MANIFEST}. Make it with {step} first."
+        ) from None
+    if manifest["step"] != step:
+        raise InputError(f"{folder} is an output of {manifest['step']}; one of {step} is needed.")
+    return manifest
+
+
+def read_table(folder: str, name: str, columns: list[str] | None = None) -> pa.Table:
+    """One Parquet table of an output."""
+    with storage.at(storage.join(folder, name)).open("rb") as file:
+        return pq.read_table(file, columns=columns)
+
+
+def for_each_batch(folder: str, name: str, columns: list[str], do: Callable[[pa.RecordBatch], None]) -> None:
+    """Hand a Parquet table over batch by batch, in its order, so that it never is in memory as a whole."""
+    with storage.at(storage.join(folder, name)).open("rb") as file:
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=1 << 18, columns=columns):
+            do(batch)

@@ -1,0 +1,108 @@
+"""How a job tells what it does: to a terminal, or to the Dagster run that launched it."""
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from dagster_pipes import PipesContext
+
+from spark_jobs.outputs import Manifest
+
+_START = time.monotonic()
+_QUIET = 2.0  # seconds between details
+
+
+class Reporter:
+    """Tells a person at a terminal: progress to stderr, finished outputs to stdout as JSON lines."""
+
+    def __init__(self) -> None:
+        self._said = time.monotonic()
+
+    def progress(self, message: str) -> None:
+        """Say what the job is doing."""
+        self._said = time.monotonic()
+        click.echo(f"[{time.monotonic() - _START:6.1f} s] {message}", err=True)
+
+    def detail(self, message: str) -> None:
+        """Say how a long step gets on: what comes within 2 s of the last that was said is left out."""
+        if time.monotonic() - self._said > _QUIET:
+            self.progress(message)
+
+    def output(self, folder: str, manifest: Manifest) -> None:
+        """Say that an output folder is finished."""
+        click.echo(json.dumps({"output": folder, **manifest["summary"]}, ensure_ascii=False))
+
+
+class PipesReporter(Reporter):
+    """Tells the Dagster run as well, over the Pipes protocol: progress as log lines, outputs as custom messages."""
+
+    def __init__(self, pipes: PipesContext):
+        super().__init__()
+        self._pipes = pipes
+        self.job: str | None = None  # the job that runs now; set by the launch
+
+    def progress(self, message: str) -> None:
+        super().progress(message)
+        self._pipes.log.info(message)
+
+    def output(self, folder: str, manifest: Manifest) -> None:
+        self._send("output", folder=folder, manifest=manifest)
+
+    def failed(self, error: str) -> None:
+        """Say that the job failed, and why."""
+        super().progress(f"{self.job} failed: {error}")
+        self._send("failed", error=error)
+
+    def done(self) -> None:
+        """Say that the job ended well."""
+        self._send("done")
+
+    def _send(self, event: str, **facts: Any) -> None:
+        self._pipes.report_custom_message({"job": self.job, "event": event, **facts})
+
+
+def reporter() -> Reporter:
+    """Where the command that runs now reports to: what its caller handed over, or else the terminal."""
+    given = click.get_current_context().find_object(Reporter)
+    return given if given is not None else Reporter()
+
+
+@contextmanager
+def heartbeat(report: Reporter, message: Callable[[], str], seconds: float = 10) -> Iterator[None]:
+    """While the body runs, report `message()` every so many seconds, if it changed or half a minute went by."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        last, said = "", time.monotonic()
+        while not ended.wait(seconds):
+            try:
+                now = message()
+            except OSError as error:  # progress is a courtesy: a listing that fails must not end the job
+                now = f"no progress to be had: {error}"
+            if now != last or time.monotonic() - said > 30:
+                report.progress(now)
+                last, said = now, time.monotonic()
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def run_as_command(command: click.Command) -> None:
+    """Run a job from a terminal; input that is not usable is told in a line, and the exit code is 1."""
+    from spark_jobs.errors import InputError
+
+    try:
+        command(standalone_mode=True)
+    except InputError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)

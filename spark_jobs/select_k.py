@@ -1,0 +1,90 @@
+"""Try a range of k on a category's clustering inputs, and choose one.
+
+INPUTS is an output of make_clustering_inputs, OUTPUT the folder to make: `k.json`, with the k, the criterion and the
+scores of every k that was tried.
+"""
+
+import json
+import time
+from typing import Any
+
+import click
+
+from spark_jobs import clustering, clustering_inputs, outputs, storage
+from spark_jobs.config import EngineConfig, KMeansParams, KSelectionConfig
+from spark_jobs.fingerprints import fingerprint
+from spark_jobs.options import config_options
+from spark_jobs.reporting import Reporter, reporter, run_as_command
+
+STEP = "k_selection"
+CODE_VERSION = "1"  # raise it with every change of what comes out: partitions are then made again
+
+_PARAMS = KMeansParams("kmeans||", 100, 0.001)
+
+
+def step_fingerprint(config: KSelectionConfig, inputs: str) -> str:
+    """The fingerprint of a choice of k; `inputs` is that of the clustering inputs."""
+    return fingerprint(STEP, CODE_VERSION, config.fingerprinted(), [inputs])
+
+
+@click.command(help=__doc__)
+@click.argument("inputs")
+@click.argument("output")
+@config_options(KSelectionConfig)
+@config_options(EngineConfig, "_engine")
+def main(inputs: str, output: str, config: KSelectionConfig, _engine: EngineConfig) -> None:
+    # scikit-learn does the work on either engine; the option is there so that all jobs take the same ones.
+    report = reporter()
+    started = time.monotonic()
+    source = clustering_inputs.read(storage.absolute(inputs))
+    folder = outputs.start(storage.absolute(output))
+    tried = _try(source, config, report)
+    k = clustering.choose_k(tried, config.criterion) if tried else 0
+    result = {"k": k, "criterion": config.criterion, "tried": tried}
+    storage.write_text(storage.join(folder, "k.json"), json.dumps(result, indent=1) + "\n")
+    manifest = outputs.finish(
+        folder,
+        step=STEP,
+        code_version=CODE_VERSION,
+        config=config.model_dump(mode="json"),
+        fingerprint=step_fingerprint(config, source.fingerprint),
+        rows={"tried": len(tried)},
+        summary={
+            **result,
+            "users": int(source.weight.sum()),
+            "profiles": source.profiles.shape[0],
+            "engine": clustering.engine_version(),
+            "seconds": round(time.monotonic() - started, 3),
+        },
+    )
+    report.progress(f"k = {k} by {config.criterion}")
+    report.output(folder, manifest)
+
+
+def _try(source: clustering_inputs.Inputs, config: KSelectionConfig, report: Reporter) -> list[dict[str, Any]]:
+    profiles = source.profiles.shape[0]
+    tried = []
+    for k in sorted({min(k, profiles) for k in range(config.k_min, config.k_max + 1)} - {0}):
+        model = clustering.fit(source.profiles, source.weight, k, _PARAMS, config.n_init, config.seed)
+        row = {"k": k, **clustering.scores(source.profiles, source.weight, model)}
+        tried.append(row)
+        report.detail(f"k = {k}: " + ", ".join(f"{name} {_shown(row[name])}" for name in row if name != "k"))
+    return tried
+
+
+def _shown(score: float | None) -> str:
+    return "not defined" if score is None else f"{score:.6g}"
+
+
+def read_k(folder: str) -> tuple[int, str]:
+    """The k that an output of this job chose, and the output's fingerprint.
+
+    Raises:
+        InputError: The folder holds none.
+    """
+    manifest = outputs.read_manifest(folder, STEP)
+    return int(manifest["summary"]["k"]), str(manifest["fingerprint"])
+
+
+if __name__ == "__main__":
+    run_as_command(main)
