@@ -1,0 +1,52 @@
+# Everything from a machine with Python 3.10+ and make: each target sets up what it needs.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export DAGSTER_HOME ?= $(CURDIR)/.dagster_home
+export AUDIENCE_EXPLORER_ROOT ?= $(CURDIR)/demo
+
+.PHONY: help demo ui test acceptance ui-test lint bench clean
+
+help: ## show this
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
+
+demo: $(VENV)/.installed ## make a sample audience and find its segments
+	@$(BIN)/audience-explorer demo --root "$(AUDIENCE_EXPLORER_ROOT)"
+	@echo "\nThe results are in $(AUDIENCE_EXPLORER_ROOT)/kmeans. See them, and change k, in the browser: make ui"
+
+ui: $(VENV)/.installed ## open Dagster on what make demo gave, at http://127.0.0.1:3000
+	@mkdir -p "$(DAGSTER_HOME)"
+	$(BIN)/dagster dev --host 127.0.0.1
+
+test: $(VENV)/.installed-dev ## run the tests; those that need Apache Spark run where Java 17+ is
+	$(BIN)/pytest
+
+acceptance: $(VENV)/.installed-dev ## run the acceptance stories, a few minutes
+	$(BIN)/pytest acceptance
+
+ui-test: $(VENV)/.installed-dev ## drive the UI in Chromium (Debian: apt-get install chromium)
+	$(BIN)/pytest acceptance/browser
+
+lint: $(VENV)/.installed-dev ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed-dev ## time the jobs on generated actions, on both engines
+	$(BIN)/python -m benchmarks.steps
+
+clean: ## remove what the targets made, but for the virtual environment
+	rm -rf "$(DAGSTER_HOME)" "$(CURDIR)/demo" .pytest_cache .mypy_cache .ruff_cache
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+# Apache Spark is half a gigabyte, and of use only where Java is.
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@if command -v java >/dev/null; then extras=dev,spark; \
+	else extras=dev; echo "No Java: the tests of Apache Spark are left out (Debian: apt-get install openjdk-17-jre-headless)"; fi; \
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$$extras]"
+	@touch $@

@@ -1,0 +1,11 @@
+"""The Dagster project of Audience Explorer: it decides what needs doing, has it done, and records it."""
+
+import re
+import warnings
+
+import dagster as dg
+
+# In beta for years, and each would say so on every command: single_run() makes a block of partitions one launch, the
+# mapping joins months to month × category.
+for _name in ("backfill_policy", "MultiToSingleDimensionPartitionMapping"):
+    warnings.filterwarnings("ignore", category=dg.BetaWarning, message=f".*{re.escape(_name)}")

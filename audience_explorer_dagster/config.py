@@ -1,0 +1,51 @@
+"""What a run's config holds. The fields of each step are those of its job, described and validated there."""
+
+import dagster as dg
+from pydantic import Field
+
+from spark_jobs import config as jobs
+
+
+class GroupedUsersConfig(dg.Config, jobs.GroupedUsersConfig):
+    """How raw actions become grouped users."""
+
+
+class ClusteringInputsConfig(dg.Config, jobs.ClusteringInputsConfig):
+    """How users become vectors."""
+
+
+class KSelectionConfig(dg.Config, jobs.KSelectionConfig):
+    """How k is chosen."""
+
+
+class KMeansConfig(dg.Config, jobs.KMeansConfig):
+    """How k-means runs."""
+
+
+class RunConfig(dg.Config, jobs.EngineConfig):
+    """What every run may set."""
+
+    force: bool = Field(default=False, description="Compute even what is there already.")
+
+    @property
+    def engine_config(self) -> jobs.EngineConfig:
+        """What the jobs get of it."""
+        return jobs.EngineConfig(engine=self.engine, spark_master=self.spark_master)
+
+
+class GroupingRunConfig(RunConfig):
+    """The config of grouped_users."""
+
+    grouped_users: GroupedUsersConfig = Field(
+        default_factory=GroupedUsersConfig, description="How raw actions become grouped users."
+    )
+
+
+class SegmentsRunConfig(RunConfig):
+    """The config of clustering_inputs, k_selection and kmeans."""
+
+    clustering_inputs: ClusteringInputsConfig = Field(
+        default_factory=ClusteringInputsConfig, description="How users become vectors."
+    )
+    k_selection: KSelectionConfig = Field(default_factory=KSelectionConfig, description="How k is chosen.")
+    kmeans: KMeansConfig = Field(default_factory=KMeansConfig, description="How k-means runs.")

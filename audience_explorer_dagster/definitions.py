@@ -1,0 +1,45 @@
+"""What Dagster loads."""
+
+import os
+
+import dagster as dg
+
+from audience_explorer_dagster.assets import grouped_users, raw_audience, segments
+from audience_explorer_dagster.launchers import Launcher
+from audience_explorer_dagster.launchers.local import LocalLauncher
+from audience_explorer_dagster.sensors import category_files
+from audience_explorer_dagster.store import Store
+
+GROUP_USERS_JOB = "group_users"
+FIND_SEGMENTS_JOB = "find_segments"
+
+
+def launcher_from_environment() -> Launcher:
+    """The launcher that AUDIENCE_EXPLORER_LAUNCHER names; `local` by default."""
+    launchers = {"local": LocalLauncher}
+    name = os.environ.get("AUDIENCE_EXPLORER_LAUNCHER", "local")
+    if name not in launchers:
+        raise ValueError(f"AUDIENCE_EXPLORER_LAUNCHER is {name!r}; allowed are {', '.join(launchers)}")
+    return launchers[name]()
+
+
+defs = dg.Definitions(
+    assets=[raw_audience, grouped_users, segments],
+    jobs=[
+        dg.define_asset_job(
+            GROUP_USERS_JOB, selection=[grouped_users], description="Groups the raw actions of months by user."
+        ),
+        dg.define_asset_job(
+            FIND_SEGMENTS_JOB,
+            selection=dg.AssetSelection.assets(segments),
+            description="Clusters the users of months and categories.",
+        ),
+    ],
+    sensors=[category_files],
+    resources={
+        "store": Store(root=os.environ.get("AUDIENCE_EXPLORER_ROOT", "data")),
+        "launcher": launcher_from_environment(),
+    },
+    # A run is one step, which waits for a launch: a process of its own for it would only cost time.
+    executor=dg.in_process_executor,
+)

@@ -1,0 +1,78 @@
+"""Launchers run jobs: here is what all of them have in common."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import dagster as dg
+from dagster_pipes import PipesContextData
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a launch: a module of `spark_jobs`, and its arguments as on a command line."""
+
+    id: str  # unique within the launch
+    module: str
+    arguments: list[str]
+    needs: tuple[str, ...] = ()  # ids of jobs of the launch without which it is pointless
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a job reports: that an output folder is finished (with its manifest), that it ended, or why it failed."""
+
+    job: str
+    event: Literal["output", "done", "failed"]
+    folder: str = ""
+    manifest: dict[str, Any] | None = None
+    error: str = ""
+
+
+class LaunchFailed(Exception):
+    """A launch ended before all its jobs had their turn; what they had reported until then stands."""
+
+
+class Launcher(dg.ConfigurableResource[None], ABC):
+    """Runs the jobs of a launch, one after another, in one place.
+
+    The assets know this interface only, so where jobs run is configuration.
+    """
+
+    @abstractmethod
+    def launch(self, context: dg.AssetExecutionContext, jobs: Sequence[Job]) -> Iterator[Report]:
+        """Run `python -m spark_jobs` with these jobs somewhere, and yield what each reports, as it reports it.
+
+        A job that fails is a report, not an exception: the others have their turn. What jobs log goes to the run's
+        log. If the caller stops iterating, or is interrupted, what was launched is ended.
+
+        Raises:
+            LaunchFailed: The launch ended early; everything reported before was yielded.
+        """
+
+
+def pipes_context(context: dg.AssetExecutionContext, jobs: Sequence[Job]) -> PipesContextData:
+    """The Pipes context in which `python -m spark_jobs` finds its jobs."""
+    return {
+        "asset_keys": None,
+        "code_version_by_asset_key": None,
+        "provenance_by_asset_key": None,
+        "partition_key": None,
+        "partition_key_range": None,
+        "partition_time_window": None,
+        "run_id": context.run.run_id,
+        "job_name": context.run.job_name,
+        "retry_number": context.op_execution_context.retry_number,
+        "extras": {"jobs": [asdict(job) for job in jobs]},
+    }
+
+
+def receive(context: dg.AssetExecutionContext, message: dict[str, Any]) -> Report | None:
+    """Take one message of the Pipes protocol: logs go to the run's log, a job's report is given back."""
+    method, params = message["method"], message["params"] or {}
+    if method == "log":
+        context.log.log(params["level"], params["message"])
+    elif method == "report_custom_message":
+        return Report(**params["payload"])
+    return None

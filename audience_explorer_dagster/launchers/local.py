@@ -1,0 +1,122 @@
+"""The launcher that runs jobs on this machine."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import dagster as dg
+from dagster_pipes import (
+    DAGSTER_PIPES_CONTEXT_ENV_VAR,
+    DAGSTER_PIPES_MESSAGES_ENV_VAR,
+    PipesDefaultContextLoader,
+    PipesDefaultMessageWriter,
+    encode_param,
+)
+from pydantic import Field
+
+from audience_explorer_dagster.launchers import Job, Launcher, LaunchFailed, Report, pipes_context, receive
+
+_TAIL = 20  # lines of stderr that the error of a crashed launch shows
+
+
+class LocalLauncher(Launcher):
+    """Runs jobs in one subprocess on this machine, on the Pipes protocol.
+
+    Messages are read from a file, in the thread that runs the asset, as they are written: `PipesSubprocessClient`
+    hands them over at the end only and loses them when the process fails, and Dagster's file reader takes the first
+    half of a message that is still being written for the whole.
+    """
+
+    poll_seconds: float = Field(default=0.1, gt=0, description="How often to look for messages, in seconds.")
+    grace_seconds: float = Field(
+        default=10, ge=0, description="How long an interrupted launch may take to end before it is killed, in seconds."
+    )
+
+    def launch(self, context: dg.AssetExecutionContext, jobs: Sequence[Job]) -> Iterator[Report]:
+        with tempfile.TemporaryDirectory(prefix="audience-explorer-") as folder:
+            context_file, message_file = Path(folder, "context.json"), Path(folder, "messages.jsonl")
+            context_file.write_text(json.dumps(pipes_context(context, jobs)), encoding="utf-8")
+            message_file.touch()
+            process = self._start(context_file, message_file)
+            context.log.info(f"launched {len(jobs)} jobs on this machine, process {process.pid}")
+            tail: deque[str] = deque(maxlen=_TAIL)
+            forward = threading.Thread(target=_forward, args=(process, tail), daemon=True)
+            forward.start()
+            try:
+                yield from self._follow(context, process, message_file)
+            finally:
+                self._end(process)
+                forward.join(timeout=5)
+            # 1 says that jobs failed, each of which was reported.
+            if process.returncode not in (0, 1):
+                raise LaunchFailed(
+                    f"the process of the jobs {_how_it_ended(process.returncode)}; its last words: {_text(tail)}"
+                )
+
+    def _start(self, context_file: Path, message_file: Path) -> "subprocess.Popen[str]":
+        pipes = {
+            DAGSTER_PIPES_CONTEXT_ENV_VAR: encode_param({PipesDefaultContextLoader.FILE_PATH_KEY: str(context_file)}),
+            DAGSTER_PIPES_MESSAGES_ENV_VAR: encode_param({PipesDefaultMessageWriter.FILE_PATH_KEY: str(message_file)}),
+        }
+        return subprocess.Popen(
+            [sys.executable, "-m", "spark_jobs"],
+            env={**os.environ, **pipes},
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # so that all it starts can be ended with it
+        )
+
+    def _follow(
+        self, context: dg.AssetExecutionContext, process: "subprocess.Popen[str]", message_file: Path
+    ) -> Iterator[Report]:
+        with message_file.open("rb") as messages:
+            rest = b""
+            ended = False
+            while not ended:
+                try:
+                    process.wait(timeout=self.poll_seconds)
+                    ended = True  # and what it wrote last is read once more
+                except subprocess.TimeoutExpired:
+                    pass
+                *lines, rest = (rest + messages.read()).split(b"\n")
+                for line in lines:
+                    report = receive(context, json.loads(line))
+                    if report is not None:
+                        yield report
+
+    def _end(self, process: "subprocess.Popen[str]") -> None:
+        if process.poll() is not None:
+            return
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(timeout=self.grace_seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _forward(process: "subprocess.Popen[str]", tail: "deque[str]") -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        sys.stderr.write(line)
+        sys.stderr.flush()
+        tail.append(line)
+
+
+def _how_it_ended(code: int) -> str:
+    if code == -signal.SIGKILL:
+        return "was killed (SIGKILL), most likely because the machine ran out of memory"
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+
+
+def _text(tail: "deque[str]") -> str:
+    return "".join(tail).strip() or "(none)"

@@ -1,0 +1,128 @@
+"""What a materialization shows of itself, made from its manifest."""
+
+import json
+from typing import Any
+
+import dagster as dg
+
+from audience_explorer_dagster import pictures, planning
+from audience_explorer_dagster.records import FINGERPRINT, FOLDER, Record
+
+REUSED = "reused"
+
+
+def of_computed(asset: str, folder: str, manifest: dict[str, Any]) -> dict[str, Any]:
+    """The metadata of an output that was just made."""
+    summary = manifest["summary"]
+    details: dict[str, Any] = {
+        planning.GROUPED_USERS: _grouped_users,
+        planning.CLUSTERING_INPUTS: _clustering_inputs,
+        planning.K_SELECTION: _k_selection,
+        planning.KMEANS: _kmeans,
+    }[asset](summary)
+    return {
+        **details,
+        "duration_seconds": float(summary["seconds"]),
+        "engine": summary["engine"],
+        "bytes_out": summary["bytes_out"],
+        FOLDER: dg.MetadataValue.path(folder),
+        "config": dg.MetadataValue.json(manifest["config"]),
+        "code_version": manifest["code_version"],
+        FINGERPRINT: manifest["fingerprint"],
+        REUSED: False,
+    }
+
+
+def of_reused(record: Record) -> dict[str, Any]:
+    """The metadata of a materialization that points at an earlier one's output."""
+    first = {"computed_by_run": dg.MetadataValue.dagster_run(record.run_id), "computed_at": _time(record)}
+    # A record that is itself a reuse knows when its output was made.
+    return {**record.metadata, **{key: record.metadata.get(key, value) for key, value in first.items()}, REUSED: True}
+
+
+def _time(record: Record) -> dg.MetadataValue:
+    return dg.MetadataValue.timestamp(record.recorded_at)
+
+
+def _grouped_users(summary: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "users": summary["users"],
+        "pages": dg.MetadataValue.int(summary["pages"]),
+        "rows": summary["rows"],
+        "actions": summary["actions"],
+        "rejected_rows": summary["rejected"],
+        "rejects": _table(["reason", "rows"], list(summary["rejects"].items())),
+        "raw_files": summary["raw_files"],
+        "bytes_in": summary["bytes_in"],
+        "dagster/row_count": summary["users"],
+    }
+
+
+def _clustering_inputs(summary: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "users": summary["users"],
+        "profiles": summary["profiles"],
+        "dimensions": summary["dimensions"],
+        "dimensions_in_use": summary["dimensions_in_use"],
+        "entries": summary["entries"],
+        "scaling": summary["scaling"],
+        "dagster/row_count": summary["profiles"],
+    }
+
+
+def _k_selection(summary: dict[str, Any]) -> dict[str, Any]:
+    scores = ["k", "wssse", "silhouette", "calinski_harabasz"]
+    rows = [[_shown(row[score]) for score in scores] for row in summary["tried"]]
+    return {
+        "k": summary["k"],
+        "criterion": summary["criterion"],
+        "users": summary["users"],
+        "profiles": summary["profiles"],
+        "tried": _table(scores, rows),
+        **({"picture": dg.MetadataValue.md(pictures.tried_k(summary))} if summary["tried"] else {}),
+    }
+
+
+def _kmeans(summary: dict[str, Any]) -> dict[str, Any]:
+    clusters = summary["clusters"]
+    rows = [
+        [
+            cluster["cluster_id"],
+            cluster["users"],
+            f"{cluster['diameter']:.4g}",
+            ", ".join(f"{page['name']} {page['share']:.0%}" for page in cluster["top_pages"]),
+        ]
+        for cluster in clusters
+    ]
+    silhouette = summary["scores"]["silhouette"]
+    return {
+        "users": summary["users"],
+        "profiles": summary["profiles"],
+        "k": summary["k"],
+        "requested_k": summary["requested_k"],
+        "wssse": float(summary["wssse"]),
+        **({"silhouette": float(silhouette)} if silhouette is not None else {}),
+        "iterations": summary["iterations"],
+        "converged": summary["converged"],
+        **({"label": summary["label"]} if summary["label"] else {}),
+        "sizes": dg.MetadataValue.text(", ".join(f"{cluster['users']:,}" for cluster in clusters) or "none"),
+        "clusters": _table(["cluster_id", "users", "diameter", "top_pages"], rows),
+        **({"picture": dg.MetadataValue.md(pictures.clusters(summary))} if clusters else {}),
+        "dagster/row_count": summary["users"],
+    }
+
+
+def _table(columns: list[str], rows: list[Any]) -> dg.MetadataValue:
+    """A small table; all its columns are shown as text."""
+    schema = dg.TableSchema([dg.TableColumn(column) for column in columns])
+    records = [dg.TableRecord({c: str(v) for c, v in zip(columns, row, strict=True)}) for row in rows]
+    return dg.MetadataValue.table(records, schema)
+
+
+def _shown(score: float | None) -> str:
+    return "not defined" if score is None else f"{score:.6g}"
+
+
+def of_failures(failed: dict[str, str]) -> dict[str, Any]:
+    """The metadata of a run's failure: why, by target."""
+    return {"failed": dg.MetadataValue.json(json.loads(json.dumps(failed)))}

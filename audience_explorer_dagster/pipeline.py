@@ -1,0 +1,207 @@
+"""The whole pipeline in this process: for each month grouped_users, then its categories' segments."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+import dagster as dg
+
+from audience_explorer_dagster import planning
+from audience_explorer_dagster.config import GroupingRunConfig, SegmentsRunConfig
+from audience_explorer_dagster.definitions import FIND_SEGMENTS_JOB, GROUP_USERS_JOB
+from audience_explorer_dagster.metadata import REUSED
+from audience_explorer_dagster.partitions import Partition, categories, months
+from audience_explorer_dagster.records import FOLDER
+from audience_explorer_dagster.sensors import new_categories
+from audience_explorer_dagster.store import Store
+from spark_jobs.errors import InputError
+
+Status = Literal["launched", "reused", "failed"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one partition of one asset."""
+
+    asset: str
+    partition: str
+    status: Status
+    folder: str | None = None
+    error: str | None = None
+    users: int | None = None
+    k: int | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def check_months(keys: Iterable[str]) -> list[str]:
+    """The months, in order and once each; the last one that ended, if none is given.
+
+    Raises:
+        InputError: One is no partition; the message says why.
+    """
+    known = list(months.get_partition_keys())
+    wanted = sorted(set(keys)) or known[-1:]
+    for key in wanted:
+        try:
+            datetime.strptime(key, "%Y-%m")
+        except ValueError:
+            raise InputError(f"{key!r} is no month; one is named YYYY-MM, such as 2024-01.") from None
+        if key not in known:
+            raise InputError(
+                f"{key} is no partition: they go from {known[0]} (AUDIENCE_EXPLORER_START_MONTH) to {known[-1]},"
+                " the last month that ended."
+            )
+    return wanted
+
+
+def sync_categories(instance: dg.DagsterInstance, store: Store) -> tuple[list[str], list[str]]:
+    """Add a partition for every new category file; those added, and what is wrong with those refused."""
+    added, refused = new_categories(instance, store)
+    if added:
+        instance.add_dynamic_partitions(str(categories.name), added)
+    return added, refused
+
+
+def check_categories(instance: dg.DagsterInstance, store: Store, names: Iterable[str]) -> list[str]:
+    """The categories, once each; all that have a file and a partition, if none is given.
+
+    Raises:
+        InputError: One has no file, or there is none at all.
+    """
+    with_file = set(store.category_names())
+    known = [name for name in instance.get_dynamic_partitions(str(categories.name)) if name in with_file]
+    wanted = list(dict.fromkeys(names)) or known
+    if not wanted:
+        raise InputError(f"There is no category file in {store.categories}. Put one there, NAME.json.")
+    for name in wanted:
+        if name not in known:
+            raise InputError(
+                f"There is no category {name!r}: no file {store.category_file(name)}. Known: {', '.join(known)}."
+            )
+    return wanted
+
+
+def run_pipeline(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    wanted_months: Sequence[str],
+    wanted_categories: Sequence[str],
+    grouping: GroupingRunConfig,
+    segments: SegmentsRunConfig,
+    tell: Callable[[str], None],
+) -> list[Outcome]:
+    """Materialize months × categories, each month in a run for grouped_users and a run for the rest.
+
+    Args:
+        definitions: What Dagster loads.
+        instance: Where the records are.
+        wanted_months: Checked months.
+        wanted_categories: Checked categories.
+        grouping: The config of grouped_users.
+        segments: The config of the other assets.
+        tell: Told what starts.
+
+    Returns:
+        What became of each partition of each asset, also of those that had no chance.
+    """
+    # With a given k, k_selection is no input of kmeans, and nothing that was asked for.
+    assets = [planning.CLUSTERING_INPUTS, planning.KMEANS]
+    if segments.kmeans.k is None:
+        assets.insert(1, planning.K_SELECTION)
+    outcomes: list[Outcome] = []
+    for month in wanted_months:
+        tell(f"{month}: grouped users")
+        grouped = _run(
+            definitions, instance, GROUP_USERS_JOB, [planning.GROUPED_USERS], [Partition(month)], grouping, month, month
+        )
+        outcomes += grouped
+        partitions = [Partition(month, category) for category in wanted_categories]
+        if any(outcome.status == "failed" for outcome in grouped):
+            why = f"grouped_users of {month} failed"
+            outcomes += [Outcome(asset, p.key, "failed", error=why) for p in partitions for asset in assets]
+            continue
+        tell(f"{month}: segments of {len(partitions)} categories")
+        for block in _blocks(instance.get_dynamic_partitions(str(categories.name)), wanted_categories):
+            of_block = [Partition(month, category) for category in block]
+            outcomes += _run(
+                definitions,
+                instance,
+                FIND_SEGMENTS_JOB,
+                assets,
+                of_block,
+                segments,
+                of_block[0].key,
+                of_block[-1].key,
+            )
+    return outcomes
+
+
+def _blocks(known: Sequence[str], wanted: Sequence[str]) -> Iterator[list[str]]:
+    """Cut the wanted categories into blocks that are neighbours, for a run carries the ends of a range only."""
+    block: list[str] = []
+    for name in known:
+        if name in wanted:
+            block.append(name)
+        elif block:
+            yield block
+            block = []
+    if block:
+        yield block
+
+
+def _run(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    job: str,
+    assets: list[str],
+    partitions: list[Partition],
+    config: dg.Config,
+    start: str,
+    end: str,
+) -> list[Outcome]:
+    definition = definitions.resolve_job_def(job)
+    node = next(iter(definition.graph.node_defs)).name
+    result = definition.execute_in_process(
+        instance=instance,
+        asset_selection=[dg.AssetKey(asset) for asset in assets],
+        tags={"dagster/asset_partition_range_start": start, "dagster/asset_partition_range_end": end},
+        run_config={
+            "ops": {node: {"config": config.model_dump(mode="json", exclude_none=True)}},
+            # What goes wrong is told once, by the caller; the run's log has it all.
+            "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+        },
+        raise_on_error=False,
+    )
+    recorded: dict[tuple[str, str], Outcome] = {}
+    for event in result.all_events:
+        if event.is_step_materialization:
+            recorded |= _recorded(event.step_materialization_data.materialization)
+    failures = [event.step_failure_data for event in result.all_events if event.is_step_failure]
+    errors: dict[str, str] = {}
+    run_error = "its run failed" if not result.success else "it was not recorded"
+    for failure in failures:
+        if failure.user_failure_data and "failed" in failure.user_failure_data.metadata:
+            errors |= failure.user_failure_data.metadata["failed"].value  # type: ignore[arg-type]
+        elif failure.error:
+            cause = failure.error.cause or failure.error
+            run_error = cause.message.strip()
+    return [
+        recorded.get((asset, partition.key))
+        or Outcome(asset, partition.key, "failed", error=errors.get(f"{asset} {partition.key}", run_error))
+        for partition in partitions
+        for asset in assets
+    ]
+
+
+def _recorded(event: dg.AssetMaterialization) -> dict[tuple[str, str], Outcome]:
+    asset, partition = event.asset_key.to_user_string(), Partition.parse(str(event.partition)).key
+
+    def value(name: str) -> Any:
+        return event.metadata[name].value if name in event.metadata else None
+
+    status: Status = "reused" if value(REUSED) else "launched"
+    return {(asset, partition): Outcome(asset, partition, status, value(FOLDER), users=value("users"), k=value("k"))}
