@@ -23,23 +23,25 @@ def launcher_from_environment() -> Launcher:
     return launchers[name]()
 
 
-defs = dg.Definitions(
-    assets=[raw_audience, grouped_users, segments],
-    jobs=[
-        dg.define_asset_job(
-            GROUP_USERS_JOB, selection=[grouped_users], description="Groups the raw actions of months by user."
-        ),
-        dg.define_asset_job(
-            FIND_SEGMENTS_JOB,
-            selection=dg.AssetSelection.assets(segments),
-            description="Clusters the users of months and categories.",
-        ),
-    ],
-    sensors=[category_files],
-    resources={
-        "store": Store(root=os.environ.get("AUDIENCE_EXPLORER_ROOT", "data")),
-        "launcher": launcher_from_environment(),
-    },
-    # A run is one step, which waits for a launch: a process of its own for it would only cost time.
-    executor=dg.in_process_executor,
-)
+def definitions(root: str, launcher: Launcher) -> dg.Definitions:
+    """The project for a root and a launcher."""
+    return dg.Definitions(
+        assets=[raw_audience, grouped_users, segments],
+        jobs=[
+            dg.define_asset_job(
+                GROUP_USERS_JOB, selection=[grouped_users], description="Groups the raw actions of months by user."
+            ),
+            dg.define_asset_job(
+                FIND_SEGMENTS_JOB,
+                selection=dg.AssetSelection.assets(segments),
+                description="Clusters the users of months and categories.",
+            ),
+        ],
+        sensors=[category_files],
+        resources={"store": Store(root=root), "launcher": launcher},
+        # A run is one step, which waits for a launch: a process of its own for it would only cost time.
+        executor=dg.in_process_executor,
+    )
+
+
+defs = definitions(os.environ.get("AUDIENCE_EXPLORER_ROOT", "data"), launcher_from_environment())

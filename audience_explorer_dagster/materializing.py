@@ -4,7 +4,7 @@ import dagster as dg
 
 from audience_explorer_dagster import metadata
 from audience_explorer_dagster.launchers import Launcher, LaunchFailed, Report
-from audience_explorer_dagster.planning import Computation, Plan, Target
+from audience_explorer_dagster.planning import KMEANS, Computation, Plan, Target
 from audience_explorer_dagster.store import Store
 
 
@@ -17,8 +17,9 @@ def carry_out(context: dg.AssetExecutionContext, plan: Plan, launcher: Launcher,
     for target, why in plan.failed.items():
         context.log.error(f"{_name(target)}: {why}")
     for target, record in plan.reused.items():
+        label = plan.label if target.asset == KMEANS else None
         context.log.info(f"{_name(target)}: reused from {record.recorded_at:%Y-%m-%d %H:%M} UTC, {record.folder}")
-        _record(context, store, target, metadata.of_reused(record), record.folder, record.fingerprint)
+        _record(context, store, target, metadata.of_reused(record, label), record.folder, record.fingerprint)
 
     failed = dict(plan.failed)
     if plan.jobs:
@@ -29,7 +30,7 @@ def carry_out(context: dg.AssetExecutionContext, plan: Plan, launcher: Launcher,
         by_name = {_name(target): why for target, why in failed.items()}
         raise dg.Failure(
             description=f"{len(failed)} of {len(plan.failed) + len(plan.reused) + len(plan.computed)}"
-            " partitions failed; the others are done. " + " ".join(f"[{name}] {why}" for name, why in by_name.items()),
+            f" partitions failed; the others are done. {_told(by_name)}",
             metadata=metadata.of_failures(by_name),
             allow_retries=False,
         )
@@ -79,6 +80,14 @@ def _record(
     # Logged, not yielded: an event that is yielded would wait for the end of the step, and be lost if it fails.
     context.log_event(dg.AssetMaterialization(asset_key=target.asset, partition=target.partition.key, metadata=details))
     store.point_current(target.asset, target.partition, folder, fingerprint)
+
+
+def _told(failed: dict[str, str]) -> str:
+    """What failed and why, those with the same reason together."""
+    names: dict[str, list[str]] = {}
+    for name, why in failed.items():
+        names.setdefault(why, []).append(name)
+    return " ".join(f"[{', '.join(of_why)}] {why}" for why, of_why in names.items())
 
 
 def _name(target: Target) -> str:

@@ -33,11 +33,16 @@ def of_computed(asset: str, folder: str, manifest: dict[str, Any]) -> dict[str, 
     }
 
 
-def of_reused(record: Record) -> dict[str, Any]:
-    """The metadata of a materialization that points at an earlier one's output."""
+def of_reused(record: Record, label: str | None) -> dict[str, Any]:
+    """The metadata of a materialization that points at an earlier one's output, under a label of its own if it has."""
     first = {"computed_by_run": dg.MetadataValue.dagster_run(record.run_id), "computed_at": _time(record)}
     # A record that is itself a reuse knows when its output was made.
-    return {**record.metadata, **{key: record.metadata.get(key, value) for key, value in first.items()}, REUSED: True}
+    return {
+        **record.metadata,
+        **{key: record.metadata.get(key, value) for key, value in first.items()},
+        **({"label": label} if label else {}),
+        REUSED: True,
+    }
 
 
 def _time(record: Record) -> dg.MetadataValue:
@@ -74,12 +79,12 @@ def _k_selection(summary: dict[str, Any]) -> dict[str, Any]:
     scores = ["k", "wssse", "silhouette", "calinski_harabasz"]
     rows = [[_shown(row[score]) for score in scores] for row in summary["tried"]]
     return {
+        **({"picture": dg.MetadataValue.md(pictures.tried_k(summary))} if summary["tried"] else {}),
         "k": summary["k"],
         "criterion": summary["criterion"],
         "users": summary["users"],
         "profiles": summary["profiles"],
         "tried": _table(scores, rows),
-        **({"picture": dg.MetadataValue.md(pictures.tried_k(summary))} if summary["tried"] else {}),
     }
 
 
@@ -96,6 +101,7 @@ def _kmeans(summary: dict[str, Any]) -> dict[str, Any]:
     ]
     silhouette = summary["scores"]["silhouette"]
     return {
+        **({"picture": dg.MetadataValue.md(pictures.clusters(summary))} if clusters else {}),
         "users": summary["users"],
         "profiles": summary["profiles"],
         "k": summary["k"],
@@ -107,7 +113,6 @@ def _kmeans(summary: dict[str, Any]) -> dict[str, Any]:
         **({"label": summary["label"]} if summary["label"] else {}),
         "sizes": dg.MetadataValue.text(", ".join(f"{cluster['users']:,}" for cluster in clusters) or "none"),
         "clusters": _table(["cluster_id", "users", "diameter", "top_pages"], rows),
-        **({"picture": dg.MetadataValue.md(pictures.clusters(summary))} if clusters else {}),
         "dagster/row_count": summary["users"],
     }
 

@@ -177,9 +177,10 @@ def _run(
         raise_on_error=False,
     )
     recorded: dict[tuple[str, str], Outcome] = {}
-    for event in result.all_events:
-        if event.is_step_materialization:
-            recorded |= _recorded(event.step_materialization_data.materialization)
+    # From the instance, for a step that fails hands over none of what it recorded.
+    for entry in instance.all_logs(result.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION):
+        if entry.asset_materialization is not None:
+            recorded |= _recorded(entry.asset_materialization)
     failures = [event.step_failure_data for event in result.all_events if event.is_step_failure]
     errors: dict[str, str] = {}
     run_error = "its run failed" if not result.success else "it was not recorded"

@@ -57,6 +57,7 @@ class Plan:
     computed: dict[Target, Computation] = field(default_factory=dict)
     failed: dict[Target, str] = field(default_factory=dict)
     jobs: list[Job] = field(default_factory=list)
+    label: str | None = None  # of the kmeans targets
 
     def settle(self, target: Target, fingerprint: str, records: Records, force: bool, folder: str, job: str) -> bool:
         """Reuse a target if that is possible, else have `job` compute it; whether it is computed."""
@@ -128,7 +129,7 @@ def plan_segments(
         store: Where outputs go.
         folder_name: The name of the run's output folders.
     """
-    plan = Plan()
+    plan = Plan(label=config.kmeans.label)
     for month in sorted({partition.month for partition in partitions}):
         of_month = sorted(partition for partition in partitions if partition.month == month)
         _Month(plan, Partition(month), selected, config, records, store, folder_name).plan(of_month, categories)
@@ -157,7 +158,7 @@ class _Month:
             try:
                 self._plan_category(plan, partition, categories)
             except _Impossible as why:
-                for asset in self.selected:
+                for asset in sorted(self.selected):
                     target = Target(asset, partition)
                     plan.reused.pop(target, None)
                     plan.computed.pop(target, None)

@@ -7,12 +7,15 @@ Both get the same PySpark code. What must be known of them (Sail 0.7, Spark 4.2)
 - Sail spreads a local relation's rows by batch, Spark by row. So what is to be read in parallel starts from
   `spark.range(n)` with n partitions, and not from `createDataFrame`.
 - Sail has no RDDs, no MLlib, and `cache()` does nothing.
+- The Connect client, by which Sail is reached, changes PySpark's functions for the whole process: one process runs
+  one engine.
 - Spark runs Arrow functions in Python processes of its own, Sail in this one.
 """
 
 import atexit
 import functools
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
@@ -22,7 +25,7 @@ from spark_jobs.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame, Row, SparkSession
 
 Item = TypeVar("Item")
 
@@ -58,6 +61,23 @@ def map_items(
                 yield from do(items[index])
 
     return spark.range(0, len(items), 1, len(items)).mapInArrow(read, schema)
+
+
+def collect(frame: "DataFrame") -> "list[Row]":
+    """The rows of a DataFrame.
+
+    Raises:
+        InputError: A task raised one; engines wrap it in a trace of their own, of which only its message is kept.
+    """
+    try:
+        return list(frame.collect())
+    except Exception as error:
+        kinds: list[type[InputError]] = [InputError, *InputError.__subclasses__()]
+        names = "|".join(kind.__name__ for kind in kinds)
+        of_task = re.search(rf"\b(?:{names}): (.+)", str(error))
+        if of_task is None:
+            raise
+        raise InputError(of_task[1].strip()) from error
 
 
 def native_url(spark: "SparkSession", location: str) -> str:
@@ -96,6 +116,8 @@ def _spark(master: str) -> "SparkSession":
     # Workers must be this Python, with these packages.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("SPARK_LOCAL_HOSTNAME", "localhost")
+    # A process that runs Sail leaves this to those it starts.
+    os.environ.pop("SPARK_CONNECT_MODE_ENABLED", None)
     try:
         builder = SparkSession.builder.master(master).appName("audience-explorer")
         spark = (

@@ -94,7 +94,7 @@ def main(raw: str, output: str, month: str | None, config: GroupedUsersConfig, e
         .applyInArrow(lambda table: _write_users(folder, table), "users bigint, pages bigint, actions bigint")
     )
     with heartbeat(report, lambda: _progress(folder, len(files), buckets)):
-        parts = written.collect()
+        parts = engines.collect(written)
 
     users, pages, kept = (sum(part[column] for part in parts) for column in ("users", "pages", "actions"))
     intake = _read_intake(folder)

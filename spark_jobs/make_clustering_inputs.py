@@ -77,7 +77,7 @@ def make(
         .applyInArrow(write, _WRITTEN)
     )
     with heartbeat(report, lambda: _progress(folders)):
-        found = {row["category"]: row.asDict() for row in written.collect()}
+        found = {row["category"]: row.asDict() for row in engines.collect(written)}
 
     for number, (category, folder) in enumerate(zip(categories, folders, strict=True)):
         if number not in found:  # nobody was on its pages, so no task saw it

@@ -27,12 +27,11 @@ _TAIL = 20  # lines of stderr that the error of a crashed launch shows
 
 
 class LocalLauncher(Launcher):
-    """Runs jobs in one subprocess on this machine, on the Pipes protocol.
+    """Runs jobs in one subprocess on this machine."""
 
-    Messages are read from a file, in the thread that runs the asset, as they are written: `PipesSubprocessClient`
-    hands them over at the end only and loses them when the process fails, and Dagster's file reader takes the first
-    half of a message that is still being written for the whole.
-    """
+    # It speaks the Pipes protocol by itself: PipesSubprocessClient hands messages over at the end only, and loses them
+    # when the process fails, and Dagster's file reader takes the first half of a message that is still being written
+    # for the whole.
 
     poll_seconds: float = Field(default=0.1, gt=0, description="How often to look for messages, in seconds.")
     grace_seconds: float = Field(
@@ -66,7 +65,7 @@ class LocalLauncher(Launcher):
             DAGSTER_PIPES_MESSAGES_ENV_VAR: encode_param({PipesDefaultMessageWriter.FILE_PATH_KEY: str(message_file)}),
         }
         return subprocess.Popen(
-            [sys.executable, "-m", "spark_jobs"],
+            self._command(),
             env={**os.environ, **pipes},
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -74,6 +73,9 @@ class LocalLauncher(Launcher):
             errors="replace",
             start_new_session=True,  # so that all it starts can be ended with it
         )
+
+    def _command(self) -> list[str]:
+        return [sys.executable, "-m", "spark_jobs"]
 
     def _follow(
         self, context: dg.AssetExecutionContext, process: "subprocess.Popen[str]", message_file: Path

@@ -1,0 +1,30 @@
+"""A category file changes and is computed again; then it breaks a rule and fails by name. No other is touched."""
+
+import json
+from pathlib import Path
+
+from acceptance.conftest import Explorer
+
+MONTH = "2018-12"
+
+
+def test_only_the_changed_category_is_computed(explorer: Explorer, ansible: Path) -> None:
+    explorer.bring(ansible, MONTH)
+    explorer.pipeline("--month", MONTH)
+
+    file = explorer.root / "categories" / "files.json"
+    category = json.loads(file.read_text())
+    category["facebook"] = category["facebook"][:-3]
+    file.write_text(json.dumps(category))
+    changed = explorer.pipeline("--month", MONTH)
+
+    assert changed.launched == {f"{asset} files|{MONTH}" for asset in ("clustering_inputs", "k_selection", "kmeans")}
+
+    category["facebook"].append(category["facebook"][0])
+    file.write_text(json.dumps(category))
+    broken = explorer.pipeline("--month", MONTH, ok=False)
+
+    assert broken.exit_code == 1
+    assert set(broken.failed) == changed.launched
+    assert "is listed twice" in broken.failed[f"kmeans files|{MONTH}"]
+    assert len(broken.reused) == 1 + 3 * 12

@@ -1,0 +1,84 @@
+"""What the stories share: a root with real data, records of its own, and the command line."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ansible, golden, no_environment, sail, spark
+
+__all__ = ["ansible", "golden", "no_environment", "sail", "spark"]  # fixtures
+
+PROJECT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a pipeline ended with."""
+
+    exit_code: int
+    launched: set[str]
+    reused: set[str]
+    failed: dict[str, str]
+    folders: dict[str, Path]
+    log: str
+
+    def launched_assets(self) -> set[str]:
+        """The assets of which something was launched."""
+        return {name.split()[0] for name in self.launched}
+
+
+class Explorer:
+    """Audience Explorer as its user has it: a folder, a DAGSTER_HOME, and commands."""
+
+    def __init__(self, folder: Path):
+        self.root = folder / "root"
+        self.home = folder / "dagster_home"
+        self.home.mkdir(parents=True)
+        self.environment = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "DAGSTER_HOME": str(self.home),
+            "AUDIENCE_EXPLORER_ROOT": str(self.root),
+        }
+
+    def bring(self, source: Path, *months: str) -> None:
+        """Let the real actions of some months land, and the category files."""
+        shutil.copytree(source / "categories", self.root / "categories", dirs_exist_ok=True)
+        for month in months:
+            folder = f"month={month}"
+            shutil.copytree(source / "raw" / folder, self.root / "raw" / folder, dirs_exist_ok=True)
+        for path in [self.root, *self.root.rglob("*")]:
+            path.chmod(0o755)
+
+    def command(self, *arguments: str, ok: bool = True) -> "subprocess.CompletedProcess[str]":
+        """Type a command in the project's folder."""
+        done = subprocess.run(
+            arguments, cwd=PROJECT, env=self.environment, capture_output=True, text=True, check=False, timeout=900
+        )
+        if ok and done.returncode:
+            pytest.fail(f"{' '.join(arguments)} exited with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def pipeline(self, *arguments: str, ok: bool = True) -> Ended:
+        """Type `audience-explorer pipeline …`."""
+        done = self.command("audience-explorer", "pipeline", "--json", *arguments, ok=ok)
+        said: dict[str, Any] = json.loads(done.stdout)
+        named = {f"{p['asset']} {p['partition']}": p for p in said["partitions"]}
+        by = {status: {n for n, p in named.items() if p["status"] == status} for status in ("launched", "reused")}
+        failed = {name: p["error"] for name, p in named.items() if p["status"] == "failed"}
+        assert (said["launched"], said["reused"], said["failed"]) == (*map(len, by.values()), len(failed))
+        folders = {name: Path(p["folder"]) for name, p in named.items() if p["folder"]}
+        return Ended(done.returncode, by["launched"], by["reused"], failed, folders, done.stderr)
+
+
+@pytest.fixture
+def explorer(tmp_path: Path) -> Explorer:
+    """Audience Explorer, new."""
+    return Explorer(tmp_path)

@@ -1,0 +1,155 @@
+"""What the tests share."""
+
+import importlib
+import json
+import multiprocessing
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+
+if TYPE_CHECKING:
+    from tests.project import Project
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+def _shared(name: str) -> Path:
+    folder = SHARED / name
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is missing")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The predecessor's published example."""
+    return _shared("golden")
+
+
+@pytest.fixture(scope="session")
+def ansible() -> Path:
+    """A year of real actions, and 13 categories."""
+    return _shared("ansible")
+
+
+def java_version() -> int:
+    """The major version of the Java on the path; 0 for none."""
+    if shutil.which("java") is None:
+        return 0
+    said = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr
+    return int(said.split('"')[1].split(".")[0]) if '"' in said else 0
+
+
+def _require_spark() -> None:
+    try:
+        import pyspark.core  # noqa: F401  # the client has none
+    except ImportError:
+        why = "Apache Spark is not installed: pip install -e '.[dev,spark]'"
+    else:
+        if java_version() >= 17:
+            return
+        why = "Java 17 or later is not on the path (Debian: apt-get install openjdk-17-jre-headless)"
+    if os.environ.get("CI"):
+        pytest.fail(f"CI must run the tests of Apache Spark: {why}")
+    pytest.skip(why)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a job told the terminal."""
+
+    stdout: str
+    stderr: str
+
+    @property
+    def outputs(self) -> list[dict[str, Any]]:
+        """The finished outputs, as told."""
+        return [json.loads(line) for line in self.stdout.splitlines()]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine to run jobs on: Sail in this process, Spark in one of its own, for a process has one engine."""
+
+    name: str
+    process: Executor | None = None
+
+    def run(self, job: str, *arguments: object, patch: dict[str, Any] | None = None) -> Said:
+        """Run a job as from a terminal, with some of its module's constants patched; what goes wrong is raised."""
+        call = (job, [*map(str, arguments), "--engine", self.name], patch or {})
+        return _run_job(*call) if self.process is None else self.process.submit(_run_job, *call).result()
+
+
+def _run_job(job: str, arguments: list[str], patch: dict[str, Any]) -> Said:
+    module = importlib.import_module(f"spark_jobs.{job}")
+    before = {name: getattr(module, name) for name in patch}
+    vars(module).update(patch)
+    try:
+        result = CliRunner().invoke(module.main, arguments, catch_exceptions=False, standalone_mode=False)
+    finally:
+        vars(module).update(before)
+    return Said(result.stdout, result.stderr)
+
+
+@pytest.fixture(scope="session")
+def sail() -> Engine:
+    """Sail."""
+    return Engine("sail")
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[Engine]:
+    """Apache Spark, `local[*]`, started once."""
+    _require_spark()
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        yield Engine("spark", process)
+
+
+@pytest.fixture(params=["sail", pytest.param("spark", marks=pytest.mark.spark)])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """Each engine in turn."""
+    chosen: Engine = request.getfixturevalue(request.param)
+    return chosen
+
+
+@pytest.fixture
+def write_category(tmp_path: Path) -> Callable[..., Path]:
+    """Write a category file of pages, and give its path."""
+
+    def write(name: str, *pages: str, folder: Path = tmp_path / "categories", **more: Any) -> Path:
+        folder.mkdir(exist_ok=True, parents=True)
+        file = folder / f"{name}.json"
+        listed = [{"id": page, "name": page.upper()} for page in pages]
+        file.write_text(json.dumps({"id": 1, "facebook": listed, **more}))
+        return file
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No settings of the person who runs the tests."""
+    for name in list(os.environ):
+        if name.startswith(("AUDIENCE_EXPLORER_", "DAGSTER_", "AWS_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> "Iterator[Project]":
+    """The project on made-up data, with no records."""
+    import dagster as dg
+
+    from tests.project import Project
+
+    # On disk, as in use: the one in memory answers some questions in another way.
+    (tmp_path / "dagster").mkdir()
+    with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance:
+        yield Project(tmp_path / "root", instance)

@@ -1,0 +1,70 @@
+"""Category files: a file that breaks a rule is refused by name."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spark_jobs.categories import BadCategory, check_name, list_category_files, read_category
+
+PAGE = {"id": "p", "name": "P"}
+
+
+def write(tmp_path: Path, content: Any, name: str = "coffee") -> str:
+    file = tmp_path / f"{name}.json"
+    file.write_text(content if isinstance(content, str) else json.dumps(content))
+    return str(file)
+
+
+def test_every_list_of_pages_is_a_network(tmp_path: Path) -> None:
+    category = read_category(
+        write(tmp_path, {"id": 3, "private": True, "facebook": [PAGE], "mastodon": [{"id": "q", "name": "Q"}]})
+    )
+    assert [(page.id, page.network) for page in category.pages] == [("p", "facebook"), ("q", "mastodon")]
+    assert (category.name, category.title, category.private) == ("coffee", "coffee", True)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "JSON object"),
+        ({"facebook": [PAGE]}, "no 'id'"),
+        ({"id": 0}, "no list of pages"),
+        ({"id": 0, "facebook": []}, "'facebook' is empty"),
+        ({"id": 0, "facebook": [PAGE, PAGE]}, r"page 'p' is listed twice, the second time as facebook\[1\]"),
+        ({"id": 0, "a": [PAGE], "b": [PAGE]}, r"listed twice, the second time as b\[0\]"),
+        ({"id": 0, "facebook": [{"id": 7}]}, r"facebook\[0\] has no 'id' that is a non-empty string"),
+        ({"id": 0, "facebook": ["p"]}, r"facebook\[0\]"),
+        ({"id": 0, "private": "no", "facebook": [PAGE]}, "'private'"),
+        ({"id": 0, "name": 1, "facebook": [PAGE]}, "'name'"),
+    ],
+)
+def test_a_file_that_breaks_a_rule_is_named_with_the_rule(tmp_path: Path, content: Any, says: str) -> None:
+    file = write(tmp_path, content)
+    with pytest.raises(BadCategory, match=says) as caught:
+        read_category(file)
+    assert file in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["pi|pe", "a..b", "", "x" * 65, "mañana", "a b", "a/b", "a\n"])
+def test_a_name_that_could_break_partitions_or_paths_is_refused(name: str) -> None:
+    with pytest.raises(BadCategory, match="can't be a category's name"):
+        check_name(name)
+
+
+def test_the_fingerprint_is_that_of_what_the_file_means(write_category: Callable[..., Path]) -> None:
+    one = read_category(str(write_category("coffee", "p", "q"))).fingerprint
+    file = write_category("coffee", "p", "q")
+    file.write_text(json.dumps(json.loads(file.read_text()), indent=7))
+    assert read_category(str(file)).fingerprint == one
+    assert read_category(str(write_category("coffee", "p", "r"))).fingerprint != one
+
+
+def test_files_are_listed_by_name_and_others_are_not(tmp_path: Path) -> None:
+    for name in ("b.json", "a.json", ".hidden.json", "notes.txt"):
+        (tmp_path / name).touch()
+    assert list(list_category_files(str(tmp_path))) == ["a", "b"]
+    assert list_category_files(str(tmp_path / "missing")) == {}

@@ -1,0 +1,74 @@
+"""The command line: what it refuses, what it says, and its exit codes."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from audience_explorer_dagster.cli import main
+from tests.project import Project
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def run(project: Project, *arguments: str) -> Result:
+    return CliRunner().invoke(main, [*arguments, "--root", str(project.root)])
+
+
+@pytest.fixture(autouse=True)
+def home(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", project.instance.root_directory)
+    monkeypatch.setenv("AUDIENCE_EXPLORER_ROOT", str(project.root))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--month", "2024-1"], "'2024-1' is no partition|2024-1 is no partition"),
+        (["--month", "January"], "'January' is no month; one is named YYYY-MM"),
+        (["--month", "2001-01"], "2001-01 is no partition: they go from 2018-01"),
+        (["--month", "2999-01"], "the last month that ended"),
+        (["--month", "2024-01", "--category", "nope"], "There is no category 'nope'.*Known: coffee, games, tea"),
+        (["--k", "0"], "greater than or equal to 1"),
+        (["--params", "x,1,1"], r"allowed are kmeans\|\|"),
+        (["--scaling", "min"], "'max', 'none', 'log1p', 'l2', 'tfidf'"),
+        (["--label", "a b"], "is no label"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_what_is_allowed(project: Project, arguments: list[str], says: str) -> None:
+    result = run(project, "pipeline", *arguments)
+    assert result.exit_code == 2
+    assert re.search(says, " ".join(result.output.split())), result.output
+
+
+def test_a_failure_has_exit_code_1_and_says_why_in_json(project: Project) -> None:
+    result = run(project, "pipeline", "--month", "2024-05", "--json")
+    assert result.exit_code == 1
+    said = json.loads(result.stdout)
+    assert (said["launched"], said["reused"], said["failed"]) == (0, 0, 10)
+    assert "There is no raw data in" in said["partitions"][0]["error"]
+
+
+def test_a_root_without_categories_says_where_to_put_one(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["pipeline", "--month", "2024-01", "--root", str(tmp_path / "empty")])
+    assert result.exit_code == 2
+    assert "There is no category file in" in result.output
+
+
+def test_sync_adds_new_categories_and_refuses_bad_names(project: Project) -> None:
+    project.write_category("water", "water-1")
+    result = run(project, "categories", "sync")
+    assert (result.exit_code, result.stdout) == (0, "added: water\n")
+    project.write_category("pi|pe", "p")
+    result = run(project, "categories", "sync")
+    assert result.exit_code == 1
+    assert "'pi|pe' can't be a category's name" in result.stderr
+    assert project.instance.get_dynamic_partitions("category") == ["coffee", "games", "tea", "water"]
+
+
+def test_help_tells_every_option() -> None:
+    said = CliRunner().invoke(main, ["pipeline", "--help"]).output
+    for option in ("--month", "--k ", "--params", "--n-init", "--seed", "--label", "--scaling", "--engine", "--force"):
+        assert option in said

@@ -1,0 +1,159 @@
+"""k-means: the same as over the users, Spark's stopping rule, the contract's numbering."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from sklearn.cluster import KMeans
+from sklearn.metrics import calinski_harabasz_score
+
+from spark_jobs import clustering
+from spark_jobs.config import KMeansParams
+
+PARAMS = KMeansParams("kmeans||", 100, 0.001)
+
+
+def blobs(seed: int = 0, n: int = 300) -> sp.csr_matrix:
+    random = np.random.default_rng(seed)
+    centers = np.array([[0, 0, 9], [9, 0, 0], [0, 9, 0]])
+    points = np.round(centers[random.integers(0, 3, n)] + random.poisson(1, (n, 3)))
+    return sp.csr_matrix(np.unique(points, axis=0).astype(float))
+
+
+def test_weighted_profiles_give_the_model_of_the_users() -> None:
+    profiles = blobs()
+    weight = np.random.default_rng(1).integers(1, 9, profiles.shape[0])
+    users = profiles[np.repeat(np.arange(profiles.shape[0]), weight)]
+    start = profiles[[0, 5, 9]].toarray()
+    weighted = clustering.lloyd(profiles, weight, start, 100, 0)
+    plain = clustering.lloyd(users, np.ones(users.shape[0]), start, 100, 0)
+    np.testing.assert_allclose(weighted.centers, plain.centers)
+    assert weighted.wssse == pytest.approx(plain.wssse)
+    assert weighted.iterations == plain.iterations
+
+
+def test_from_the_same_centers_it_ends_where_scikit_learn_does() -> None:
+    profiles = blobs()
+    weight = np.random.default_rng(1).integers(1, 9, profiles.shape[0])
+    start = profiles[[0, 5, 9]].toarray()
+    ours = clustering.lloyd(profiles, weight, start, 300, 0)
+    theirs = KMeans(3, init=start, n_init=1, max_iter=300, tol=0).fit(profiles, sample_weight=weight)
+    assert ours.wssse == pytest.approx(theirs.inertia_)
+    np.testing.assert_allclose(ours.centers, theirs.cluster_centers_)
+
+
+def test_it_is_converged_when_no_center_moves_farther_than_epsilon() -> None:
+    profiles, weight = blobs(), np.ones(blobs().shape[0])
+    start = profiles[[0, 1, 2]].toarray()
+    moves = []
+    centers = start
+    for _ in range(20):
+        after = clustering.lloyd(profiles, weight, centers, 1, 0).centers
+        moves.append(np.sqrt(((after - centers) ** 2).sum(axis=1)).max())
+        centers = after
+    for step, move in enumerate(moves[:3], 1):
+        assert move > 0
+        stopped = clustering.lloyd(profiles, weight, start, 100, move)
+        assert stopped.converged
+        assert stopped.iterations == next(i for i, m in enumerate(moves, 1) if m <= move) <= step
+
+
+def test_iterations_are_bounded_and_an_unfinished_model_says_so() -> None:
+    profiles = blobs()
+    model = clustering.lloyd(profiles, np.ones(profiles.shape[0]), profiles[[0, 1, 2]].toarray(), 1, 0)
+    assert model.iterations == 1
+    assert not model.converged
+
+
+def test_more_inits_never_make_it_worse_and_a_seed_decides_all() -> None:
+    profiles, weight = blobs(n=60), np.ones(blobs(n=60).shape[0])
+    one, ten = (clustering.fit(profiles, weight, 5, PARAMS, n, seed=3) for n in (1, 10))
+    again = clustering.fit(profiles, weight, 5, PARAMS, 10, seed=3)
+    assert ten.wssse <= one.wssse
+    np.testing.assert_array_equal(ten.centers, again.centers)
+    np.testing.assert_array_equal(ten.labels, again.labels)
+
+
+@pytest.mark.parametrize("init", ["kmeans||", "random"])
+def test_k_is_cut_to_the_profiles_and_each_is_then_a_cluster(init: str) -> None:
+    profiles = sp.csr_matrix(np.array([[0.0, 0], [1, 0], [0, 5]]))
+    model = clustering.fit(profiles, np.array([1, 5, 2]), 7, KMeansParams(init, 100, 0.001), 10, 0)
+    assert model.k == 3
+    assert model.wssse == 0
+    assert model.users.tolist() == [5, 2, 1]
+    np.testing.assert_array_equal(model.distances, 0)
+
+
+def test_nobody_gives_no_cluster() -> None:
+    model = clustering.fit(sp.csr_matrix((0, 4)), np.zeros(0, int), 3, PARAMS, 10, 0)
+    assert model.k == 0
+    assert model.wssse == 0
+    assert clustering.describe(sp.csr_matrix((0, 4)), np.zeros(0, int), model).average.shape == (0, 4)
+
+
+def test_a_center_that_loses_its_members_moves_to_the_farthest_profile() -> None:
+    profiles = sp.csr_matrix(np.array([[0.0], [1], [2], [50]]))
+    start = np.array([[1.0], [1000], [2000]])
+    model = clustering.lloyd(profiles, np.ones(4), start, 100, 0)
+    assert (model.users > 0).all()
+    assert model.wssse <= 0.5
+
+
+vectors = hnp.arrays(float, st.tuples(st.integers(1, 12), st.integers(1, 4)), elements=st.integers(0, 5).map(float))
+
+
+@given(vectors, st.integers(1, 6), st.integers(0, 100))
+@settings(deadline=None, max_examples=150)
+def test_every_model_is_consistent(points: np.ndarray, k: int, seed: int) -> None:
+    distinct, weight = np.unique(points, axis=0, return_counts=True)
+    profiles = sp.csr_matrix(distinct)
+    model = clustering.fit(profiles, weight, k, PARAMS, 2, seed)
+    distances = np.linalg.norm(distinct[:, None] - model.centers[None], axis=2)
+    own = distances[np.arange(len(distinct)), model.labels]
+    np.testing.assert_allclose(model.distances, own, atol=1e-9)
+    np.testing.assert_allclose(own, distances.min(axis=1), atol=1e-7)
+    assert model.wssse == pytest.approx(weight @ own**2, abs=1e-9)
+    assert model.users.sum() == weight.sum()
+    assert (model.users > 0).all()
+    order = [(-int(model.users[c]), tuple(model.centers[c])) for c in range(model.k)]
+    assert order == sorted(order)
+    found = clustering.describe(profiles, weight, model)
+    for cluster in range(model.k):
+        members = np.repeat(distinct, weight, axis=0)[np.repeat(model.labels, weight) == cluster]
+        np.testing.assert_allclose(found.minimum[cluster], members.min(axis=0))
+        np.testing.assert_allclose(found.maximum[cluster], members.max(axis=0))
+        np.testing.assert_allclose(found.average[cluster], members.mean(axis=0))
+        np.testing.assert_array_equal(found.member_count[cluster], (members > 0).sum(axis=0))
+
+
+def test_scores_are_those_over_the_users() -> None:
+    profiles = blobs()
+    weight = np.random.default_rng(1).integers(1, 9, profiles.shape[0])
+    model = clustering.fit(profiles, weight, 3, PARAMS, 5, 0)
+    got = clustering.scores(profiles, weight, model)
+    users = np.repeat(profiles.toarray(), weight, axis=0)
+    labels = np.repeat(model.labels, weight)
+    assert got["calinski_harabasz"] == pytest.approx(calinski_harabasz_score(users, labels), rel=1e-3)
+    to_all = np.linalg.norm(users[:, None] - model.centers[None], axis=2)
+    a = to_all[np.arange(len(users)), labels]
+    to_all[np.arange(len(users)), labels] = np.inf
+    b = to_all.min(axis=1)
+    assert got["silhouette"] == pytest.approx(((b - a) / np.maximum(a, b)).mean())
+
+
+@pytest.mark.parametrize("criterion", ["silhouette", "calinski_harabasz", "elbow"])
+def test_the_planted_number_of_clusters_is_chosen(criterion: str) -> None:
+    profiles = blobs()
+    weight = np.ones(profiles.shape[0])
+    tried = []
+    for k in range(2, 8):
+        model = clustering.fit(profiles, weight, k, PARAMS, 5, 0)
+        tried.append({"k": k, **clustering.scores(profiles, weight, model)})
+    assert clustering.choose_k(tried, criterion) == 3
+
+
+def test_where_no_score_is_defined_the_smallest_k_is_chosen() -> None:
+    assert clustering.choose_k([{"k": 1, "wssse": 0.0, "silhouette": None}], "silhouette") == 1
+    assert clustering.choose_k([{"k": 1, "wssse": 0.0, "silhouette": None}], "elbow") == 1

@@ -1,0 +1,103 @@
+"""Config: what is not allowed is refused with what is, and a config survives the way through a command line."""
+
+import click
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from spark_jobs.config import (
+    ACTIONS,
+    ClusteringInputsConfig,
+    EngineConfig,
+    GroupedUsersConfig,
+    KMeansConfig,
+    KSelectionConfig,
+    parse_params,
+)
+from spark_jobs.options import config_options, to_arguments
+
+
+@pytest.mark.parametrize("init", ["kmeans||", "k-means||", "k-means++"])
+def test_params_that_mean_the_same_are_the_same(init: str) -> None:
+    assert KMeansConfig(params=f"{init}, 100,1e-3").params == "kmeans||,100,0.001"
+
+
+@pytest.mark.parametrize(
+    ("params", "says"),
+    [
+        ("kmeans||,100", "INIT,ITERATIONS,EPSILON"),
+        ("kmeans,100,0.1", r"allowed are kmeans\|\|"),
+        ("random,0,0.1", "at least 1"),
+        ("random,1.5,0.1", "not of the form"),
+        ("random,10,-1", "at least 0"),
+        ("random,10,nan", "at least 0"),
+        ("random,10,inf", "at least 0"),
+    ],
+)
+def test_params_that_make_no_sense_are_refused_with_what_is_allowed(params: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        parse_params(params)
+
+
+def test_a_label_decides_nothing() -> None:
+    assert KMeansConfig(label="a").fingerprinted() == KMeansConfig(label="b").fingerprinted()
+
+
+def test_weights_that_are_not_given_are_one() -> None:
+    assert ClusteringInputsConfig(action_weights={"page_like": 2}).action_weights == {
+        **dict.fromkeys(ACTIONS, 1.0),
+        "page_like": 2.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("model", "values", "says"),
+    [
+        (ClusteringInputsConfig, {"action_weights": {"poke": 1}}, "allowed are page_like"),
+        (ClusteringInputsConfig, {"action_weights": {"page_like": -1}}, "at least 0"),
+        (ClusteringInputsConfig, {"scaling": "min"}, "'max', 'none', 'log1p', 'l2' or 'tfidf'"),
+        (ClusteringInputsConfig, {"min_actions": 0}, "greater than or equal to 1"),
+        (KSelectionConfig, {"k_min": 5, "k_max": 4}, "more than k_max"),
+        (KMeansConfig, {"k": 0}, "greater than or equal to 1"),
+        (KMeansConfig, {"seed": 2**32}, "less than"),
+        (KMeansConfig, {"label": "a/b"}, "letters, digits"),
+        (KMeansConfig, {"n_inits": 3}, "not permitted"),
+        (GroupedUsersConfig, {"max_reject_ratio": 2}, "less than or equal to 1"),
+        (EngineConfig, {"engine": "duck"}, "'sail' or 'spark'"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_what_is_allowed(model: type, values: dict[str, object], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        model(**values)
+
+
+kmeans_configs = st.builds(
+    KMeansConfig,
+    k=st.none() | st.integers(1, 99),
+    params=st.sampled_from(["random,3,0.5", "kmeans||,7,1e-9"]),
+    n_init=st.integers(1, 9),
+    seed=st.integers(0, 2**32 - 1),
+    label=st.none() | st.just("x-1"),
+)
+inputs_configs = st.builds(
+    ClusteringInputsConfig,
+    action_weights=st.dictionaries(st.sampled_from(ACTIONS), st.floats(0, 1e9)),
+    min_actions=st.integers(1, 9),
+    scaling=st.sampled_from(["max", "none", "log1p", "l2", "tfidf"]),
+)
+
+
+@given(st.one_of(kmeans_configs, inputs_configs))
+def test_a_config_survives_the_way_through_a_command_line(config: KMeansConfig | ClusteringInputsConfig) -> None:
+    got = []
+
+    @click.command()
+    @config_options(type(config))
+    def command(config: object) -> None:
+        got.append(config)
+
+    result = CliRunner().invoke(command, to_arguments(config), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert got == [config]

@@ -1,0 +1,156 @@
+"""Raw actions: every format is read, and every row that breaks a rule is named by file, line and reason."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from spark_jobs import raw_actions
+from spark_jobs.errors import UnreadableFile
+from spark_jobs.raw_actions import Month, read_file
+
+JANUARY = Month.parse("2024-01")
+GOOD: dict[str, Any] = {"user_id": "u", "page_id": "p", "action": "page_like", "gender": "1", "count": 2}
+
+
+def read(path: Path) -> tuple[list[dict[str, Any]], list[tuple[int, str]]]:
+    accepted: list[dict[str, Any]] = []
+    rejected: list[tuple[int, str]] = []
+    for checked in read_file(str(path), JANUARY):
+        accepted += checked.accepted.to_pylist()
+        rejected += [(row["line"], row["reason"]) for row in checked.rejected.to_pylist()]
+        assert all(row["file"] == str(path) for row in checked.rejected.to_pylist())
+    return accepted, rejected
+
+
+def json_lines(path: Path, *rows: Any) -> Path:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"user_id": ""}, raw_actions.NO_USER),
+        ({"user_id": None}, raw_actions.NO_USER),
+        ({"page_id": None}, raw_actions.NO_PAGE),
+        ({"action": "page_poke"}, raw_actions.BAD_ACTION),
+        ({"action": None}, raw_actions.BAD_ACTION),
+        ({"count": 0}, raw_actions.BAD_COUNT),
+        ({"count": -3}, raw_actions.BAD_COUNT),
+        ({"count": 1.5}, raw_actions.BAD_COUNT),
+        ({"count": True}, raw_actions.BAD_COUNT),
+        ({"count": 2**63}, raw_actions.BAD_COUNT),
+        ({"timestamp": "yesterday"}, raw_actions.BAD_TIMESTAMP),
+        ({"timestamp": "2024-02-01T00:00:00Z"}, raw_actions.OTHER_MONTH),
+        ({"timestamp": "2024-01-01T00:30:00+01:00"}, raw_actions.OTHER_MONTH),
+        ({"user_id": 7}, raw_actions.no_string("user_id")),
+        ({"gender": 1}, raw_actions.no_string("gender")),
+        ({"page_id": "\ud800"}, raw_actions.NOT_UTF8),
+    ],
+)
+def test_a_row_that_breaks_a_rule_is_rejected_with_line_and_reason(
+    tmp_path: Path, change: dict[str, Any], reason: str
+) -> None:
+    path = json_lines(tmp_path / "a.jsonl", GOOD, {**GOOD, **change}, GOOD)
+    accepted, rejected = read(path)
+    assert len(accepted) == 2
+    assert rejected == [(2, reason)]
+
+
+def test_lines_that_are_no_json_object_are_rejected_and_the_rest_is_kept(tmp_path: Path) -> None:
+    path = json_lines(tmp_path / "a.jsonl", GOOD, '{"user_id": "u", ', "[1]", "", GOOD, '{"a": 1}{"b": 2}')
+    accepted, rejected = read(path)
+    assert len(accepted) == 2
+    assert rejected == [(2, raw_actions.NOT_JSON), (3, raw_actions.NOT_JSON), (6, raw_actions.NOT_JSON)]
+
+
+def test_what_is_missing_has_its_default(tmp_path: Path) -> None:
+    row = {key: GOOD[key] for key in ("user_id", "page_id", "action")}
+    for rows in ([row], [row, {**row, "gender": "", "count": None, "timestamp": None}, "{"]):
+        accepted, _ = read(json_lines(tmp_path / "a.jsonl", *rows))
+        assert {(r["gender"], r["count"]) for r in accepted} == {("0", 1)}
+
+
+def test_every_format_gives_the_same_rows(tmp_path: Path) -> None:
+    rows = [
+        {**GOOD, "user_id": "Ünï-😀", "page_id": 'with "quotes", and commas', "timestamp": "2024-01-31T23:59:59Z"},
+        {**GOOD, "user_id": "UPPER", "timestamp": "2024-01-01T00:00:00Z"},
+        {**GOOD, "user_id": "upper", "page_id": "x" * 100_000, "timestamp": "2024-01-02T03:04:05+00:00"},
+        {**GOOD, "count": 2**62, "timestamp": "2024-01-02T03:04:05"},
+    ]
+    lines = json_lines(tmp_path / "a.jsonl", *rows)
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(lines.read_bytes()))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "c.parquet")
+    with (tmp_path / "d.csv").open("w", newline="") as file:
+        import csv
+
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    expected = read(lines)
+    assert len(expected[0]) == 4
+    for name in ("b.jsonl.gz", "c.parquet", "d.csv"):
+        assert read(tmp_path / name) == expected, name
+
+
+def test_a_csv_line_with_another_number_of_fields_is_rejected(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("user_id,page_id,action,count\nu,p,page_like,1\nu,p\nu,p,page_like,many\nu,p,page_like,\n")
+    accepted, rejected = read(path)
+    assert [row["count"] for row in accepted] == [1, 1]
+    assert rejected == [(3, raw_actions.NOT_CSV), (4, raw_actions.BAD_COUNT)]
+
+
+def test_a_parquet_file_may_have_timestamps_and_smaller_integers(tmp_path: Path) -> None:
+    from datetime import datetime
+
+    table = pa.table(
+        {
+            "user_id": ["a", "b"],
+            "page_id": pa.array(["p", "p"]).dictionary_encode(),
+            "action": ["page_like"] * 2,
+            "count": pa.array([3, 0], pa.uint8()),
+            "timestamp": [datetime(2024, 1, 31, 23, 59), datetime(2024, 1, 1)],
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    accepted, rejected = read(tmp_path / "a.parquet")
+    assert [row["count"] for row in accepted] == [3]
+    assert rejected == [(2, raw_actions.BAD_COUNT)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.jsonl.gz", gzip.compress(json.dumps(GOOD).encode() * 9000)[:200], "ended before"),
+        ("a.jsonl.gz", b"no gzip", "[Nn]ot a gzipped"),
+        ("a.parquet", b"PAR1 and then nothing", "can't be read"),
+        ("a.csv", b"user,page\n1,2\n", "no column user_id, page_id, action"),
+        ("a.csv", b"", "no column user_id"),
+        ("a.txt", b"", r"end in \.parquet, \.jsonl"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UnreadableFile, match=says) as caught:
+        read(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_parquet_column_of_another_type_is_named(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"user_id": [1], "page_id": ["p"], "action": ["page_like"]}), tmp_path / "a.parquet")
+    with pytest.raises(UnreadableFile, match="column user_id is of type int64, not string"):
+        read(tmp_path / "a.parquet")
+
+
+def test_lines_are_counted_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raw_actions, "_BLOCK", 64)
+    rows = [GOOD if number % 7 else {**GOOD, "count": 0} for number in range(1, 100)]
+    _, rejected = read(json_lines(tmp_path / "a.jsonl", *rows))
+    assert [line for line, _ in rejected] == list(range(7, 100, 7))

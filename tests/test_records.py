@@ -1,0 +1,295 @@
+"""Records instead of output-folder caching: what is there is reused, per partition, config included."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from audience_explorer_dagster.pipeline import Outcome
+from spark_jobs import group_by_user, kmeans, make_clustering_inputs, select_k
+from tests.project import LAUNCHES, Project, why
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def computed(outcomes: dict[str, Outcome]) -> set[str]:
+    assert not [outcome for outcome in outcomes.values() if outcome.status == "failed"]
+    return {name for name, outcome in outcomes.items() if outcome.status == "launched"}
+
+
+def segments(*partitions: str, assets: tuple[str, ...] = ("clustering_inputs", "k_selection", "kmeans")) -> set[str]:
+    return {f"{asset} {partition}" for asset in assets for partition in partitions}
+
+
+def every(project: Project) -> list[str]:
+    return [f"{category}|{month}" for month in project.months for category in project.categories]
+
+
+def test_a_first_run_computes_all_with_two_launches_a_month(project: Project) -> None:
+    outcomes = project.pipeline()
+    assert computed(outcomes) == {f"grouped_users {m}" for m in project.months} | segments(*every(project))
+    assert [launch[0] for launch in LAUNCHES] == [
+        f"{job} {month}" for month in project.months for job in ("group_by_user", "make_clustering_inputs")
+    ]
+
+
+def test_a_rerun_with_the_same_parameters_launches_nothing(project: Project) -> None:
+    first = project.pipeline()
+    second = project.pipeline()
+    assert computed(second) == set()
+    assert LAUNCHES == []
+    assert {name: outcome.folder for name, outcome in second.items()} == {n: o.folder for n, o in first.items()}
+    newest, oldest = project.records("kmeans", "coffee|2024-01")
+    assert newest["reused"] is True
+    assert oldest["reused"] is False
+    assert newest["picture"] == oldest["picture"]
+    assert {"computed_by_run", "computed_at"} <= newest.keys()
+
+
+def test_changed_kmeans_parameters_launch_kmeans_alone_and_going_back_nothing(project: Project) -> None:
+    project.pipeline()
+    tweaked = project.pipeline(["2024-01"], ["tea"], kmeans={"params": "random,5,0.1", "label": "tweak"})
+    assert computed(tweaked) == {"kmeans tea|2024-01"}
+    assert LAUNCHES == [["kmeans tea|2024-01"]]
+    assert computed(project.pipeline(["2024-01"], ["tea"])) == set()
+    assert computed(project.pipeline(["2024-01"], ["tea"], kmeans={"params": "random,5,0.1"})) == set()
+    assert LAUNCHES == []
+
+
+def test_a_label_names_a_record_and_computes_nothing(project: Project) -> None:
+    project.pipeline(["2024-01"], ["tea"])
+    assert computed(project.pipeline(["2024-01"], ["tea"], kmeans={"label": "final"})) == set()
+    newest, oldest = project.records("kmeans", "tea|2024-01")
+    assert newest["label"] == "final"
+    assert "label" not in oldest
+
+
+def test_params_that_mean_the_same_compute_nothing(project: Project) -> None:
+    project.pipeline(["2024-01"], ["tea"], kmeans={"params": "kmeans||,100,0.001"})
+    assert computed(project.pipeline(["2024-01"], ["tea"], kmeans={"params": "k-means++,100,1e-3"})) == set()
+
+
+def test_with_a_given_k_the_choice_of_k_is_no_input(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = project.pipeline(["2024-01"], ["tea"], kmeans={"k": 2})
+    assert computed(first) == {"grouped_users 2024-01"} | segments(
+        "tea|2024-01", assets=("clustering_inputs", "kmeans")
+    )
+    monkeypatch.setattr(select_k, "CODE_VERSION", "new")
+    assert computed(project.pipeline(["2024-01"], ["tea"], kmeans={"k": 2})) == set()
+
+
+def test_changed_scaling_redoes_the_inputs_and_what_follows(project: Project) -> None:
+    project.pipeline()
+    changed = project.pipeline(["2024-02"], ["tea"], clustering_inputs={"scaling": "none"})
+    assert computed(changed) == segments("tea|2024-02")
+
+
+def test_changed_raw_data_redo_that_month(project: Project) -> None:
+    project.pipeline()
+    project.write_raw("2024-02", users=13)
+    redone = {"grouped_users 2024-02"} | segments(*(f"{c}|2024-02" for c in project.categories))
+    assert computed(project.pipeline()) == redone
+
+
+def test_raw_data_that_were_only_touched_redo_nothing(project: Project) -> None:
+    project.pipeline()
+    project.write_raw("2024-02")
+    assert computed(project.pipeline()) == set()
+
+
+def test_a_changed_category_file_redoes_that_category(project: Project) -> None:
+    project.pipeline()
+    project.write_category("games", "games-1")
+    assert computed(project.pipeline()) == segments("games|2024-01", "games|2024-02")
+
+
+@pytest.mark.parametrize(
+    ("job", "from_it_on"),
+    [
+        (group_by_user, ("grouped_users", "clustering_inputs", "k_selection", "kmeans")),
+        (make_clustering_inputs, ("clustering_inputs", "k_selection", "kmeans")),
+        (select_k, ("k_selection", "kmeans")),
+        (kmeans, ("kmeans",)),
+    ],
+)
+def test_a_new_code_version_of_a_job_redoes_from_it_on(
+    project: Project, monkeypatch: pytest.MonkeyPatch, job: Any, from_it_on: tuple[str, ...]
+) -> None:
+    project.pipeline(["2024-01"], ["tea"])
+    monkeypatch.setattr(job, "CODE_VERSION", "new")
+    redone = {name.split()[0] for name in computed(project.pipeline(["2024-01"], ["tea"]))}
+    assert redone == set(from_it_on)
+
+
+def test_a_deleted_output_is_noticed_and_made_again(project: Project) -> None:
+    first = project.pipeline(["2024-01"], ["tea"])
+    project.delete(first["kmeans tea|2024-01"].folder)
+    assert computed(project.pipeline(["2024-01"], ["tea"])) == {"kmeans tea|2024-01"}
+    project.delete(first["grouped_users 2024-01"].folder)
+    assert computed(project.pipeline(["2024-01"], ["tea"])) == {"grouped_users 2024-01"}
+
+
+def test_an_output_without_its_manifest_is_none(project: Project) -> None:
+    first = project.pipeline(["2024-01"], ["tea"])
+    Path(str(first["k_selection tea|2024-01"].folder), "manifest.json").unlink()
+    assert computed(project.pipeline(["2024-01"], ["tea"])) == {"k_selection tea|2024-01"}
+
+
+def test_force_computes_what_is_there(project: Project) -> None:
+    first = project.pipeline(["2024-01"], ["tea"])
+    again = project.pipeline(["2024-01"], ["tea"], grouping={"force": True}, force=True)
+    assert computed(again) == set(first)
+    assert all(again[name].folder != first[name].folder for name in first)
+
+
+def test_the_engine_decides_nothing(project: Project) -> None:
+    project.pipeline(["2024-01"], ["tea"])
+    spark = {"engine": "spark"}
+    assert computed(project.pipeline(["2024-01"], ["tea"], grouping=spark, **spark)) == set()
+
+
+def test_records_of_another_root_are_not_reused(project: Project, tmp_path: Path) -> None:
+    project.pipeline(["2024-01"], ["tea"])
+    other = Project(tmp_path / "root2", project.instance)
+    assert len(computed(other.pipeline(["2024-01"], ["tea"]))) == 4
+
+
+def test_current_json_names_the_newest_output(project: Project) -> None:
+    first = project.pipeline(["2024-01"], ["tea"])
+    tweaked = project.pipeline(["2024-01"], ["tea"], kmeans={"k": 1})
+    file = project.root / "kmeans" / "month=2024-01" / "category=tea" / "current.json"
+    assert json.loads(file.read_text())["folder"] == tweaked["kmeans tea|2024-01"].folder
+    project.pipeline(["2024-01"], ["tea"])
+    assert json.loads(file.read_text())["folder"] == first["kmeans tea|2024-01"].folder
+
+
+# --- a run over a block of partitions, as the UI and the dagster CLI launch it ----------------------------------------
+
+
+def test_a_block_of_partitions_is_one_launch_and_a_record_each(project: Project) -> None:
+    assert project.run("group_users", "2024-01", "2024-02").success
+    assert LAUNCHES == [["group_by_user 2024-01", "group_by_user 2024-02"]]
+    assert project.run("find_segments", "coffee|2024-01", "tea|2024-02").success
+    assert len(LAUNCHES) == 1
+    assert [job for job in LAUNCHES[0] if job.startswith("make")] == [
+        "make_clustering_inputs 2024-01",
+        "make_clustering_inputs 2024-02",
+    ]
+    for partition in every(project):
+        (record,) = project.records("kmeans", partition)
+        assert Path(record["folder"], "manifest.json").exists()
+    assert project.run("find_segments", "coffee|2024-01", "tea|2024-02").success
+    assert LAUNCHES == []
+
+
+def test_a_single_partition_is_a_range_of_one(project: Project) -> None:
+    project.run("group_users", "2024-01", "2024-01")
+    assert project.run("find_segments", "tea|2024-01", "tea|2024-01").success
+    assert len(project.records("kmeans", "tea|2024-01")) == 1
+
+
+def test_kmeans_alone_reads_what_the_records_point_at(project: Project) -> None:
+    project.pipeline(["2024-01"], ["tea"], clustering_inputs={"scaling": "none"})
+    config = {"kmeans": {"k": 2, "label": "two"}}
+    assert project.run("find_segments", "tea|2024-01", "tea|2024-01", ["kmeans"], config).success
+    assert LAUNCHES == [["kmeans tea|2024-01"]]
+    assert project.records("kmeans", "tea|2024-01")[0]["k"] == 2
+
+
+def test_kmeans_alone_without_its_inputs_says_what_to_do(project: Project) -> None:
+    result = project.run("find_segments", "tea|2024-01", "tea|2024-01", ["kmeans"])
+    assert "clustering_inputs of tea|2024-01 was never materialized here. Select it as well." in why(result)
+    result = project.run("find_segments", "tea|2024-01", "tea|2024-01")
+    assert "grouped_users of 2024-01 was never materialized here. Materialize it first." in why(result)
+    assert LAUNCHES == []
+
+
+def test_a_reversed_range_is_an_error(project: Project) -> None:
+    for job, start, end in (
+        ("group_users", "2024-02", "2024-01"),
+        ("find_segments", "tea|2024-01", "coffee|2024-01"),
+    ):
+        result = project.run(job, start, end)
+        assert not result.success
+        assert f"{start}...{end} holds no partition" in why(result)
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"kmeans": {"k": 0}}, "greater than or equal to 1"),
+        ({"kmeans": {"params": "x,1,1"}}, "allowed are kmeans||, k-means||, k-means++, random"),
+        ({"clustering_inputs": {"action_weights": {"poke": 1.0}}}, "allowed are page_like"),
+    ],
+)
+def test_a_wrong_value_is_refused_before_anything_is_launched(
+    project: Project, config: dict[str, Any], says: str
+) -> None:
+    project.pipeline(["2024-01"], ["tea"])
+    result = project.run("find_segments", "tea|2024-01", "tea|2024-01", config=config)
+    assert not result.success
+    assert says in why(result)
+    assert LAUNCHES == []
+
+
+# --- failures --------------------------------------------------------------------------------------------------------
+
+
+def test_a_bad_category_stops_no_other_and_the_run_names_it(project: Project) -> None:
+    (project.root / "categories" / "games.json").write_text('{"id": 1, "facebook": []}')
+    outcomes = project.pipeline(["2024-01"])
+    assert {name for name, o in outcomes.items() if o.status == "failed"} == segments("games|2024-01")
+    assert "its list 'facebook' is empty" in str(outcomes["kmeans games|2024-01"].error)
+    result = project.run("find_segments", "coffee|2024-01", "tea|2024-01")
+    assert "[clustering_inputs games|2024-01, k_selection games|2024-01, kmeans games|2024-01]" in why(result)
+    assert LAUNCHES == []
+
+
+def test_a_category_whose_file_is_gone_is_named(project: Project) -> None:
+    (project.root / "categories" / "games.json").unlink()
+    project.run("group_users", "2024-01", "2024-01")
+    result = project.run("find_segments", "coffee|2024-01", "tea|2024-01")
+    assert "games.json does not exist" in why(result)
+    assert len(project.records("kmeans", "tea|2024-01")) == 1
+
+
+def test_a_month_without_raw_data_stops_no_other(project: Project) -> None:
+    result = project.run("group_users", "2024-01", "2024-03")
+    assert "[grouped_users 2024-03] There is no raw data in" in why(result)
+    assert "1 of 3 partitions failed" in why(result)
+    assert len(project.records("grouped_users", "2024-02")) == 1
+
+
+def test_a_job_that_fails_costs_only_what_depends_on_it(project: Project) -> None:
+    outcomes = project.pipeline()
+    part = next(Path(str(outcomes["grouped_users 2024-01"].folder), "users").iterdir())
+    part.write_bytes(b"no parquet")
+    result = project.run(
+        "find_segments", "coffee|2024-01", "tea|2024-02", config={"clustering_inputs": {"min_actions": 2}}
+    )
+    assert "9 of 18 partitions failed" in why(result)
+    assert "k_selection tea|2024-01] not run, because make_clustering_inputs 2024-01 failed" in why(result)
+    assert project.records("kmeans", "tea|2024-02")[0]["reused"] is False
+
+
+def test_input_that_changes_during_the_run_is_not_recorded(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.project import InProcessLauncher
+
+    launch = InProcessLauncher.launch
+
+    def change_first(self: Any, context: Any, jobs: Any) -> Any:
+        project.write_raw("2024-01", users=30)
+        return launch(self, context, jobs)
+
+    monkeypatch.setattr(InProcessLauncher, "launch", change_first)
+    result = project.run("group_users", "2024-01", "2024-01")
+    assert "its input changed between planning and reading. Run it again." in why(result)
+    assert project.records("grouped_users", "2024-01") == []
+
+
+def test_a_category_without_users_is_done_with_zero_clusters(project: Project) -> None:
+    project.write_category("tea", "nobody-was-here")
+    outcomes = project.pipeline(["2024-01"], ["tea"])
+    assert (outcomes["kmeans tea|2024-01"].users, outcomes["kmeans tea|2024-01"].k) == (0, 0)
+    assert len(computed(outcomes)) == 4
