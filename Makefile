@@ -22,10 +22,10 @@ test: $(VENV)/.installed-dev ## run the tests; those that need Apache Spark run 
 	$(BIN)/pytest
 
 acceptance: $(VENV)/.installed-dev ## run the acceptance stories, a few minutes
-	$(BIN)/pytest acceptance
+	$(BIN)/pytest acceptance/*.py
 
 ui-test: $(VENV)/.installed-dev ## drive the UI in Chromium (Debian: apt-get install chromium)
-	$(BIN)/pytest acceptance/browser
+	$(BIN)/pytest acceptance/browser/*.py
 
 lint: $(VENV)/.installed-dev ## check style and types
 	$(BIN)/ruff check .

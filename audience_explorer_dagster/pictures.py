@@ -20,7 +20,8 @@ def clusters(summary: dict[str, Any]) -> str:
     axes.barh(places, [cluster["users"] for cluster in shown], color=_COLOR, height=0.34, align="edge")
     for place, cluster in zip(places, shown, strict=True):
         pages = ", ".join(f"{_short(page['name'])} {page['share']:.0%}" for page in cluster["top_pages"][:3])
-        axes.text(0, place - 0.08, f"{cluster['cluster_id']}: {cluster['users']:,} users. {pages}", fontsize=7)
+        text = axes.text(0, place - 0.08, f"{cluster['cluster_id']}: {cluster['users']:,} users. {pages}", fontsize=7)
+        text.set_in_layout(False)  # it may be longer than the longest bar
     axes.set_yticks([])
     axes.set_ylim(len(shown), -0.5)
     return _markdown(figure, "cluster sizes and top pages")
@@ -41,7 +42,7 @@ def tried_k(summary: dict[str, Any]) -> str:
 def _figure(height: float) -> "tuple[Figure, Axes]":
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.2, height), dpi=80, layout="tight")
+    figure = Figure(figsize=(6, height), dpi=80, layout="tight")
     axes = figure.subplots()
     axes.tick_params(labelsize=7)
     for side in ("top", "right"):
@@ -63,4 +64,4 @@ def _markdown(figure: "Figure", alternative: str) -> str:
 def _short(name: str) -> str:
     # $ would start a formula.
     name = name.replace("$", r"\$")
-    return name if len(name) <= 24 else name[:23] + "…"
+    return name if len(name) <= 22 else name[:21] + "…"

@@ -1,0 +1,59 @@
+"""The same on S3, played by moto's server on this machine."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from audience_explorer_dagster.definitions import definitions
+from audience_explorer_dagster.launchers.local import LocalLauncher
+from audience_explorer_dagster.store import Store
+from spark_jobs import storage
+from tests.project import Project
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty bucket; its URL."""
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    boto3.client("s3").create_bucket(Bucket="audience")
+    yield "s3://audience/explorer"
+    server.stop()
+
+
+def test_a_month_on_s3_is_computed_once_and_noticed_when_deleted(project: Project, bucket: str) -> None:
+    for file in project.root.rglob("*"):
+        if file.is_file():
+            storage.write_text(storage.join(bucket, str(file.relative_to(project.root))), file.read_text())
+    local = project.pipeline(["2024-01"], ["tea"])
+    project.store = Store(root=bucket)
+    # In a process of its own: fsspec and Sail keep the credentials and connections of the first use.
+    project.definitions = definitions(bucket, LocalLauncher())
+
+    first = project.pipeline(["2024-01"], ["tea"])
+    assert {outcome.status for outcome in first.values()} == {"launched"}, first
+    folder = str(first["kmeans tea|2024-01"].folder)
+    assert folder.startswith(f"{bucket}/kmeans/month=2024-01/category=tea/")
+    for file in ("data.json", "meta-data.json", "assignments.parquet"):
+        on_s3 = storage.at(storage.join(folder, file)).read_bytes()
+        assert on_s3 == Path(str(local["kmeans tea|2024-01"].folder), file).read_bytes()
+
+    assert {outcome.status for outcome in project.pipeline(["2024-01"], ["tea"]).values()} == {"reused"}
+    storage.delete_folder(folder)
+    again = project.pipeline(["2024-01"], ["tea"])
+    assert [name for name, outcome in again.items() if outcome.status == "launched"] == ["kmeans tea|2024-01"]
