@@ -40,7 +40,7 @@ raw_audience = dg.AssetSpec(
 
 
 @dg.multi_asset(
-    name=planning.GROUPED_USERS,
+    name=planning.GROUPED_USERS_OP,
     specs=[
         dg.AssetSpec(
             planning.GROUPED_USERS,
@@ -80,7 +80,7 @@ def grouped_users(
 
 
 @dg.multi_asset(
-    name="segments",
+    name=planning.SEGMENTS_OP,
     specs=[
         dg.AssetSpec(
             planning.CLUSTERING_INPUTS,

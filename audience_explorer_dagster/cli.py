@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,10 +109,10 @@ def demo(root: str, users: int, seed: int, engine: EngineConfig) -> None:
         click.echo("\nHow well the clusters match the planted segments (adjusted Rand index: 1 the same, 0 by chance):")
         for outcome in outcomes:
             if outcome.asset == KMEANS and outcome.folder is not None:
-                category, month = outcome.partition.split("|")
+                category = outcome.partition.split("|")[0]
                 planted = len(demo_audience.CATEGORIES[category]) - 1
                 index = demo_audience.agreement(storage.absolute(root), category, outcome.folder)
-                click.echo(f"  {outcome.partition:18} {index:.2f}   {outcome.k} clusters, {planted} segments, {month}")
+                click.echo(f"  {outcome.partition:18} {index:.2f}   {outcome.k} clusters, {planted} segments")
     sys.exit(any(outcome.status == "failed" for outcome in outcomes))
 
 
@@ -202,7 +202,7 @@ def _tell(message: str) -> None:
 
 
 def _as_json(outcomes: "Sequence[Outcome]") -> str:
-    return json.dumps({**_counts(outcomes), "partitions": [outcome.as_dict() for outcome in outcomes]}, indent=1)
+    return json.dumps({**_counts(outcomes), "partitions": [asdict(outcome) for outcome in outcomes]}, indent=1)
 
 
 def _counts(outcomes: "Sequence[Outcome]") -> dict[str, int]:

@@ -1,7 +1,7 @@
 """The whole pipeline in this process: for each month grouped_users, then its categories' segments."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
@@ -31,10 +31,6 @@ class Outcome:
     error: str | None = None
     users: int | None = None
     k: int | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
 
 
 def check_months(keys: Iterable[str]) -> list[str]:
@@ -116,7 +112,12 @@ def run_pipeline(
     for month in wanted_months:
         tell(f"{month}: grouped users")
         grouped = _run(
-            definitions, instance, GROUP_USERS_JOB, [planning.GROUPED_USERS], [Partition(month)], grouping, month, month
+            definitions,
+            instance,
+            (GROUP_USERS_JOB, planning.GROUPED_USERS_OP),
+            [planning.GROUPED_USERS],
+            [Partition(month)],
+            grouping,
         )
         outcomes += grouped
         partitions = [Partition(month, category) for category in wanted_categories]
@@ -128,14 +129,7 @@ def run_pipeline(
         for block in _blocks(instance.get_dynamic_partitions(str(categories.name)), wanted_categories):
             of_block = [Partition(month, category) for category in block]
             outcomes += _run(
-                definitions,
-                instance,
-                FIND_SEGMENTS_JOB,
-                assets,
-                of_block,
-                segments,
-                of_block[0].key,
-                of_block[-1].key,
+                definitions, instance, (FIND_SEGMENTS_JOB, planning.SEGMENTS_OP), assets, of_block, segments
             )
     return outcomes
 
@@ -156,21 +150,22 @@ def _blocks(known: Sequence[str], wanted: Sequence[str]) -> Iterator[list[str]]:
 def _run(
     definitions: dg.Definitions,
     instance: dg.DagsterInstance,
-    job: str,
+    job_and_op: tuple[str, str],
     assets: list[str],
     partitions: list[Partition],
     config: dg.Config,
-    start: str,
-    end: str,
 ) -> list[Outcome]:
-    definition = definitions.resolve_job_def(job)
-    node = next(iter(definition.graph.node_defs)).name
-    result = definition.execute_in_process(
+    """Run a job over a block of partitions, given in order."""
+    job, op = job_and_op
+    result = definitions.resolve_job_def(job).execute_in_process(
         instance=instance,
         asset_selection=[dg.AssetKey(asset) for asset in assets],
-        tags={"dagster/asset_partition_range_start": start, "dagster/asset_partition_range_end": end},
+        tags={
+            "dagster/asset_partition_range_start": partitions[0].key,
+            "dagster/asset_partition_range_end": partitions[-1].key,
+        },
         run_config={
-            "ops": {node: {"config": config.model_dump(mode="json", exclude_none=True)}},
+            "ops": {op: {"config": config.model_dump(mode="json", exclude_none=True)}},
             # What goes wrong is told once, by the caller; the run's log has it all.
             "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
         },

@@ -22,6 +22,10 @@ CLUSTERING_INPUTS = make_clustering_inputs.STEP
 K_SELECTION = select_k.STEP
 KMEANS = kmeans.STEP
 
+# The ops: grouped_users is one of its own, the three assets of month × category are one together.
+GROUPED_USERS_OP = GROUPED_USERS
+SEGMENTS_OP = "segments"
+
 
 class Records(Protocol):
     """The part of `records.History` that planning asks."""

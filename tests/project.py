@@ -94,12 +94,12 @@ class Project:
         """Run a job over a range of partitions, as the UI and the dagster CLI do."""
         LAUNCHES.clear()
         definition = self.definitions.resolve_job_def(job)
-        node = {"group_users": "grouped_users", "find_segments": "segments"}[job]
+        op = {"group_users": "grouped_users", "find_segments": "segments"}[job]
         return definition.execute_in_process(
             instance=self.instance,
             asset_selection=[dg.AssetKey(asset) for asset in assets] if assets else None,
             tags={"dagster/asset_partition_range_start": start, "dagster/asset_partition_range_end": end},
-            run_config={"ops": {node: {"config": config or {}}}},
+            run_config={"ops": {op: {"config": config or {}}}},
             raise_on_error=False,
         )
 

@@ -48,6 +48,7 @@ def test_grouped_users_hold_every_accepted_action(tmp_path: Path, engine: Engine
         [
             {**GOOD, "user_id": "b", "gender": "2", "count": 2**62},
             {**GOOD, "user_id": "B", "page_id": "é"},
+            {**GOOD, "user_id": "ü" * 70_000, "page_id": "😀" * 70_000},
             {**GOOD, "user_id": "b", "action": "post_comment", "page_id": "a"},
             {**GOOD, "user_id": "b", "action": "post_comment", "page_id": "a", "gender": "2"},
         ],
@@ -65,9 +66,14 @@ def test_grouped_users_hold_every_accepted_action(tmp_path: Path, engine: Engine
                 {"page_id": "p", **zero, "page_like": 2**62},
             ],
         },
+        {
+            "user_id": "ü" * 70_000,
+            "gender": "0",
+            "pages": [{"page_id": "😀" * 70_000, **zero, "page_like": 1}],
+        },
     ]
     summary = outputs.read_manifest(str(out), "grouped_users")["summary"]
-    assert (summary["users"], summary["rows"], summary["actions"]) == (2, 4, 2**62 + 3)
+    assert (summary["users"], summary["rows"], summary["actions"]) == (3, 5, 2**62 + 4)
 
 
 def test_users_are_spread_over_files_in_order_and_none_is_in_two(tmp_path: Path, engine: Engine) -> None:

@@ -1,0 +1,44 @@
+"""Reporting: a long step says how it gets on, and not too often."""
+
+import time
+
+from spark_jobs import reporting
+from spark_jobs.reporting import Reporter, heartbeat
+
+
+class Listener(Reporter):
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[str] = []
+
+    def progress(self, message: str) -> None:
+        self._said = time.monotonic()
+        self.heard.append(message)
+
+
+def test_a_long_step_tells_its_progress_when_it_changes() -> None:
+    listener, done = Listener(), [0]
+    with heartbeat(listener, lambda: f"{done[0]} of 2", seconds=0.02):
+        for done[0] in (1, 2):
+            time.sleep(0.2)
+    assert listener.heard == ["1 of 2", "2 of 2"]
+
+
+def test_progress_that_cannot_be_had_ends_nothing() -> None:
+    def fail() -> str:
+        raise OSError("no such folder")
+
+    listener = Listener()
+    with heartbeat(listener, fail, seconds=0.02):
+        time.sleep(0.2)
+    assert listener.heard == ["no progress to be had: no such folder"]
+
+
+def test_details_that_come_often_are_left_out() -> None:
+    listener = Listener()
+    for number in range(5):
+        listener.detail(str(number))
+    assert listener.heard == []
+    listener._said -= reporting._QUIET + 1
+    listener.detail("later")
+    assert listener.heard == ["later"]
