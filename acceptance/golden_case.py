@@ -34,6 +34,7 @@ def test_the_golden_case_through_dagster(explorer: Explorer, golden: Path) -> No
         code_version=group_by_user.CODE_VERSION,
         config={},
         fingerprint="golden",
+        inputs=[],
         rows={"users": users.num_rows},
         summary={},
     )

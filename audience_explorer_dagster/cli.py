@@ -1,5 +1,6 @@
 """The command line, `audience-explorer`."""
 
+import fcntl
 import json
 import os
 import sys
@@ -71,7 +72,8 @@ def pipeline(
 ) -> None:
     """Cluster the audience of months and categories, computing only what is not there yet.
 
-    Fit for cron: the exit code is 0 if all is done, 1 if something failed, 2 if an option makes no sense.
+    Fit for cron: the exit code is 0 if all is done, 1 if something failed, 2 if an option makes no sense, 130 if it was
+    interrupted.
     """
     with _errors_told(), _project(root) as project:
         from audience_explorer_dagster.config import GroupingRunConfig, SegmentsRunConfig
@@ -83,7 +85,7 @@ def pipeline(
         )
         outcomes = project.run(months, categories, grouping, segments)
     click.echo(_as_json(outcomes) if as_json else _as_table(outcomes, storage.absolute(root)))
-    sys.exit(any(outcome.status == "failed" for outcome in outcomes))
+    sys.exit(_exit_code(outcomes))
 
 
 @main.command()
@@ -97,6 +99,7 @@ def demo(root: str, users: int, seed: int, engine: EngineConfig) -> None:
         from audience_explorer_dagster.config import GroupingRunConfig, SegmentsRunConfig
         from audience_explorer_dagster.planning import KMEANS
 
+        demo_audience.check_root(storage.absolute(root))
         _tell(f"making a sample audience of {users:,} users in {root}")
         demo_audience.make(storage.absolute(root), users, seed)
         outcomes = project.run(
@@ -113,7 +116,7 @@ def demo(root: str, users: int, seed: int, engine: EngineConfig) -> None:
                 planted = len(demo_audience.CATEGORIES[category]) - 1
                 index = demo_audience.agreement(storage.absolute(root), category, outcome.folder)
                 click.echo(f"  {outcome.partition:18} {index:.2f}   {outcome.k} clusters, {planted} segments")
-    sys.exit(any(outcome.status == "failed" for outcome in outcomes))
+    sys.exit(_exit_code(outcomes))
 
 
 @main.group()
@@ -130,7 +133,7 @@ def sync(root: str) -> None:
 
         added, refused = sync_categories(project.instance, project.store)
     click.echo(f"added: {', '.join(added) or 'none'}")
-    for why in refused:
+    for why in refused.values():
         click.echo(f"Error: {why}", err=True)
     sys.exit(bool(refused))
 
@@ -153,14 +156,21 @@ class _Project:
         grouping: "GroupingRunConfig",
         segments: "SegmentsRunConfig",
     ) -> "list[Outcome]":
-        from audience_explorer_dagster.pipeline import check_categories, check_months, run_pipeline, sync_categories
+        from audience_explorer_dagster.pipeline import (
+            Outcome,
+            check_categories,
+            check_months,
+            run_pipeline,
+            sync_categories,
+        )
 
         wanted_months = check_months(months)
         _, refused = sync_categories(self.instance, self.store)
-        for why in refused:
-            click.echo(f"Warning: {why}", err=True)
         wanted = check_categories(self.instance, self.store, categories)
-        return run_pipeline(self.definitions, self.instance, wanted_months, wanted, grouping, segments, _tell)
+        outcomes = run_pipeline(self.definitions, self.instance, wanted_months, wanted, grouping, segments, _tell)
+        # Who asks for all categories is told of a file that can't be one.
+        unasked = {} if categories else refused
+        return [*outcomes, *(Outcome("category", name, "failed", error=why) for name, why in unasked.items())]
 
 
 def _as_values(**configs: BaseModel) -> dict[str, Any]:
@@ -172,7 +182,8 @@ def _as_values(**configs: BaseModel) -> dict[str, Any]:
 def _project(root: str) -> Iterator[_Project]:
     """Load the project for a root. Dagster takes seconds to import, so this is left to those who need it."""
     os.environ[_ROOT] = storage.absolute(root)
-    home = Path(os.environ.setdefault(_HOME, str(Path.cwd() / ".dagster_home")))
+    home = Path(os.environ.get(_HOME) or ".dagster_home").absolute()
+    os.environ[_HOME] = str(home)
     home.mkdir(parents=True, exist_ok=True)
     settings = home / "dagster.yaml"
     if not settings.exists():
@@ -182,9 +193,16 @@ def _project(root: str) -> Iterator[_Project]:
     import dagster as dg
 
     from audience_explorer_dagster.definitions import defs
+    from audience_explorer_dagster.partitions import CATEGORY
     from audience_explorer_dagster.store import Store
 
     with dg.DagsterInstance.get() as instance:
+        # Dagster makes its tables at their first use, and two processes that do so at the same time break them.
+        with (home / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            instance.get_runs_count()
+            instance.get_dynamic_partitions(CATEGORY)
+            instance.all_instigator_state()
         yield _Project(defs, instance, Store(root=os.environ[_ROOT]))
 
 
@@ -203,6 +221,14 @@ def _tell(message: str) -> None:
 
 def _as_json(outcomes: "Sequence[Outcome]") -> str:
     return json.dumps({**_counts(outcomes), "partitions": [asdict(outcome) for outcome in outcomes]}, indent=1)
+
+
+def _exit_code(outcomes: "Sequence[Outcome]") -> int:
+    from audience_explorer_dagster.pipeline import INTERRUPTED
+
+    if any(outcome.error == INTERRUPTED for outcome in outcomes):
+        return 130
+    return int(any(outcome.status == "failed" for outcome in outcomes))
 
 
 def _counts(outcomes: "Sequence[Outcome]") -> dict[str, int]:

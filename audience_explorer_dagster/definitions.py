@@ -9,6 +9,7 @@ from audience_explorer_dagster.launchers import Launcher
 from audience_explorer_dagster.launchers.local import LocalLauncher
 from audience_explorer_dagster.sensors import category_files
 from audience_explorer_dagster.store import Store
+from spark_jobs.errors import InputError
 
 GROUP_USERS_JOB = "group_users"
 FIND_SEGMENTS_JOB = "find_segments"
@@ -19,7 +20,7 @@ def launcher_from_environment() -> Launcher:
     launchers = {"local": LocalLauncher}
     name = os.environ.get("AUDIENCE_EXPLORER_LAUNCHER", "local")
     if name not in launchers:
-        raise ValueError(f"AUDIENCE_EXPLORER_LAUNCHER is {name!r}; allowed are {', '.join(launchers)}")
+        raise InputError(f"AUDIENCE_EXPLORER_LAUNCHER is {name!r}; allowed are {', '.join(launchers)}")
     return launchers[name]()
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from audience_explorer_dagster import pictures, planning
-from audience_explorer_dagster.records import FINGERPRINT, FOLDER, Record
+from audience_explorer_dagster.records import FINGERPRINT, FOLDER, INPUTS, Record
 
 REUSED = "reused"
 
@@ -29,16 +29,18 @@ def of_computed(asset: str, folder: str, manifest: dict[str, Any]) -> dict[str, 
         "config": dg.MetadataValue.json(manifest["config"]),
         "code_version": manifest["code_version"],
         FINGERPRINT: manifest["fingerprint"],
+        INPUTS: dg.MetadataValue.json(manifest["inputs"]),
         REUSED: False,
     }
 
 
 def of_reused(record: Record, label: str | None) -> dict[str, Any]:
-    """The metadata of a materialization that points at an earlier one's output, under a label of its own if it has."""
+    """The metadata of a materialization that points at an earlier one's output, under a label of its own."""
     first = {"computed_by_run": dg.MetadataValue.dagster_run(record.run_id), "computed_at": _time(record)}
     # A record that is itself a reuse knows when its output was made.
+    kept = {name: value for name, value in record.metadata.items() if name != "label"}
     return {
-        **record.metadata,
+        **kept,
         **{key: record.metadata.get(key, value) for key, value in first.items()},
         **({"label": label} if label else {}),
         REUSED: True,

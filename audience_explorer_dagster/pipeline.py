@@ -19,6 +19,8 @@ from spark_jobs.errors import InputError
 
 Status = Literal["launched", "reused", "failed"]
 
+INTERRUPTED = "interrupted before it was done"
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -40,6 +42,8 @@ def check_months(keys: Iterable[str]) -> list[str]:
         InputError: One is no partition; the message says why.
     """
     known = list(months.get_partition_keys())
+    if not known:
+        raise InputError("No month has ended since AUDIENCE_EXPLORER_START_MONTH, so there is no partition yet.")
     wanted = sorted(set(keys)) or known[-1:]
     for key in wanted:
         try:
@@ -54,7 +58,7 @@ def check_months(keys: Iterable[str]) -> list[str]:
     return wanted
 
 
-def sync_categories(instance: dg.DagsterInstance, store: Store) -> tuple[list[str], list[str]]:
+def sync_categories(instance: dg.DagsterInstance, store: Store) -> tuple[list[str], dict[str, str]]:
     """Add a partition for every new category file; those added, and what is wrong with those refused."""
     added, refused = new_categories(instance, store)
     if added:
@@ -102,36 +106,43 @@ def run_pipeline(
         tell: Told what starts.
 
     Returns:
-        What became of each partition of each asset, also of those that had no chance.
+        What became of each partition of each asset, also of those that had no chance. After an interrupt (SIGINT,
+        SIGTERM) nothing more is started, and what is not done has the error INTERRUPTED.
     """
     # With a given k, k_selection is no input of kmeans, and nothing that was asked for.
     assets = [planning.CLUSTERING_INPUTS, planning.KMEANS]
     if segments.kmeans.k is None:
         assets.insert(1, planning.K_SELECTION)
     outcomes: list[Outcome] = []
+    interrupted = False
     for month in wanted_months:
-        tell(f"{month}: grouped users")
-        grouped = _run(
-            definitions,
-            instance,
-            (GROUP_USERS_JOB, planning.GROUPED_USERS_OP),
-            [planning.GROUPED_USERS],
-            [Partition(month)],
-            grouping,
-        )
-        outcomes += grouped
         partitions = [Partition(month, category) for category in wanted_categories]
-        if any(outcome.status == "failed" for outcome in grouped):
-            why = f"grouped_users of {month} failed"
+        grouped: list[Outcome] = []
+        if not interrupted:
+            tell(f"{month}: grouped users")
+            job = (GROUP_USERS_JOB, planning.GROUPED_USERS_OP)
+            grouped = _run(definitions, instance, job, [planning.GROUPED_USERS], [Partition(month)], grouping)
+            interrupted = _were_interrupted(grouped)
+        outcomes += grouped or [Outcome(planning.GROUPED_USERS, month, "failed", error=INTERRUPTED)]
+        if interrupted or any(outcome.status == "failed" for outcome in grouped):
+            why = INTERRUPTED if interrupted else f"grouped_users of {month} failed"
             outcomes += [Outcome(asset, p.key, "failed", error=why) for p in partitions for asset in assets]
             continue
         tell(f"{month}: segments of {len(partitions)} categories")
         for block in _blocks(instance.get_dynamic_partitions(str(categories.name)), wanted_categories):
             of_block = [Partition(month, category) for category in block]
-            outcomes += _run(
-                definitions, instance, (FIND_SEGMENTS_JOB, planning.SEGMENTS_OP), assets, of_block, segments
-            )
+            if interrupted:
+                outcomes += [Outcome(asset, p.key, "failed", error=INTERRUPTED) for p in of_block for asset in assets]
+                continue
+            job = (FIND_SEGMENTS_JOB, planning.SEGMENTS_OP)
+            ended = _run(definitions, instance, job, assets, of_block, segments)
+            interrupted = _were_interrupted(ended)
+            outcomes += ended
     return outcomes
+
+
+def _were_interrupted(outcomes: Iterable[Outcome]) -> bool:
+    return any(outcome.error == INTERRUPTED for outcome in outcomes)
 
 
 def _blocks(known: Sequence[str], wanted: Sequence[str]) -> Iterator[list[str]]:
@@ -184,7 +195,8 @@ def _run(
             errors |= failure.user_failure_data.metadata["failed"].value  # type: ignore[arg-type]
         elif failure.error:
             cause = failure.error.cause or failure.error
-            run_error = cause.message.strip()
+            is_interrupt = "DagsterExecutionInterruptedError" in (failure.error.cls_name, cause.cls_name)
+            run_error = INTERRUPTED if is_interrupt else cause.message.strip()
     return [
         recorded.get((asset, partition.key))
         or Outcome(asset, partition.key, "failed", error=errors.get(f"{asset} {partition.key}", run_error))

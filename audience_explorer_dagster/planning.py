@@ -183,7 +183,7 @@ class _Month:
             choice = self._settle_choice(plan, partition, inputs)
         if KMEANS in self.selected:
             if choice is None and self.config.kmeans.k is None:
-                choice = self._recorded(K_SELECTION, partition)
+                choice = self._recorded_choice(partition, inputs)
             self._settle_kmeans(plan, partition, inputs, choice)
 
     def _settle_inputs(self, plan: Plan, partition: Partition, category: str | Exception) -> "_Source":
@@ -258,6 +258,15 @@ class _Month:
             raise _Impossible(f"{asset} of {partition.key} was never materialized here. Select it as well.")
         available = self.records[asset].reusable(partition, newest.fingerprint)
         return _Source(asset, partition, newest.fingerprint, available.folder if available else None)
+
+    def _recorded_choice(self, partition: Partition, inputs: "_Source") -> "_Source":
+        choice = self._recorded(K_SELECTION, partition)
+        newest = self.records[K_SELECTION].newest(partition)
+        if newest is None or inputs.fingerprint not in newest.inputs:
+            raise _Impossible(
+                f"{K_SELECTION} of {partition.key} was made from other clustering inputs. Select it as well, or give k."
+            )
+        return choice
 
     def _source(self, plan: Plan, asset: str, partition: Partition, fingerprint: str) -> "_Source":
         target = Target(asset, partition)

@@ -13,6 +13,7 @@ from spark_jobs import outputs
 
 FINGERPRINT = "fingerprint"
 FOLDER = "folder"
+INPUTS = "inputs"
 
 _PAGE = 200  # records a look-up
 
@@ -24,6 +25,7 @@ class Record:
     partition: Partition
     fingerprint: str
     folder: str
+    inputs: tuple[str, ...]  # the fingerprints of what it was made from, where they are on record
     run_id: str
     recorded_at: datetime
     metadata: dict[str, Any]
@@ -81,6 +83,7 @@ def _parse(record: dg.EventLogRecord) -> Record | None:
         Partition.parse(event.partition),
         str(event.metadata[FINGERPRINT].value),
         str(event.metadata[FOLDER].value),
+        tuple(event.metadata[INPUTS].value) if INPUTS in event.metadata else (),  # type: ignore[arg-type]
         record.run_id,
         datetime.fromtimestamp(record.timestamp, timezone.utc),
         dict(event.metadata),

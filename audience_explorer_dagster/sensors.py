@@ -7,17 +7,17 @@ from audience_explorer_dagster.store import Store
 from spark_jobs.categories import BadCategory, check_name
 
 
-def new_categories(instance: dg.DagsterInstance, store: Store) -> tuple[list[str], list[str]]:
-    """The category files that are no partition yet, and what is wrong with those that can't be one."""
+def new_categories(instance: dg.DagsterInstance, store: Store) -> tuple[list[str], dict[str, str]]:
+    """The category files that are no partition yet, and what is wrong with those that can't be one, by name."""
     added: list[str] = []
-    refused: list[str] = []
+    refused: dict[str, str] = {}
     known = set(instance.get_dynamic_partitions(str(categories.name)))
     for name in store.category_names():
         try:
             if check_name(name) not in known:
                 added.append(name)
         except BadCategory as error:
-            refused.append(str(error))
+            refused[name] = str(error)
     return added, refused
 
 
@@ -28,8 +28,8 @@ def new_categories(instance: dg.DagsterInstance, store: Store) -> tuple[list[str
 )
 def category_files(context: dg.SensorEvaluationContext, store: Store) -> dg.SensorResult | dg.SkipReason:
     added, refused = new_categories(context.instance, store)
-    for why in refused:
+    for why in refused.values():
         context.log.warning(why)
     if not added:
-        return dg.SkipReason(" ".join(["No new category file.", *refused]))
+        return dg.SkipReason(" ".join(["No new category file.", *refused.values()]))
     return dg.SensorResult(dynamic_partitions_requests=[categories.build_add_request(added)])

@@ -3,10 +3,15 @@
 A launcher starts `python -m spark_jobs` with a Pipes context whose extras hold `jobs`: a list of
 `{"id": …, "module": …, "arguments": […], "needs": [ids]}`. A job gets its arguments as from a command line. One that
 fails does not stop the others, but those that need it are not run. Messages are those of `reporting.PipesReporter`.
+
+With `--end-with-stdin` it ends, with all it started, when its standard input does: whoever holds the other end is gone.
 """
 
 import importlib
+import os
+import signal
 import sys
+import threading
 import traceback
 from typing import Any
 
@@ -56,7 +61,20 @@ def _run_job(job: dict[str, Any], report: PipesReporter) -> str | None:
     return None
 
 
+def end_with_stdin() -> None:
+    """End this process group when standard input ends."""
+
+    def wait() -> None:
+        while os.read(0, 1):  # not sys.stdin, whose lock a thread must not hold when the interpreter ends
+            pass
+        os.killpg(0, signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 if __name__ == "__main__":
+    if "--end-with-stdin" in sys.argv:
+        end_with_stdin()
     with open_dagster_pipes() as context:
         ended_well = run(context)
     sys.exit(0 if ended_well else 1)

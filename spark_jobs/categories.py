@@ -3,7 +3,7 @@
 import json
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from spark_jobs import storage
 from spark_jobs.errors import InputError
@@ -69,6 +69,8 @@ def read_category(location: str) -> Category:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise BadCategory(f"{location} does not exist.") from None
+    except OSError as error:
+        raise BadCategory(f"{location} can't be read: {error}.") from None
     except ValueError as error:
         raise BadCategory(f"{location} is not JSON: {error}.") from None
     try:
@@ -82,7 +84,7 @@ def list_category_files(folder: str) -> dict[str, str]:
     path = storage.at(folder)
     if not path.is_dir():
         return {}
-    files = [file for file in path.iterdir() if file.name.endswith(".json") and not file.name.startswith(".")]
+    files = [file for file in path.iterdir() if file.name.endswith(".json")]
     return {file.name.removesuffix(".json"): str(file) for file in sorted(files, key=lambda file: file.name)}
 
 
@@ -95,7 +97,7 @@ def _parse(name: str, content: Any) -> Category:
     if not isinstance(private, bool):
         raise BadCategory(f"'private' is {private!r}; it must be true or false.")
     title = content.get("name", name)
-    if not isinstance(title, str):
+    if not _is_text(title):
         raise BadCategory(f"'name' is {title!r}; it must be a string.")
     networks = {key: value for key, value in content.items() if key not in _NOT_NETWORKS and isinstance(value, list)}
     if not networks:
@@ -113,9 +115,15 @@ def _parse(name: str, content: Any) -> Category:
 
 
 def _parse_page(entry: Any, network: str, where: str) -> Page:
-    if not isinstance(entry, dict) or not isinstance(entry.get("id"), str) or not entry["id"]:
-        raise BadCategory(f"{where} has no 'id' that is a non-empty string: {json.dumps(entry, ensure_ascii=False)}.")
-    page_name = entry.get("name", entry["id"])
-    if not isinstance(page_name, str):
-        raise BadCategory(f"{where} has a 'name' that is no string: {json.dumps(entry, ensure_ascii=False)}.")
-    return Page(entry["id"], page_name, network)
+    page_id = entry.get("id") if isinstance(entry, dict) else None
+    if not _is_text(page_id) or not page_id:
+        raise BadCategory(f"{where} has no 'id' that is a non-empty string: {json.dumps(entry, ensure_ascii=True)}.")
+    page_name = entry.get("name", page_id)
+    if not _is_text(page_name):
+        raise BadCategory(f"{where} has a 'name' that is no string: {json.dumps(entry, ensure_ascii=True)}.")
+    return Page(page_id, page_name, network)
+
+
+def _is_text(value: Any) -> TypeGuard[str]:
+    """Whether it is a string of whole characters; JSON can hold one half of a surrogate pair."""
+    return isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)

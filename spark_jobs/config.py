@@ -12,6 +12,7 @@ Criterion = Literal["silhouette", "calinski_harabasz", "elbow"]
 Engine = Literal["sail", "spark"]
 
 _INITS = {"kmeans||": "kmeans||", "k-means||": "kmeans||", "k-means++": "kmeans||", "random": "random"}
+_LARGEST_WEIGHT = 1e6  # so that no value, nor the square of one, is beyond a float
 _LABEL = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -41,7 +42,7 @@ class ClusteringInputsConfig(StepConfig):
 
     action_weights: dict[str, float] = Field(
         default_factory=lambda: dict.fromkeys(ACTIONS, 1.0),
-        description=f"Weight of each action in a user's value on a page: at least 0, default 1. {', '.join(ACTIONS)}.",
+        description=f"Weight of each action in a user's value on a page: 0 to 1e6, default 1. {', '.join(ACTIONS)}.",
     )
     min_actions: int = Field(
         default=1, ge=1, description="Users with fewer actions on the category's pages are left out; at least 1."
@@ -57,8 +58,8 @@ class ClusteringInputsConfig(StepConfig):
         for action, weight in weights.items():
             if action not in ACTIONS:
                 raise ValueError(f"{action!r} is no action; allowed are {', '.join(ACTIONS)}")
-            if not 0 <= weight < float("inf"):
-                raise ValueError(f"the weight of {action} is {weight}; it must be a number of at least 0")
+            if not 0 <= weight <= _LARGEST_WEIGHT:
+                raise ValueError(f"the weight of {action} is {weight}; it must be at least 0 and at most 1e6")
         return {action: float(weights.get(action, 1.0)) for action in ACTIONS}
 
 

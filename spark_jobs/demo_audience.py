@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from spark_jobs import outputs, storage
 from spark_jobs.config import ACTIONS
+from spark_jobs.errors import InputError
 
 MONTHS = ("2024-01", "2024-02", "2024-03")
 SEED = 7
@@ -91,6 +92,16 @@ def make(root: str, users: int = 50_000, seed: int = SEED) -> None:
             for category, interested, segment in interests
         ]
         _write_month(root, month, pa.concat_tables(parts))
+
+
+def check_root(root: str) -> None:
+    """Check that `make` would mix its data with nobody's.
+
+    Raises:
+        InputError: There is other raw data under `root`.
+    """
+    if storage.at(storage.join(root, "raw")).exists() and not storage.at(storage.join(root, TRUTH)).exists():
+        raise InputError(f"{root} holds raw data that is not the demo's. Name another folder with --root.")
 
 
 def agreement(root: str, category: str, assignments: str) -> float:

@@ -6,6 +6,8 @@ Both get the same PySpark code. What must be known of them (Sail 0.7, Spark 4.2)
   batches. So jobs sort inside Arrow functions, and those write the files.
 - Sail spreads a local relation's rows by batch, Spark by row. So what is to be read in parallel starts from
   `spark.range(n)` with n partitions, and not from `createDataFrame`.
+- Sail reads a path as a pattern (`[ ] ? * { }`), and a pattern that matches nothing as an empty table. So files are
+  read by pyarrow, inside Arrow functions.
 - Sail has no RDDs, no MLlib, and `cache()` does nothing.
 - The Connect client, by which Sail is reached, changes PySpark's functions for the whole process: one process runs
   one engine.
@@ -78,13 +80,6 @@ def collect(frame: "DataFrame") -> "list[Row]":
         if of_task is None:
             raise
         raise InputError(of_task[1].strip()) from error
-
-
-def native_url(spark: "SparkSession", location: str) -> str:
-    """A location as the engine's own readers name it: Spark reads S3 as `s3a://`."""
-    if location.startswith("s3://") and not _is_sail(spark):
-        return "s3a://" + location.removeprefix("s3://")
-    return location
 
 
 def _is_sail(spark: "SparkSession") -> bool:

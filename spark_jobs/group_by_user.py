@@ -61,6 +61,7 @@ def main(raw: str, output: str, month: str | None, config: GroupedUsersConfig, e
     raw, output = storage.absolute(raw), storage.absolute(output)
     span = raw_actions.Month.parse(month or _month_of(raw))
     files = list_raw_files(raw)
+    source = files_fingerprint(files)
     size = sum(file.size for file in files)
     folder = outputs.start(output)
     report.progress(f"grouping {len(files)} raw files, {size / 1e6:,.1f} MB, with {engine.engine}")
@@ -100,6 +101,8 @@ def main(raw: str, output: str, month: str | None, config: GroupedUsersConfig, e
     intake = _read_intake(folder)
     rejects = _check_intake(intake, folder, config.max_reject_ratio)
     accepted = sum(file["actions"] for file in intake)
+    if accepted >= 2**63:
+        raise InputError(f"The counts of {raw} add up to {accepted:,}, more than 64 bits hold. Mend the files.")
     if kept != accepted:
         raise RuntimeError(
             f"{accepted} actions were accepted and {kept} written: {engines.version_of(spark)} lost some"
@@ -113,7 +116,8 @@ def main(raw: str, output: str, month: str | None, config: GroupedUsersConfig, e
         step=STEP,
         code_version=CODE_VERSION,
         config=config.model_dump(mode="json"),
-        fingerprint=step_fingerprint(config, files_fingerprint(files)),
+        fingerprint=step_fingerprint(config, source),
+        inputs=[source],
         rows={"users": users, "rejects": sum(rejects.values())},
         summary={
             "users": users,

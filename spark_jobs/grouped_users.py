@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from spark_jobs import engines, outputs, storage
 from spark_jobs.config import ACTIONS
@@ -42,13 +43,31 @@ def read(spark: "SparkSession", location: str) -> "DataFrame":
     Raises:
         InputError: There are none, or the files are of no known type.
     """
+    # File by file, as the manifest lists them: an engine's own reader takes a path for a pattern, and leaves out what
+    # does not match or is gone.
     if outputs.is_finished(location):
-        outputs.read_manifest(location, _STEP)
-        return spark.read.parquet(engines.native_url(spark, storage.join(location, "users")))
-    files = [file.location for file in _files(location)]
-    if all(file.endswith(".parquet") for file in files):
-        return spark.read.parquet(*(engines.native_url(spark, file) for file in files)).select(GROUPED_USER.names)
-    return engines.map_items(spark, files, read_json_lines, _SPARK_SCHEMA)
+        manifest = outputs.read_manifest(location, _STEP)
+        files = [
+            storage.join(location, file["path"]) for file in manifest["files"] if file["path"].startswith("users/")
+        ]
+    else:
+        files = [file.location for file in _files(location)]
+    read_file = read_parquet if files[0].endswith(".parquet") else read_json_lines
+    return engines.map_items(spark, files, read_file, _SPARK_SCHEMA)
+
+
+def read_parquet(location: str) -> Iterator[pa.RecordBatch]:
+    """A Parquet file of GROUPED_USER, batch by batch.
+
+    Raises:
+        UnreadableFile: It is gone, or can't be read.
+    """
+    try:
+        with storage.at(location).open("rb") as file:
+            for batch in pq.ParquetFile(file).iter_batches(batch_size=_USERS_A_BATCH, columns=GROUPED_USER.names):
+                yield batch.cast(GROUPED_USER)
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise UnreadableFile(location, error) from error
 
 
 def read_json_lines(location: str) -> Iterator[pa.RecordBatch]:
@@ -66,12 +85,13 @@ def read_json_lines(location: str) -> Iterator[pa.RecordBatch]:
             lines = gzip.GzipFile(fileobj=raw) if location.endswith(".gz") else raw
             users: list[dict[str, Any]] = []
             for number, line in enumerate(lines, 1):  # noqa: B007 - the error names it
-                users.append(_parse_user(line))
+                if line.strip():
+                    users.append(_parse_user(line))
                 if len(users) == _USERS_A_BATCH:
                     yield pa.RecordBatch.from_pylist(users, schema=GROUPED_USER)
                     users = []
             yield pa.RecordBatch.from_pylist(users, schema=GROUPED_USER)
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, AttributeError) as error:
         raise UnreadableFile(f"{location}, line {number or 1}", repr(error)) from error
 
 
@@ -80,8 +100,12 @@ def _parse_user(line: bytes) -> dict[str, Any]:
     pages: dict[str, dict[str, Any]] = {}
     for action in ACTIONS:
         for page, count in user.get(action, {}).items():
+            if type(count) is not int or not 0 <= count < 2**63:
+                raise ValueError(f"{action} of {page} is {count!r}, no whole number from 0 to 2^63-1")
             entry = pages.setdefault(page, {"page_id": page, **dict.fromkeys(ACTIONS, 0)})
             entry[action] = count
+    if not isinstance(user["user_id"], str) or not isinstance(user.get("gender", ""), str):
+        raise ValueError("user_id and gender must be strings")
     return {
         "user_id": user["user_id"],
         "gender": user.get("gender") or UNKNOWN_GENDER,

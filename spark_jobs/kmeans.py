@@ -91,6 +91,7 @@ def main(inputs: str, output: str, k_selection: str | None, config: KMeansConfig
         code_version=CODE_VERSION,
         config=config.model_dump(mode="json"),
         fingerprint=step_fingerprint(config, source.fingerprint, choice),
+        inputs=[source.fingerprint, *([choice] if choice is not None else [])],
         rows={"clusters": model.k, "assignments": int(source.weight.sum())},
         summary={
             **facts,

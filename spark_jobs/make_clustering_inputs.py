@@ -91,6 +91,7 @@ def make(
             code_version=CODE_VERSION,
             config=config.model_dump(mode="json"),
             fingerprint=step_fingerprint(config, source, category.fingerprint),
+            inputs=[source, category.fingerprint],
             rows={"dimensions": len(category.pages), "profiles": counts["profiles"], "members": counts["users"]},
             summary={
                 "category": {"id": category.id, "name": category.title, "private": category.private},

@@ -58,6 +58,7 @@ def finish(
     code_version: str,
     config: dict[str, Any],
     fingerprint: str,
+    inputs: list[str],
     rows: dict[str, int],
     summary: dict[str, Any],
 ) -> Manifest:
@@ -69,6 +70,7 @@ def finish(
         code_version: The version of the job that wrote it.
         config: The config it was made with.
         fingerprint: What it was made from (see `fingerprints`).
+        inputs: The fingerprints of what it was made from.
         rows: Rows by table.
         summary: What people want to see of it: counts, scores, seconds.
     """
@@ -83,6 +85,7 @@ def finish(
         "step": step,
         "code_version": code_version,
         "fingerprint": fingerprint,
+        "inputs": inputs,
         "config": config,
         "rows": rows,
         "files": files,
@@ -122,9 +125,19 @@ def read_manifest(folder: str, step: str) -> Manifest:
 
 
 def read_table(folder: str, name: str, columns: list[str] | None = None) -> pa.Table:
-    """One Parquet table of an output."""
-    with storage.at(storage.join(folder, name)).open("rb") as file:
-        return pq.read_table(file, columns=columns)
+    """One Parquet table of an output.
+
+    Raises:
+        InputError: It is gone, or can't be read.
+    """
+    location = storage.join(folder, name)
+    try:
+        with storage.at(location).open("rb") as file:
+            return pq.read_table(file, columns=columns)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(
+            f"{location} can't be read: {error}. Delete {MANIFEST} beside it, and the next run makes the output again."
+        ) from error
 
 
 def for_each_batch(folder: str, name: str, columns: list[str], do: Callable[[pa.RecordBatch], None]) -> None:

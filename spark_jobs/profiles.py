@@ -10,6 +10,7 @@ import scipy.sparse as sp
 
 from spark_jobs.categories import Category
 from spark_jobs.config import ACTIONS, Scaling
+from spark_jobs.errors import InputError
 
 # A user's vector travels as bytes: its non-zero entries, by dimension.
 ENTRY = np.dtype([("dimension", "<i4"), ("value", "<f8")])
@@ -142,6 +143,9 @@ def build_inputs(category: Category, vectors: pa.Table, scaling: Scaling) -> Clu
 
     Returns:
         The inputs. Profiles are numbered by weight, the heaviest first, ties by their entries.
+
+    Raises:
+        InputError: A user is listed twice.
     """
     encoded = vectors["vector"].combine_chunks().dictionary_encode()
     code = encoded.indices.to_numpy().astype(np.int64)
@@ -183,7 +187,12 @@ def build_inputs(category: Category, vectors: pa.Table, scaling: Scaling) -> Clu
         ],
         schema=MEMBER,
     )
-    return ClusteringInputs(dimensions, profiles, members.take(pc.sort_indices(members["user_id"])), factor)
+    members = members.take(pc.sort_indices(members["user_id"]))
+    ids = members["user_id"].combine_chunks()
+    twice = ids[1:].filter(pc.equal(ids[1:], ids[:-1]))
+    if len(twice):
+        raise InputError(f"User {twice[0]} is listed twice in the grouped users.")
+    return ClusteringInputs(dimensions, profiles, members, factor)
 
 
 def scale(raw: sp.csr_matrix, weight: np.ndarray, scaling: Scaling) -> tuple[sp.csr_matrix, float | None]:

@@ -3,11 +3,14 @@
 import csv
 import gzip
 import io
+import itertools
 import json
+import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import IO, Any
 
 import numpy as np
@@ -22,7 +25,9 @@ from spark_jobs.config import ACTIONS
 from spark_jobs.errors import InputError, UnreadableFile
 
 _BLOCK = 8 << 20  # bytes of text that are parsed at a time
-_BATCH = 1 << 17  # Parquet rows that are read at a time
+_BATCH = 1 << 17  # Parquet rows, or records of a CSV, that are read at a time
+_LINES_A_RECORD = 100  # most lines that a record of a CSV may have
+_BOM = b"\xef\xbb\xbf"
 
 RAW = pa.schema(
     [
@@ -53,7 +58,7 @@ BAD_TIMESTAMP = "timestamp is not ISO 8601"
 OTHER_MONTH = "timestamp is outside the month"
 NOT_UTF8 = "line is not UTF-8"
 NOT_JSON = "line is no JSON object"
-NOT_CSV = "line has another number of fields than the header"
+NOT_CSV = "line is no record with as many fields as the header"
 
 
 def no_string(field: str) -> str:
@@ -77,9 +82,9 @@ class Month:
         """
         try:
             start = datetime.strptime(key, "%Y-%m").replace(tzinfo=timezone.utc)
+            end = start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
         except ValueError:
             raise InputError(f"{key!r} is no month; one is named YYYY-MM, such as 2024-01.") from None
-        end = start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
         return cls(start, end)
 
 
@@ -104,7 +109,7 @@ def read_file(location: str, month: Month) -> Iterator[Checked]:
                 yield _check(rows, location, month)
     except UnreadableFile:
         raise
-    except (OSError, EOFError, zlib.error, pa.ArrowException, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, pa.ArrowException, UnicodeError, csv.Error, KeyError) as error:
         raise UnreadableFile(location, error) from error
 
 
@@ -185,28 +190,54 @@ def _is_missing(column: pa.ChunkedArray) -> np.ndarray:
     return np.asarray(pc.equal(pc.fill_null(column, ""), "").combine_chunks().to_numpy(zero_copy_only=False))
 
 
+_ISO_8601 = re.compile(
+    r"(\d{4})-(\d{2})-(\d{2})"
+    r"(?:[Tt ](\d{2}):(\d{2})(?::(\d{2})(?:[.,]\d{1,9})?)?(?:[Zz]|([+-])(\d{2}):?(\d{2})?)?)?",
+    re.ASCII,
+)
+# What is left of most when the part of a second is cut off, and zero offsets are written as Z.
+_TO_SECONDS = r"^(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(?:[.,]\d{1,9})?(?:[Zz]|[+-]00(?::?00)?)?$"
+_SECONDS = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$"
+_UTC = pa.timestamp("s", tz="UTC")
+
+
 def _timestamps_in(column: pa.Array, month: Month) -> tuple[np.ndarray, np.ndarray]:
     """For each timestamp whether it lies in the month, and whether it is one; both hold where none is given."""
     given = column.is_valid().to_numpy(zero_copy_only=False)
-    utc = pa.timestamp("us", tz="UTC")
-    parsed: pa.Array
-    try:
-        parsed = pc.cast(column, utc)  # all with a zone
-    except pa.ArrowInvalid:
-        parsed = pa.array([_parse_timestamp(text) for text in column.to_pylist()], utc)
+    parsed = _parse_timestamps(column)
     valid = parsed.is_valid().to_numpy(zero_copy_only=False)
-    inside = pc.and_(pc.greater_equal(parsed, pa.scalar(month.start, utc)), pc.less(parsed, pa.scalar(month.end, utc)))
+    inside = pc.and_(
+        pc.greater_equal(parsed, pa.scalar(month.start, _UTC)), pc.less(parsed, pa.scalar(month.end, _UTC))
+    )
     is_inside = pc.fill_null(inside, False).to_numpy(zero_copy_only=False)
     return is_inside | ~given, valid | ~given
 
 
-def _parse_timestamp(text: str | None) -> datetime | None:
-    if text is None:
+def _parse_timestamps(column: pa.Array) -> pa.Array:
+    """Timestamps to the second, null where a text is none."""
+    text = pc.replace_substring_regex(column, _TO_SECONDS, r"\1T\2Z")
+    usual = pc.fill_null(pc.match_substring_regex(text, _SECONDS), True)
+    if pc.all(usual).as_py() is not False:
+        try:
+            return pc.cast(text, _UTC)
+        except pa.ArrowInvalid:  # such as the 30th of February
+            pass
+    return pa.array([None if value is None else parse_timestamp(value) for value in column.to_pylist()], _UTC)
+
+
+def parse_timestamp(text: str) -> datetime | None:
+    """A date, or a date and time, as ISO 8601 has it (extended format), to the second; UTC where no zone is given.
+
+    None where it is none. The same on every version of Python, whose `fromisoformat` differ.
+    """
+    match = _ISO_8601.fullmatch(text)
+    if match is None:
         return None
+    year, month, day, hour, minute, second, sign, offset_hour, offset_minute = match.groups(default="0")
     try:
-        # Python 3.10 does not read a final Z.
-        value = datetime.fromisoformat(text[:-1] + "+00:00" if text.endswith(("Z", "z")) else text)
-        return value.replace(tzinfo=timezone.utc) if value.tzinfo is None else value.astimezone(timezone.utc)
+        value = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second), tzinfo=timezone.utc)
+        offset = timedelta(hours=int(offset_hour), minutes=int(offset_minute))
+        return value + offset if sign == "-" else value - offset
     except (ValueError, OverflowError):
         return None
 
@@ -228,27 +259,46 @@ def _read_parquet(file: IO[bytes], location: str) -> Iterator[_Rows]:
         ]
         lines = np.arange(line, line + batch.num_rows)
         line += batch.num_rows
-        yield _Rows(pa.Table.from_arrays(columns, schema=RAW), lines, [])
+        good = np.logical_and.reduce([_is_utf8(column) for column in columns if pa.types.is_string(column.type)])
+        table = pa.Table.from_arrays([column.filter(pa.array(good)) for column in columns], schema=RAW)
+        yield _Rows(table, lines[good], [(int(broken), NOT_UTF8) for broken in lines[~good]])
+
+
+def _is_utf8(column: pa.StringArray) -> np.ndarray:
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        return np.array([_decodes(value) for value in column.cast(pa.binary()).to_pylist()], bool)
+    return np.ones(len(column), bool)
+
+
+def _decodes(value: bytes | None) -> bool:
+    try:
+        (value or b"").decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _as_raw(column: pa.Array, field: pa.Field, location: str) -> pa.Array:
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     kind = column.type
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
     fits = {
         "count": pa.types.is_integer(kind),
-        "timestamp": pa.types.is_timestamp(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind),
-    }.get(field.name, pa.types.is_string(kind) or pa.types.is_large_string(kind))
+        "timestamp": pa.types.is_timestamp(kind) or is_text,
+    }.get(field.name, is_text)
     if not fits and not pa.types.is_null(kind):
         raise UnreadableFile(location, f"its column {field.name} is of type {kind}, not {field.type}")
     if pa.types.is_timestamp(kind):
         # A timestamp without a zone is UTC, by the contract.
-        return pc.strftime(column.cast(pa.timestamp("us", tz="UTC")), format="%Y-%m-%dT%H:%M:%SZ")
-    if pa.types.is_unsigned_integer(kind):
+        seconds = column.cast(pa.timestamp("s", tz=kind.tz or "UTC"), safe=False).cast(pa.timestamp("s", tz="UTC"))
+        return pc.strftime(seconds, format="%Y-%m-%dT%H:%M:%SZ")
+    if kind == pa.uint64():
         # One beyond 64 bits with a sign is no count; 0 breaks the rule for it.
-        column = (
-            pc.if_else(pc.less_equal(column, 2**63 - 1), column, pa.scalar(0, kind)) if kind == pa.uint64() else column
-        )
+        largest = pa.scalar(2**63 - 1, pa.uint64())
+        column = pc.if_else(pc.less_equal(column, largest), column, pa.scalar(0, pa.uint64()))
     return column.cast(field.type)
 
 
@@ -264,11 +314,14 @@ def _require_columns(names: set[str], location: str) -> None:
 def _read_gzipped_json_lines(file: IO[bytes]) -> Iterator[_Rows]:
     with gzip.open(file) as text:
         yield from _read_json_lines(text)
+        if file.tell() == 0:
+            raise EOFError("it is empty, and not even an empty gzip file")
 
 
 def _read_json_lines(file: IO[bytes] | gzip.GzipFile) -> Iterator[_Rows]:
     for block, first, lines in _blocks(file):
-        yield _parse_json_fast(block, first, lines) or _parse_json_lines(block, first)
+        text = block.removeprefix(_BOM) if first == 1 else block
+        yield _parse_json_fast(text, first, lines) or _parse_json_lines(text, first)
 
 
 def _blocks(file: IO[bytes] | gzip.GzipFile, first: int = 1) -> Iterator[tuple[bytes, int, int]]:
@@ -288,7 +341,11 @@ def _blocks(file: IO[bytes] | gzip.GzipFile, first: int = 1) -> Iterator[tuple[b
 
 
 def _parse_json_fast(block: bytes, first: int, lines: int) -> _Rows | None:
-    """Parse a block with Arrow; None where that does not give a row a line, so that each line must be looked at."""
+    """Parse a block with Arrow; None where a line may hold anything but one object, so that each must be looked at."""
+    starts = block.startswith(b"{") + block.count(b"\n{")
+    ends = block.count(b"}\n") + block.count(b"}\r\n")
+    if not starts == ends == lines:
+        return None
     try:
         block.decode()
         table = pa.json.read_json(
@@ -345,17 +402,24 @@ def _parse_json_line(line: bytes) -> tuple[dict[str, Any] | None, str]:
 
 
 def _read_csv(file: IO[bytes], location: str) -> Iterator[_Rows]:
-    """A record is a line: a quoted field may hold commas and quotes, and no line break."""
-    header = file.readline().removeprefix(b"\xef\xbb\xbf").decode()
-    names = next(csv.reader([header]), [])
+    header = file.readline().removeprefix(_BOM).decode()
+    names = next(csv.reader([header], strict=True), [])
     _require_columns(set(names), location)
     if len(set(names)) < len(names):
         raise UnreadableFile(location, "its header names a column twice")
-    for block, first, lines in _blocks(file, first=2):
-        yield _parse_csv_fast(block, names, first, lines) or _parse_csv_lines(block, names, first)
+    blocks = _blocks(file, first=2)
+    for block, first, lines in blocks:
+        rows = _parse_csv_fast(block, names, first, lines)
+        if rows is None:
+            # A quoted field may go on in the next block, so the rest of the file is read record by record.
+            rest = itertools.chain([block], (block for block, _, _ in blocks))
+            yield from _parse_csv_records(rest, names, first)
+            return
+        yield rows
 
 
 def _parse_csv_fast(block: bytes, names: list[str], first: int, lines: int) -> _Rows | None:
+    """Parse a block with Arrow; None where a line may hold anything but one record."""
     known = [name for name in RAW.names if name in names]
     try:
         block.decode()
@@ -365,7 +429,7 @@ def _parse_csv_fast(block: bytes, names: list[str], first: int, lines: int) -> _
             pa.csv.ParseOptions(ignore_empty_lines=False),
             pa.csv.ConvertOptions(
                 include_columns=known,
-                column_types={name: RAW.field(name).type for name in known},
+                column_types=dict.fromkeys(known, pa.string()),
                 null_values=[""],
                 strings_can_be_null=True,
             ),
@@ -374,36 +438,80 @@ def _parse_csv_fast(block: bytes, names: list[str], first: int, lines: int) -> _
         return None
     if table.num_rows != lines:
         return None
-    columns = [
-        table[field.name].combine_chunks() if field.name in known else pa.nulls(lines, field.type) for field in RAW
-    ]
-    return _Rows(pa.Table.from_arrays(columns, schema=RAW), np.arange(first, first + lines), [])
+    return _csv_rows({name: table[name].combine_chunks() for name in known}, np.arange(first, first + lines), [])
 
 
-def _parse_csv_lines(block: bytes, names: list[str], first: int) -> _Rows:
-    rows: list[dict[str, Any]] = []
-    numbers: list[int] = []
-    broken: list[tuple[int, str]] = []
-    for number, line in enumerate(block.split(b"\n")[:-1], first):
-        if not line.strip():
-            continue
+def _parse_csv_records(blocks: Iterable[bytes], names: list[str], first: int) -> Iterator[_Rows]:
+    """Parse record by record, telling apart what is wrong with each."""
+    lines = itertools.chain.from_iterable(block.split(b"\n")[:-1] for block in blocks)
+    records = _csv_records(lines, len(names), first)
+    while batch := list(itertools.islice(records, _BATCH)):
+        good = [(number, fields) for number, fields, _ in batch if fields is not None]
+        columns = {
+            name: pa.array([fields[names.index(name)] or None for _, fields in good], pa.string())
+            for name in RAW.names
+            if name in names
+        }
+        broken = [(number, why) for number, fields, why in batch if fields is None]
+        yield _csv_rows(columns, np.array([number for number, _ in good], np.int64), broken)
+
+
+def _csv_records(lines: Iterator[bytes], width: int, first: int) -> Iterator[tuple[int, list[str] | None, str]]:
+    """The records of a CSV: the line each starts on, its fields, or what is wrong with that line.
+
+    A quoted field may hold line breaks. Where a quote is not closed within `_LINES_A_RECORD` lines in a way that gives
+    the right number of fields, only the line with the quote is broken, and the next one starts a record.
+    """
+    number, waiting = first, deque(itertools.islice(lines, 1))
+    while waiting:
+        taken, fields, why = _csv_record(waiting, lines, width)
+        for _ in range(taken):
+            waiting.popleft()
+        if fields is not None or why:
+            yield number, fields, why
+        number += taken
+        if not waiting:
+            waiting.extend(itertools.islice(lines, 1))
+
+
+def _csv_record(waiting: "deque[bytes]", lines: Iterator[bytes], width: int) -> tuple[int, list[str] | None, str]:
+    """The record at the front of `waiting`, which grows from `lines`: how many lines, its fields, what is wrong."""
+    if not waiting[0].strip():
+        return 1, None, ""
+    text = ""
+    for taken in range(1, _LINES_A_RECORD + 1):
+        if taken > len(waiting):
+            line = next(lines, None)
+            if line is None:
+                break
+            waiting.append(line)
         try:
-            fields = next(csv.reader(io.StringIO(line.decode().rstrip("\r")), strict=True))
+            text += ("\n" if taken > 1 else "") + waiting[taken - 1].decode().removesuffix("\r")
         except UnicodeDecodeError:
-            broken.append((number, NOT_UTF8))
-            continue
-        except (csv.Error, StopIteration):
-            broken.append((number, NOT_CSV))
-            continue
-        if len(fields) != len(names):
-            broken.append((number, NOT_CSV))
-            continue
-        value = dict(zip(names, fields, strict=True))
-        row: dict[str, Any] = {name: value.get(name) or None for name in RAW.names}
-        count = row["count"]
-        if count is not None:
-            whole = count.isascii() and count.isdigit() and len(count) <= 19
-            row["count"] = int(count) if whole and int(count) < 2**63 else 0
-        rows.append(row)
-        numbers.append(number)
-    return _Rows(pa.Table.from_pylist(rows, schema=RAW), np.array(numbers, np.int64), broken)
+            return 1, None, NOT_UTF8 if taken == 1 else NOT_CSV
+        try:
+            fields = next(csv.reader(io.StringIO(text, newline=""), strict=True))
+        except csv.Error as error:
+            if "unexpected end of data" in str(error):
+                continue  # within an open quote
+            break
+        if len(fields) == width:
+            return taken, fields, ""
+        break
+    return 1, None, NOT_CSV
+
+
+def _csv_rows(columns: dict[str, pa.Array], lines: np.ndarray, broken: list[tuple[int, str]]) -> _Rows:
+    """Rows of RAW of a CSV's columns, all of them text."""
+    length = len(lines)
+    arrays = {field.name: columns.get(field.name, pa.nulls(length, pa.string())) for field in RAW}
+    arrays["count"] = _parse_counts(arrays["count"])
+    return _Rows(pa.Table.from_arrays(list(arrays.values()), schema=RAW), lines, broken)
+
+
+def _parse_counts(text: pa.StringArray) -> pa.Int64Array:
+    """Whole numbers of 64 bits; 0, which breaks the rule, for what is none."""
+    whole = pc.match_substring_regex(text, "^[0-9]{1,19}$")
+    # Of 19 digits, those up to 2^63-1; as texts of the same length compare as the numbers do.
+    small = pc.or_(pc.less(pc.binary_length(text), 19), pc.less_equal(text, str(2**63 - 1)))
+    return pc.if_else(pc.and_(whole, small), text, pc.if_else(text.is_valid(), "0", None)).cast(pa.int64())

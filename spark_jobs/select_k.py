@@ -48,6 +48,7 @@ def main(inputs: str, output: str, config: KSelectionConfig, _engine: EngineConf
         code_version=CODE_VERSION,
         config=config.model_dump(mode="json"),
         fingerprint=step_fingerprint(config, source.fingerprint),
+        inputs=[source.fingerprint],
         rows={"tried": len(tried)},
         summary={
             **result,

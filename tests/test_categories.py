@@ -40,6 +40,8 @@ def test_every_list_of_pages_is_a_network(tmp_path: Path) -> None:
         ({"id": 0, "facebook": ["p"]}, r"facebook\[0\]"),
         ({"id": 0, "private": "no", "facebook": [PAGE]}, "'private'"),
         ({"id": 0, "name": 1, "facebook": [PAGE]}, "'name'"),
+        ({"id": 0, "facebook": [{"id": "half \ud83d", "name": "x"}]}, r"facebook\[0\] has no 'id'"),
+        ({"id": 0, "facebook": [{"id": "p", "name": "half \ud83d"}]}, r"facebook\[0\] has a 'name'"),
     ],
 )
 def test_a_file_that_breaks_a_rule_is_named_with_the_rule(tmp_path: Path, content: Any, says: str) -> None:
@@ -47,6 +49,12 @@ def test_a_file_that_breaks_a_rule_is_named_with_the_rule(tmp_path: Path, conten
     with pytest.raises(BadCategory, match=says) as caught:
         read_category(file)
     assert file in str(caught.value)
+
+
+def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "coffee.json").mkdir()
+    with pytest.raises(BadCategory, match=r"coffee\.json can't be read"):
+        read_category(str(tmp_path / "coffee.json"))
 
 
 @pytest.mark.parametrize("name", ["pi|pe", "a..b", "", "x" * 65, "mañana", "a b", "a/b", "a\n"])
@@ -66,5 +74,5 @@ def test_the_fingerprint_is_that_of_what_the_file_means(write_category: Callable
 def test_files_are_listed_by_name_and_others_are_not(tmp_path: Path) -> None:
     for name in ("b.json", "a.json", ".hidden.json", "notes.txt"):
         (tmp_path / name).touch()
-    assert list(list_category_files(str(tmp_path))) == ["a", "b"]
+    assert list(list_category_files(str(tmp_path))) == [".hidden", "a", "b"]
     assert list_category_files(str(tmp_path / "missing")) == {}

@@ -72,3 +72,28 @@ def test_help_tells_every_option() -> None:
     said = CliRunner().invoke(main, ["pipeline", "--help"]).output
     for option in ("--month", "--k ", "--params", "--n-init", "--seed", "--label", "--scaling", "--engine", "--force"):
         assert option in said
+
+
+def test_who_asks_for_all_categories_is_told_of_a_file_that_cannot_be_one(project: Project) -> None:
+    project.write_category("pi|pe", "p")
+    result = run(project, "pipeline", "--month", "2024-05", "--json")
+    assert {p["partition"]: p["error"] for p in json.loads(result.stdout)["partitions"]}["pi|pe"].startswith(
+        "'pi|pe' can't"
+    )
+
+
+def test_a_relative_or_empty_home_is_below_the_current_folder(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for home in ("here", ""):
+        monkeypatch.setenv("DAGSTER_HOME", home)
+        assert run(project, "categories", "sync").exit_code == 0
+    assert (tmp_path / "here" / "dagster.yaml").exists()
+    assert (tmp_path / ".dagster_home" / "dagster.yaml").exists()
+
+
+def test_the_demo_mixes_its_data_with_nobodys(project: Project) -> None:
+    result = run(project, "demo")
+    assert result.exit_code == 2
+    assert "holds raw data that is not the demo's" in result.output

@@ -10,6 +10,7 @@ import pytest
 from audience_explorer_dagster.definitions import defs, launcher_from_environment
 from audience_explorer_dagster.partitions import months
 from audience_explorer_dagster.sensors import category_files
+from spark_jobs.errors import InputError
 from tests.project import Project
 
 PIPELINE = {
@@ -48,7 +49,7 @@ def test_the_sensor_adds_a_partition_for_a_new_category_file(project: Project) -
 
 def test_a_launcher_that_does_not_exist_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUDIENCE_EXPLORER_LAUNCHER", "ec3")
-    with pytest.raises(ValueError, match="'ec3'; allowed are local"):
+    with pytest.raises(InputError, match="'ec3'; allowed are local"):
         launcher_from_environment()
 
 

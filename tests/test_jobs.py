@@ -193,6 +193,28 @@ def test_several_categories_need_a_place_for_their_names(
     assert outputs.is_finished(str(tmp_path / "in-y"))
 
 
+def test_a_path_that_looks_like_a_pattern_is_a_path(
+    tmp_path: Path, engine: Engine, write_category: Callable[..., Path]
+) -> None:
+    place = tmp_path / "a[1] *?{x} é"
+    engine.run("group_by_user", raw_month(tmp_path, [GOOD]), place / "users")
+    said = engine.run("make_clustering_inputs", place / "users", place / "in", "--category", write_category("x", "p"))
+    assert said.outputs[0]["users"] == 1
+
+
+def test_a_user_who_is_listed_twice_is_named(sail: Engine, tmp_path: Path, write_category: Callable[..., Path]) -> None:
+    file = tmp_path / "users.jsonl"
+    file.write_text('{"user_id": "a", "page_like": {"p": 1}}\n\n{"user_id": "a", "page_like": {"p": 2}}\n')
+    with pytest.raises(InputError, match="User a is listed twice"):
+        sail.run("make_clustering_inputs", file, tmp_path / "in", "--category", write_category("x", "p"))
+
+
+def test_counts_beyond_64_bits_are_told(sail: Engine, tmp_path: Path) -> None:
+    raw = raw_month(tmp_path, [{**GOOD, "count": 2**62}] * 3)
+    with pytest.raises(InputError, match="more than 64 bits hold"):
+        sail.run("group_by_user", raw, tmp_path / "out")
+
+
 def test_a_line_of_grouped_users_that_makes_no_sense_is_named(
     tmp_path: Path, engine: Engine, write_category: Callable[..., Path]
 ) -> None:

@@ -1,13 +1,15 @@
 """The local launcher: a real subprocess, whose messages arrive as they are written and survive its death."""
 
+import logging
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
-import dagster as dg
 import pytest
 
 from audience_explorer_dagster.launchers import Job, LaunchFailed, Report
@@ -34,23 +36,22 @@ class ScriptLauncher(LocalLauncher):
 Launch = Callable[[str], Iterator[Report]]
 
 
-@pytest.fixture
-def launch() -> Iterator[Launch]:
+class Context:
+    """The part of an asset's context that launchers use."""
+
+    log = logging.getLogger("test")
+    run = SimpleNamespace(run_id="r", job_name="j")
+    op_execution_context = SimpleNamespace(retry_number=0)
+
+
+def launch_script(script: str) -> Iterator[Report]:
     """Launch a script as the one job of a launch."""
-    with dg.DagsterInstance.ephemeral() as instance:
-        context = dg.build_asset_context(instance=instance)
+    return ScriptLauncher(script=script).launch(cast(Any, Context()), [Job("job", "kmeans", [])])
 
-        class Context:
-            """The part of an asset's context that launchers use."""
 
-            log = context.log
-            run = type("Run", (), {"run_id": "r", "job_name": "j"})
-            op_execution_context = type("Op", (), {"retry_number": 0})
-
-        def start(script: str) -> Iterator[Report]:
-            return ScriptLauncher(script=script).launch(Context(), [Job("job", "kmeans", [])])  # type: ignore[arg-type]
-
-        yield start
+@pytest.fixture
+def launch() -> Launch:
+    return launch_script
 
 
 def test_messages_arrive_while_the_job_runs(launch: Launch, tmp_path: Path) -> None:
@@ -119,6 +120,44 @@ with open_dagster_pipes() as pipes:
     while _runs(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not _runs(pid)
+
+
+def test_jobs_end_with_whoever_launched_them(golden: Path, tmp_path: Path) -> None:
+    """A killed orchestrator can't end them, so they watch it."""
+    from spark_jobs import kmeans, make_clustering_inputs
+
+    arguments = [str(golden / "grouped_users.jsonl"), str(tmp_path / "in"), "--category", str(golden / "category.json")]
+    endless = [str(tmp_path / "in"), str(tmp_path / "out"), "--k", "2", "--n-init", "100000000"]
+    jobs = [
+        Job(m.__name__.split(".")[1], m.__name__.split(".")[1], a)
+        for m, a in ((make_clustering_inputs, arguments), (kmeans, endless))
+    ]
+    script = tmp_path / "orchestrator.py"
+    script.write_text(
+        "import dagster as dg, sys\n"
+        "from tests.test_local_launcher import Context\n"
+        "from audience_explorer_dagster.launchers import Job\n"
+        "from audience_explorer_dagster.launchers.local import LocalLauncher\n"
+        f"jobs = {[[job.id, job.module, job.arguments] for job in jobs]!r}\n"
+        "for report in LocalLauncher().launch(Context(), [Job(*job) for job in jobs]):\n"
+        "    print(report.event, flush=True)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.getcwd()}, text=True
+    ) as orchestrator:
+        assert orchestrator.stdout is not None
+        assert orchestrator.stdout.readline() == "output\n"  # so the launch is under way
+        (pid,) = _children(orchestrator.pid)
+        orchestrator.kill()
+    deadline = time.monotonic() + 10
+    while _runs(pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not _runs(pid)
+
+
+def _children(pid: int) -> list[int]:
+    said = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False).stdout
+    return [int(line) for line in said.split()]
 
 
 def _runs(pid: int) -> bool:

@@ -14,7 +14,14 @@ TABLE = pa.table({"a": [1, 2]})
 
 def finish(folder: str) -> None:
     outputs.finish(
-        folder, step="kmeans", code_version="1", config={}, fingerprint="f", rows={"a": 2}, summary={"seconds": 1.0}
+        folder,
+        step="kmeans",
+        code_version="1",
+        config={},
+        fingerprint="f",
+        inputs=[],
+        rows={"a": 2},
+        summary={"seconds": 1.0},
     )
 
 

@@ -106,6 +106,95 @@ def test_a_csv_line_with_another_number_of_fields_is_rejected(tmp_path: Path) ->
     assert rejected == [(3, raw_actions.NOT_CSV), (4, raw_actions.BAD_COUNT)]
 
 
+def test_a_quoted_line_break_is_part_of_a_field_and_an_open_quote_breaks_its_line_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.csv"
+    records = ["a,p,page_like,1", '"multi\nline",p,page_like,1', "b,p,page_like,1", '"open,p,page_like,1']
+    path.write_text("user_id,page_id,action,count\n" + "\n".join(records + ["c,p,page_like,1"] * 200))
+    for block in (1 << 20, 40):
+        monkeypatch.setattr(raw_actions, "_BLOCK", block)
+        accepted, rejected = read(path)
+        users = [row["user_id"] for row in accepted]
+        assert users[:3] == ["a", "multi\nline", "b"]
+        assert len(users) == 203
+        assert rejected == [(6, raw_actions.NOT_CSV)]
+
+
+TIMES = {
+    "2024-01-05T00:00:00.1Z": True,
+    "2024-01-05T00:00:00.123456789Z": True,
+    "2024-01-05T00:00:00+0000": True,
+    "2024-01-05 10:20": True,
+    "2024-01-05T10:20:30+05:30": True,
+    "2023-12-31T23:30:00-01:00": True,
+    "2024-01-05": True,
+    "2024-01-32T00:00:00Z": False,
+    "2024-01-05T25:00:00Z": False,
+    "20240105T000000Z": False,
+    "2024-W01-1": False,
+    "": False,
+}
+
+
+def test_a_row_is_accepted_or_not_whatever_its_neighbours_are(tmp_path: Path) -> None:
+    """The fast way to read a block and the careful one keep the same rules."""
+    rows = [{**GOOD, "timestamp": time} for time in TIMES]
+    rows += [{**GOOD, "count": count} for count in (1, 2**63 - 1, 0)]
+    lines = [json.dumps(row) for row in rows]
+    header = "user_id,page_id,action,count,timestamp"
+    records = [f"u,p,page_like,1,{time}" for time in TIMES if time]
+    records += [f"u,p,page_like,{n}," for n in ("3", " 3", "0x10", "3.0", "9223372036854775807", "9223372036854775808")]
+    for name, text, breaking in (("a.jsonl", lines, "{"), ("a.csv", [header, *records], "x")):
+        together, apart = tmp_path / name, tmp_path / f"careful-{name}"
+        together.write_text("\n".join(text) + "\n")
+        apart.write_text("\n".join([*text, breaking]) + "\n")
+        accepted, rejected = read(together)
+        carefully_accepted, carefully_rejected = read(apart)
+        assert carefully_accepted == accepted
+        assert carefully_rejected[:-1] == rejected
+    assert rejected == [
+        *[(2 + n, raw_actions.BAD_TIMESTAMP) for n, good in enumerate(list(TIMES.values())[:-1]) if not good],
+        *[(len(TIMES) + n, raw_actions.BAD_COUNT) for n in (2, 3, 4, 6)],
+    ]
+
+
+def test_a_byte_order_mark_and_crlf_change_nothing(tmp_path: Path) -> None:
+    for name, text in (
+        ("a.jsonl", json.dumps(GOOD) + "\r\n" + json.dumps(GOOD) + "\r\n{"),
+        ("b.jsonl", json.dumps(GOOD) + "\r\n" + json.dumps(GOOD) + "\r\n"),
+        ("a.csv", "user_id,page_id,action,count\r\nu,p,page_like,2\r\nu,p,page_like,2\r\n"),
+        ("b.csv", 'user_id,page_id,action,count\r\nu,p,page_like,2\r\n"u",p,page_like,2\r\nx'),
+    ):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
+        accepted, _ = read(tmp_path / name)
+        assert [(row["user_id"], row["count"]) for row in accepted] == [("u", 2)] * 2, name
+
+
+def test_objects_that_share_a_line_or_are_spread_over_lines_are_rejected(tmp_path: Path) -> None:
+    one = json.dumps(GOOD)
+    _, rejected = read(json_lines(tmp_path / "a.jsonl", one + one, one[:20], one[20:], one))
+    assert [line for line, _ in rejected] == [1, 2, 3]
+
+
+def test_a_parquet_row_is_rejected_where_text_would_be(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "user_id": pa.Array.from_buffers(
+                pa.string(), 3, [None, pa.array([0, 1, 2, 3], pa.int32()).buffers()[1], pa.py_buffer(b"a\xffc")]
+            ),
+            "page_id": ["p"] * 3,
+            "action": ["page_like"] * 3,
+            "count": pa.array([1, 1, 2**64 - 1], pa.uint64()),
+            "timestamp": pa.array([1704067200000000001] * 3, pa.timestamp("ns")),
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    accepted, rejected = read(tmp_path / "a.parquet")
+    assert [row["user_id"] for row in accepted] == ["a"]
+    assert rejected == [(2, raw_actions.NOT_UTF8), (3, raw_actions.BAD_COUNT)]
+
+
 def test_a_parquet_file_may_have_timestamps_and_smaller_integers(tmp_path: Path) -> None:
     from datetime import datetime
 
@@ -132,6 +221,9 @@ def test_a_parquet_file_may_have_timestamps_and_smaller_integers(tmp_path: Path)
         ("a.parquet", b"PAR1 and then nothing", "can't be read"),
         ("a.csv", b"user,page\n1,2\n", "no column user_id, page_id, action"),
         ("a.csv", b"", "no column user_id"),
+        ("a.csv", b"user_id,page_id,action,action\n", "names a column twice"),
+        ("a.csv", b"user_id,page_id,action\ru,p,page_like\r", "can't be read"),
+        ("a.jsonl.gz", b"", "empty"),
         ("a.txt", b"", r"end in \.parquet, \.jsonl"),
     ],
 )

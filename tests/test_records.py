@@ -60,9 +60,11 @@ def test_changed_kmeans_parameters_launch_kmeans_alone_and_going_back_nothing(pr
 def test_a_label_names_a_record_and_computes_nothing(project: Project) -> None:
     project.pipeline(["2024-01"], ["tea"])
     assert computed(project.pipeline(["2024-01"], ["tea"], kmeans={"label": "final"})) == set()
-    newest, oldest = project.records("kmeans", "tea|2024-01")
-    assert newest["label"] == "final"
+    assert computed(project.pipeline(["2024-01"], ["tea"])) == set()
+    newest, labelled, oldest = project.records("kmeans", "tea|2024-01")
+    assert labelled["label"] == "final"
     assert "label" not in oldest
+    assert "label" not in newest, "nobody asked for one this time"
 
 
 def test_params_that_mean_the_same_compute_nothing(project: Project) -> None:
@@ -205,6 +207,15 @@ def test_kmeans_alone_without_its_inputs_says_what_to_do(project: Project) -> No
     assert LAUNCHES == []
 
 
+def test_kmeans_alone_does_not_take_a_k_that_was_chosen_for_other_inputs(project: Project) -> None:
+    project.pipeline(["2024-01"], ["tea"])
+    project.pipeline(["2024-01"], ["tea"], clustering_inputs={"scaling": "l2"}, kmeans={"k": 2})
+    result = project.run("find_segments", "tea|2024-01", "tea|2024-01", ["kmeans"])
+    assert "k_selection of tea|2024-01 was made from other clustering inputs. Select it as well, or give k." in why(
+        result
+    )
+
+
 def test_a_reversed_range_is_an_error(project: Project) -> None:
     for job, start, end in (
         ("group_users", "2024-02", "2024-01"),
@@ -271,6 +282,41 @@ def test_a_job_that_fails_costs_only_what_depends_on_it(project: Project) -> Non
     assert "9 of 18 partitions failed" in why(result)
     assert "k_selection tea|2024-01] not run, because make_clustering_inputs 2024-01 failed" in why(result)
     assert project.records("kmeans", "tea|2024-02")[0]["reused"] is False
+
+
+def test_an_output_of_which_a_file_is_gone_is_not_read_as_if_it_were_whole(project: Project) -> None:
+    outcomes = project.pipeline(["2024-01"], ["tea"])
+    users = Path(str(outcomes["grouped_users 2024-01"].folder), "users")
+    next(users.iterdir()).unlink()
+    again = project.pipeline(["2024-01"], ["tea"], clustering_inputs={"scaling": "none"})
+    assert "part-00000.parquet can't be read" in str(again["clustering_inputs tea|2024-01"].error)
+    Path(str(outcomes["clustering_inputs tea|2024-01"].folder), "profiles.parquet").unlink()
+    again = project.pipeline(["2024-01"], ["tea"], kmeans={"k": 1})
+    assert "profiles.parquet can't be read" in str(again["kmeans tea|2024-01"].error)
+    assert "Delete manifest.json beside it" in str(again["kmeans tea|2024-01"].error)
+
+
+def test_an_interrupt_starts_nothing_more_and_keeps_what_is_done(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dagster._core.errors import DagsterExecutionInterruptedError
+
+    from tests.project import InProcessLauncher
+
+    launch = InProcessLauncher.launch
+
+    def interrupted(self: Any, context: Any, jobs: Any) -> Any:
+        for report in launch(self, context, jobs):
+            if report.job.startswith("kmeans games"):
+                raise DagsterExecutionInterruptedError
+            yield report
+
+    monkeypatch.setattr(InProcessLauncher, "launch", interrupted)
+    outcomes = project.pipeline()
+    assert len(LAUNCHES) == 2, "the second month was not begun"
+    assert outcomes["kmeans coffee|2024-01"].status == "launched"
+    for name in ("kmeans games|2024-01", "grouped_users 2024-02", "kmeans tea|2024-02"):
+        assert outcomes[name].error == "interrupted before it was done"
 
 
 def test_input_that_changes_during_the_run_is_not_recorded(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

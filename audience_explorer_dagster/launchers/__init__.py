@@ -1,5 +1,6 @@
 """Launchers run jobs: here is what all of them have in common."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -72,7 +73,7 @@ def receive(context: dg.AssetExecutionContext, message: dict[str, Any]) -> Repor
     """Take one message of the Pipes protocol: logs go to the run's log, a job's report is given back."""
     method, params = message["method"], message["params"] or {}
     if method == "log":
-        context.log.log(params["level"], params["message"])
+        context.log.log(logging.getLevelName(params["level"]), params["message"])
     elif method == "report_custom_message":
         return Report(**params["payload"])
     return None

@@ -52,6 +52,8 @@ class LocalLauncher(Launcher):
                 yield from self._follow(context, process, message_file)
             finally:
                 self._end(process)
+                if process.stdin is not None:
+                    process.stdin.close()
                 forward.join(timeout=5)
             # 1 says that jobs failed, each of which was reported.
             if process.returncode not in (0, 1):
@@ -67,7 +69,7 @@ class LocalLauncher(Launcher):
         return subprocess.Popen(
             self._command(),
             env={**os.environ, **pipes},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # never written; its end tells the jobs that this process is gone
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
@@ -75,7 +77,7 @@ class LocalLauncher(Launcher):
         )
 
     def _command(self) -> list[str]:
-        return [sys.executable, "-m", "spark_jobs"]
+        return [sys.executable, "-m", "spark_jobs", "--end-with-stdin"]
 
     def _follow(
         self, context: dg.AssetExecutionContext, process: "subprocess.Popen[str]", message_file: Path
