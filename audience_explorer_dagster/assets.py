@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import dagster as dg
 
@@ -39,20 +39,23 @@ raw_audience = dg.AssetSpec(
 )
 
 
+def _spec(name: str, *, columns: dg.TableSchema, **facts: Any) -> dg.AssetSpec:
+    """An asset that a job makes. It is skippable: its records are logged, and nothing is yielded."""
+    metadata = {"dagster/column_schema": columns}
+    return dg.AssetSpec(name, skippable=True, group_name=_GROUP, owners=_OWNERS, metadata=metadata, **facts)
+
+
 @dg.multi_asset(
     name=planning.GROUPED_USERS_OP,
     specs=[
-        dg.AssetSpec(
+        _spec(
             planning.GROUPED_USERS,
             deps=[raw_audience],
             description="The month's audience, one row a user, with the user's actions by page. Raw rows that break a"
             " rule are in the output's `rejects/`, with file, line and reason.",
-            skippable=True,
-            group_name=_GROUP,
-            owners=_OWNERS,
             kinds={"pyspark", "parquet"},
             code_version=group_by_user.CODE_VERSION,
-            metadata={"dagster/column_schema": column_schema(GROUPED_USER)},
+            columns=column_schema(GROUPED_USER),
         )
     ],
     partitions_def=months,
@@ -82,52 +85,41 @@ def grouped_users(
 @dg.multi_asset(
     name=planning.SEGMENTS_OP,
     specs=[
-        dg.AssetSpec(
+        _spec(
             planning.CLUSTERING_INPUTS,
             deps=[dg.AssetDep(grouped_users, partition_mapping=dg.MultiToSingleDimensionPartitionMapping(MONTH))],
             description="The category's users as vectors over its pages: `dimensions.parquet` (the pages),"
             " `profiles.parquet` (the distinct vectors, and how many users have each), `members.parquet` (who has"
             " which).",
-            skippable=True,
-            group_name=_GROUP,
-            owners=_OWNERS,
             kinds={"pyspark", "parquet"},
             code_version=make_clustering_inputs.CODE_VERSION,
-            metadata={"dagster/column_schema": column_schema(profiles.PROFILE)},
+            columns=column_schema(profiles.PROFILE),
         ),
-        dg.AssetSpec(
+        _spec(
             planning.K_SELECTION,
             deps=[planning.CLUSTERING_INPUTS],
             description="The number of clusters, chosen from a range by a criterion; `k.json` has the scores of every"
             " k that was tried.",
-            skippable=True,
-            group_name=_GROUP,
-            owners=_OWNERS,
             kinds={"python", "scikitlearn"},
             code_version=select_k.CODE_VERSION,
-            metadata={
-                "dagster/column_schema": dg.TableSchema(
-                    [
-                        dg.TableColumn("k", "int"),
-                        dg.TableColumn("wssse", "double"),
-                        dg.TableColumn("silhouette", "double"),
-                        dg.TableColumn("calinski_harabasz", "double"),
-                    ]
-                )
-            },
+            columns=dg.TableSchema(
+                [
+                    dg.TableColumn("k", "int"),
+                    dg.TableColumn("wssse", "double"),
+                    dg.TableColumn("silhouette", "double"),
+                    dg.TableColumn("calinski_harabasz", "double"),
+                ]
+            ),
         ),
-        dg.AssetSpec(
+        _spec(
             planning.KMEANS,
             deps=[planning.CLUSTERING_INPUTS, planning.K_SELECTION],
             description="The audience segments: `data.json` (the users of each cluster), `meta-data.json` (what each"
             " is like), `assignments.parquet`, `centers.parquet`, `summary.json`. k is from the config, or else from"
             " k_selection.",
-            skippable=True,
-            group_name=_GROUP,
-            owners=_OWNERS,
             kinds={"python", "scikitlearn"},
             code_version=kmeans.CODE_VERSION,
-            metadata={"dagster/column_schema": column_schema(kmeans.ASSIGNMENT)},
+            columns=column_schema(kmeans.ASSIGNMENT),
         ),
     ],
     partitions_def=month_by_category,

@@ -9,6 +9,7 @@ class UnreadableFile(InputError):
     """A file that can't be read at all: truncated, corrupt, or of the wrong shape."""
 
     def __init__(self, location: str, why: object):
+        self.why = why
         super().__init__(f"{location} can't be read: {why}. Replace or remove the file, then run again.")
 
 

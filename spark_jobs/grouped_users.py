@@ -46,12 +46,10 @@ def read(spark: "SparkSession", location: str) -> "DataFrame":
     # File by file, as the manifest lists them: an engine's own reader takes a path for a pattern, and leaves out what
     # does not match or is gone.
     if outputs.is_finished(location):
-        manifest = outputs.read_manifest(location, _STEP)
-        files = [
-            storage.join(location, file["path"]) for file in manifest["files"] if file["path"].startswith("users/")
-        ]
-    else:
-        files = [file.location for file in _files(location)]
+        listed = [file["path"] for file in outputs.read_manifest(location, _STEP)["files"]]
+        parts = [storage.join(location, path) for path in listed if path.startswith("users/")]
+        return engines.map_items(spark, parts, lambda part: _read_part(location, part), _SPARK_SCHEMA)
+    files = [file.location for file in _files(location)]
     read_file = read_parquet if files[0].endswith(".parquet") else read_json_lines
     return engines.map_items(spark, files, read_file, _SPARK_SCHEMA)
 
@@ -68,6 +66,14 @@ def read_parquet(location: str) -> Iterator[pa.RecordBatch]:
                 yield batch.cast(GROUPED_USER)
     except (OSError, KeyError, pa.ArrowException) as error:
         raise UnreadableFile(location, error) from error
+
+
+def _read_part(folder: str, location: str) -> Iterator[pa.RecordBatch]:
+    """A file of our own output."""
+    try:
+        yield from read_parquet(location)
+    except UnreadableFile as error:
+        raise outputs.broken(folder, location, error.why) from None
 
 
 def read_json_lines(location: str) -> Iterator[pa.RecordBatch]:

@@ -124,6 +124,12 @@ def read_manifest(folder: str, step: str) -> Manifest:
     return manifest
 
 
+def broken(folder: str, location: str, why: object) -> InputError:
+    """The error for a finished output of which a file is gone or can't be read."""
+    manifest = storage.join(folder, MANIFEST)
+    return InputError(f"{location} can't be read: {why}. Delete {manifest}, and the next run makes the output again.")
+
+
 def read_table(folder: str, name: str, columns: list[str] | None = None) -> pa.Table:
     """One Parquet table of an output.
 
@@ -135,9 +141,7 @@ def read_table(folder: str, name: str, columns: list[str] | None = None) -> pa.T
         with storage.at(location).open("rb") as file:
             return pq.read_table(file, columns=columns)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(
-            f"{location} can't be read: {error}. Delete {MANIFEST} beside it, and the next run makes the output again."
-        ) from error
+        raise broken(folder, location, error) from error
 
 
 def for_each_batch(folder: str, name: str, columns: list[str], do: Callable[[pa.RecordBatch], None]) -> None:

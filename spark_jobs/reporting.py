@@ -11,6 +11,7 @@ from typing import Any
 import click
 from dagster_pipes import PipesContext
 
+from spark_jobs.errors import InputError
 from spark_jobs.outputs import Manifest
 
 _START = time.monotonic()
@@ -99,8 +100,6 @@ def heartbeat(report: Reporter, message: Callable[[], str], seconds: float = 10)
 
 def run_as_command(command: click.Command) -> None:
     """Run a job from a terminal; input that is not usable is told in a line, and the exit code is 1."""
-    from spark_jobs.errors import InputError
-
     try:
         command(standalone_mode=True)
     except InputError as error:

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -114,7 +114,7 @@ with open_dagster_pipes() as pipes:
 """
     )
     next(reports)
-    reports.close()  # type: ignore[attr-defined]
+    cast("Generator[Report]", reports).close()
     pid = int(child.read_text())
     deadline = time.monotonic() + 5
     while _runs(pid) and time.monotonic() < deadline:

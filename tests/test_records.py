@@ -289,11 +289,13 @@ def test_an_output_of_which_a_file_is_gone_is_not_read_as_if_it_were_whole(proje
     users = Path(str(outcomes["grouped_users 2024-01"].folder), "users")
     next(users.iterdir()).unlink()
     again = project.pipeline(["2024-01"], ["tea"], clustering_inputs={"scaling": "none"})
-    assert "part-00000.parquet can't be read" in str(again["clustering_inputs tea|2024-01"].error)
+    said = str(again["clustering_inputs tea|2024-01"].error)
+    assert "part-00000.parquet can't be read" in said
+    assert f"Delete {users.parent}/manifest.json" in said
     Path(str(outcomes["clustering_inputs tea|2024-01"].folder), "profiles.parquet").unlink()
     again = project.pipeline(["2024-01"], ["tea"], kmeans={"k": 1})
     assert "profiles.parquet can't be read" in str(again["kmeans tea|2024-01"].error)
-    assert "Delete manifest.json beside it" in str(again["kmeans tea|2024-01"].error)
+    assert "manifest.json, and the next run makes the output again" in str(again["kmeans tea|2024-01"].error)
 
 
 def test_an_interrupt_starts_nothing_more_and_keeps_what_is_done(
