@@ -5,6 +5,9 @@ A launcher starts `python -m spark_jobs` with a Pipes context whose extras hold 
 fails does not stop the others, but those that need it are not run. Messages are those of `reporting.PipesReporter`.
 
 With `--end-with-stdin` it ends, with all it started, when its standard input does: whoever holds the other end is gone.
+With `--stop-file` it takes no further job once that file is there.
+
+It exits with 0 if all jobs ended well, with 1 if some failed, with 3 if it was told to stop before all had their turn.
 """
 
 import importlib
@@ -13,6 +16,7 @@ import signal
 import sys
 import threading
 import traceback
+from pathlib import Path
 from typing import Any
 
 import click
@@ -24,11 +28,17 @@ from spark_jobs.reporting import PipesReporter
 JOBS = ("group_by_user", "make_clustering_inputs", "select_k", "kmeans")
 
 
-def run(pipes: PipesContext) -> bool:
-    """Run the jobs of the context; whether all ended well."""
+STOPPED = 3
+
+
+def run(pipes: PipesContext, stop_file: Path | None = None) -> int:
+    """Run the jobs of the context; the exit code."""
     report = PipesReporter(pipes)
     failed: set[str] = set()
     for job in pipes.extras["jobs"]:
+        if stop_file is not None and stop_file.exists():
+            report.progress(f"{job['id']} is not started: this machine is about to go")
+            return STOPPED
         report.job = job["id"]
         missing = failed.intersection(job["needs"])
         if missing:
@@ -40,7 +50,7 @@ def run(pipes: PipesContext) -> bool:
         else:
             failed.add(job["id"])
             report.failed(error)
-    return not failed
+    return 1 if failed else 0
 
 
 def _run_job(job: dict[str, Any], report: PipesReporter) -> str | None:
@@ -72,9 +82,17 @@ def end_with_stdin() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-if __name__ == "__main__":
-    if "--end-with-stdin" in sys.argv:
+@click.command()
+@click.option("--end-with-stdin", "with_stdin", is_flag=True, help="End when standard input does.")
+@click.option("--stop-file", type=click.Path(path_type=Path), help="Take no further job once this file is there.")
+def main(with_stdin: bool, stop_file: Path | None) -> None:
+    """Run the jobs of a Pipes context, one after another."""
+    if with_stdin:
         end_with_stdin()
     with open_dagster_pipes() as context:
-        ended_well = run(context)
-    sys.exit(0 if ended_well else 1)
+        exit_code = run(context, stop_file)
+    sys.exit(exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -23,6 +23,7 @@ class Inputs:
     dimensions: pa.Table
     profiles: sp.csr_matrix  # (n, d)
     weight: np.ndarray  # (n,) users of each profile
+    bytes: int  # of its files
 
 
 def read(folder: str) -> Inputs:
@@ -34,4 +35,7 @@ def read(folder: str) -> Inputs:
     manifest = outputs.read_manifest(folder, _STEP)
     dimensions = outputs.read_table(folder, "dimensions.parquet")
     profiles, weight = from_table(outputs.read_table(folder, "profiles.parquet"), dimensions.num_rows)
-    return Inputs(folder, manifest["fingerprint"], manifest["summary"]["category"], dimensions, profiles, weight)
+    summary = manifest["summary"]
+    return Inputs(
+        folder, manifest["fingerprint"], summary["category"], dimensions, profiles, weight, summary["bytes_out"]
+    )

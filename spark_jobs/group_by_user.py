@@ -58,12 +58,15 @@ def list_raw_files(folder: str) -> list[storage.StoredFile]:
 def main(raw: str, output: str, month: str | None, config: GroupedUsersConfig, engine: EngineConfig) -> None:
     report = reporter()
     started = time.monotonic()
-    raw, output = storage.absolute(raw), storage.absolute(output)
+    raw, folder = storage.absolute(raw), storage.absolute(output)
     span = raw_actions.Month.parse(month or _month_of(raw))
     files = list_raw_files(raw)
     source = files_fingerprint(files)
     size = sum(file.size for file in files)
-    folder = outputs.start(output)
+    made_from = step_fingerprint(config, source)
+    if finished := outputs.start(folder, made_from):
+        report.output(folder, finished)
+        return
     report.progress(f"grouping {len(files)} raw files, {size / 1e6:,.1f} MB, with {engine.engine}")
     spark = engines.session_of(engine)
 
@@ -116,7 +119,7 @@ def main(raw: str, output: str, month: str | None, config: GroupedUsersConfig, e
         step=STEP,
         code_version=CODE_VERSION,
         config=config.model_dump(mode="json"),
-        fingerprint=step_fingerprint(config, source),
+        fingerprint=made_from,
         inputs=[source],
         rows={"users": users, "rejects": sum(rejects.values())},
         summary={

@@ -37,6 +37,14 @@ def fingerprint_of(location: str) -> str:
     return files_fingerprint(_files(location))
 
 
+def bytes_of(location: str) -> int:
+    """The size of the files of grouped users."""
+    if outputs.is_finished(location):
+        listed = outputs.read_manifest(location, _STEP)["files"]
+        return sum(file["bytes"] for file in listed if file["path"].startswith("users/"))
+    return sum(file.size for file in _files(location))
+
+
 def read(spark: "SparkSession", location: str) -> "DataFrame":
     """Grouped users (GROUPED_USER) of an output folder, of a file, or of a folder of files.
 

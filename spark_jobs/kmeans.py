@@ -54,7 +54,11 @@ def main(inputs: str, output: str, k_selection: str | None, config: KMeansConfig
     profiles = source.profiles.shape[0]
     if wanted > profiles:
         report.progress(f"k is cut from {wanted} to {profiles}: there are no more distinct profiles")
-    folder = outputs.start(storage.absolute(output))
+    folder = storage.absolute(output)
+    made_from = step_fingerprint(config, source.fingerprint, choice)
+    if finished := outputs.start(folder, made_from):
+        report.output(folder, finished)
+        return
 
     def progress(init: int, model: clustering.Model) -> None:
         state = "converged" if model.converged else "not converged"
@@ -90,7 +94,7 @@ def main(inputs: str, output: str, k_selection: str | None, config: KMeansConfig
         step=STEP,
         code_version=CODE_VERSION,
         config=config.model_dump(mode="json"),
-        fingerprint=step_fingerprint(config, source.fingerprint, choice),
+        fingerprint=made_from,
         inputs=[source.fingerprint, *([choice] if choice is not None else [])],
         rows={"clusters": model.k, "assignments": int(source.weight.sum())},
         summary={
@@ -98,6 +102,7 @@ def main(inputs: str, output: str, k_selection: str | None, config: KMeansConfig
             "users": int(source.weight.sum()),
             "profiles": profiles,
             "clusters": [_digest(row) for row in meta_data],
+            "bytes_in": source.bytes,
             "seconds": round(time.monotonic() - started, 3),
         },
     )

@@ -55,8 +55,17 @@ def make(
     categories = [read_category(file) for file in category_files]
     folders = _folders(output, [category.name for category in categories])
     source = grouped_users.fingerprint_of(grouped)
-    for folder in folders:
-        outputs.start(folder)
+    made_from = [step_fingerprint(config, source, category.fingerprint) for category in categories]
+    finished = [outputs.start(folder, of) for folder, of in zip(folders, made_from, strict=True)]
+    for folder, manifest in zip(folders, finished, strict=True):
+        if manifest is not None:
+            report.output(folder, manifest)
+    todo = [number for number, manifest in enumerate(finished) if manifest is None]
+    if not todo:
+        return
+    categories = [categories[number] for number in todo]
+    folders = [folders[number] for number in todo]
+    made_from = [made_from[number] for number in todo]
     report.progress(f"making the clustering inputs of {len(categories)} categories with {engine.engine}")
     spark = engines.session_of(engine)
     index = PageIndex(categories)
@@ -79,6 +88,7 @@ def make(
     with heartbeat(report, lambda: _progress(folders)):
         found = {row["category"]: row.asDict() for row in engines.collect(written)}
 
+    size = grouped_users.bytes_of(grouped)
     for number, (category, folder) in enumerate(zip(categories, folders, strict=True)):
         if number not in found:  # nobody was on its pages, so no task saw it
             found[number] = _write_category(folder, number, category, VECTOR.empty_table(), config.scaling).to_pylist()[
@@ -90,7 +100,7 @@ def make(
             step=STEP,
             code_version=CODE_VERSION,
             config=config.model_dump(mode="json"),
-            fingerprint=step_fingerprint(config, source, category.fingerprint),
+            fingerprint=made_from[number],
             inputs=[source, category.fingerprint],
             rows={"dimensions": len(category.pages), "profiles": counts["profiles"], "members": counts["users"]},
             summary={
@@ -102,6 +112,7 @@ def make(
                 "entries": counts["entries"],
                 "scaling": config.scaling,
                 "scaling_factor": counts["scaling_factor"],
+                "bytes_in": size,
                 "engine": engines.version_of(spark),
                 "seconds": round(time.monotonic() - started, 3),
             },

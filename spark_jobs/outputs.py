@@ -18,21 +18,28 @@ SCHEMA_VERSION = 1
 Manifest = dict[str, Any]
 
 
-def start(folder: str) -> str:
+def start(folder: str, fingerprint: str) -> Manifest | None:
     """Make `folder` ready to be written: it holds no finished output, and no rest of an unfinished one.
 
+    Returns:
+        None; or the manifest, if the folder holds the finished output of this fingerprint already: a launch that is
+        repeated goes on where it ended.
+
     Raises:
-        OutputExists: It holds a finished output, or files that are no output of ours.
+        OutputExists: It holds another finished output, or files that are no output of ours.
     """
     path = storage.at(folder)
     if (path / MANIFEST).exists():
-        raise OutputExists(f"{folder} holds a finished output already. Name another folder.")
+        manifest: Manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        if manifest["fingerprint"] == fingerprint:
+            return manifest
+        raise OutputExists(f"{folder} holds another finished output already. Name another folder.")
     if path.exists() and any(path.iterdir()):
         if not (path / _MARKER).exists():
             raise OutputExists(f"{folder} is not empty. Name a folder that is new or empty.")
         storage.delete_folder(folder)
     storage.write_text(storage.join(folder, _MARKER), "This output is not finished: nothing reads it.\n")
-    return folder
+    return None
 
 
 _MARKER = "_unfinished"

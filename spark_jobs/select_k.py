@@ -37,7 +37,11 @@ def main(inputs: str, output: str, config: KSelectionConfig, _engine: EngineConf
     report = reporter()
     started = time.monotonic()
     source = clustering_inputs.read(storage.absolute(inputs))
-    folder = outputs.start(storage.absolute(output))
+    folder = storage.absolute(output)
+    made_from = step_fingerprint(config, source.fingerprint)
+    if finished := outputs.start(folder, made_from):
+        report.output(folder, finished)
+        return
     tried = _try(source, config, report)
     k = clustering.choose_k(tried, config.criterion) if tried else 0
     result = {"k": k, "criterion": config.criterion, "tried": tried}
@@ -47,7 +51,7 @@ def main(inputs: str, output: str, config: KSelectionConfig, _engine: EngineConf
         step=STEP,
         code_version=CODE_VERSION,
         config=config.model_dump(mode="json"),
-        fingerprint=step_fingerprint(config, source.fingerprint),
+        fingerprint=made_from,
         inputs=[source.fingerprint],
         rows={"tried": len(tried)},
         summary={
@@ -55,6 +59,7 @@ def main(inputs: str, output: str, config: KSelectionConfig, _engine: EngineConf
             "users": int(source.weight.sum()),
             "profiles": source.profiles.shape[0],
             "engine": clustering.engine_version(),
+            "bytes_in": source.bytes,
             "seconds": round(time.monotonic() - started, 3),
         },
     )

@@ -193,6 +193,19 @@ def test_several_categories_need_a_place_for_their_names(
     assert outputs.is_finished(str(tmp_path / "in-y"))
 
 
+def test_a_job_that_was_interrupted_goes_on_with_what_is_not_done(
+    sail: Engine, tmp_path: Path, write_category: Callable[..., Path]
+) -> None:
+    sail.run("group_by_user", raw_month(tmp_path, [GOOD]), tmp_path / "users")
+    coffee, tea = (write_category(name, "p") for name in ("coffee", "tea"))
+    output = tmp_path / "{category}"
+    sail.run("make_clustering_inputs", tmp_path / "users", output, "--category", coffee)
+    first = (tmp_path / "coffee" / "manifest.json").stat().st_mtime_ns
+    again = sail.run("make_clustering_inputs", tmp_path / "users", output, "--category", coffee, "--category", tea)
+    assert [Path(said["output"]).name for said in again.outputs] == ["coffee", "tea"]
+    assert (tmp_path / "coffee" / "manifest.json").stat().st_mtime_ns == first
+
+
 def test_a_path_that_looks_like_a_pattern_is_a_path(
     tmp_path: Path, engine: Engine, write_category: Callable[..., Path]
 ) -> None:

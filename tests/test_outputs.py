@@ -25,8 +25,14 @@ def finish(folder: str) -> None:
     )
 
 
+def start(tmp_path: Path) -> str:
+    folder = str(tmp_path / "out")
+    assert outputs.start(folder, "f") is None
+    return folder
+
+
 def test_an_output_is_one_when_its_manifest_is_there(tmp_path: Path) -> None:
-    folder = outputs.start(str(tmp_path / "out"))
+    folder = start(tmp_path)
     outputs.write_table(folder, "sub/a.parquet", TABLE)
     assert not outputs.is_finished(folder)
     with pytest.raises(InputError, match="no finished output"):
@@ -38,16 +44,24 @@ def test_an_output_is_one_when_its_manifest_is_there(tmp_path: Path) -> None:
 
 
 def test_a_finished_output_is_never_written_again(tmp_path: Path) -> None:
-    folder = outputs.start(str(tmp_path / "out"))
+    folder = start(tmp_path)
     finish(folder)
-    with pytest.raises(OutputExists, match="finished output"):
-        outputs.start(folder)
+    with pytest.raises(OutputExists, match="another finished output"):
+        outputs.start(folder, "g")
+
+
+def test_an_output_that_is_finished_already_is_given_to_who_would_make_the_same(tmp_path: Path) -> None:
+    folder = start(tmp_path)
+    outputs.write_table(folder, "a.parquet", TABLE)
+    finish(folder)
+    assert outputs.start(folder, "f") == outputs.read_manifest(folder, "kmeans")
+    assert (tmp_path / "out" / "a.parquet").exists()
 
 
 def test_what_an_unfinished_output_left_is_cleared(tmp_path: Path) -> None:
-    folder = outputs.start(str(tmp_path / "out"))
+    folder = start(tmp_path)
     outputs.write_table(folder, "old.parquet", TABLE)
-    outputs.start(folder)
+    assert outputs.start(folder, "f") is None
     finish(folder)
     assert outputs.read_manifest(folder, "kmeans")["files"] == []
 
@@ -55,12 +69,12 @@ def test_what_an_unfinished_output_left_is_cleared(tmp_path: Path) -> None:
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(OutputExists, match="not empty"):
-        outputs.start(str(tmp_path))
+        outputs.start(str(tmp_path), "f")
     assert (tmp_path / "precious.txt").read_text() == "mine"
 
 
 def test_an_output_of_another_step_is_refused(tmp_path: Path) -> None:
-    folder = outputs.start(str(tmp_path / "out"))
+    folder = start(tmp_path)
     finish(folder)
     with pytest.raises(InputError, match="is an output of kmeans; one of grouped_users is needed"):
         outputs.read_manifest(folder, "grouped_users")
