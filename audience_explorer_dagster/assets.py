@@ -24,6 +24,9 @@ from spark_jobs.storage import StoredFile
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
+# A launch at a time comes from a step, so the limit of this pool is that of launches, and so of instances, at once.
+LAUNCHES_POOL = "launches"
+
 _GROUP = "audience"
 _OWNERS = ["team:audience"]
 
@@ -60,6 +63,7 @@ def _spec(name: str, *, columns: dg.TableSchema, **facts: Any) -> dg.AssetSpec:
     ],
     partitions_def=months,
     backfill_policy=dg.BackfillPolicy.single_run(),
+    pool=LAUNCHES_POOL,
 )
 def grouped_users(
     context: dg.AssetExecutionContext,
@@ -125,6 +129,7 @@ def grouped_users(
     partitions_def=month_by_category,
     backfill_policy=dg.BackfillPolicy.single_run(),
     can_subset=True,
+    pool=LAUNCHES_POOL,
 )
 def segments(
     context: dg.AssetExecutionContext,

@@ -1,13 +1,15 @@
 """What Dagster loads."""
 
 import os
+from collections.abc import Callable
 
 import dagster as dg
 
 from audience_explorer_dagster.assets import grouped_users, raw_audience, segments
 from audience_explorer_dagster.launchers import Launcher
+from audience_explorer_dagster.launchers.ec2.launcher import EC2StepLauncher
 from audience_explorer_dagster.launchers.local import LocalLauncher
-from audience_explorer_dagster.sensors import category_files
+from audience_explorer_dagster.sensors import abandoned_instances, category_files
 from audience_explorer_dagster.store import Store
 from spark_jobs.errors import InputError
 
@@ -17,7 +19,10 @@ FIND_SEGMENTS_JOB = "find_segments"
 
 def launcher_from_environment() -> Launcher:
     """The launcher that AUDIENCE_EXPLORER_LAUNCHER names; `local` by default."""
-    launchers = {"local": LocalLauncher}
+    launchers: dict[str, Callable[[], Launcher]] = {
+        "local": LocalLauncher,
+        "ec2": lambda: EC2StepLauncher.from_environment(by_name=True),
+    }
     name = os.environ.get("AUDIENCE_EXPLORER_LAUNCHER", "local")
     if name not in launchers:
         raise InputError(f"AUDIENCE_EXPLORER_LAUNCHER is {name!r}; allowed are {', '.join(launchers)}")
@@ -25,7 +30,14 @@ def launcher_from_environment() -> Launcher:
 
 
 def definitions(root: str, launcher: Launcher) -> dg.Definitions:
-    """The project for a root and a launcher."""
+    """The project for a root and a launcher.
+
+    Raises:
+        InputError: The launcher's machines can't reach the root.
+    """
+    on_ec2 = isinstance(launcher, EC2StepLauncher)
+    if on_ec2 and not root.startswith("s3://"):
+        raise InputError(f"Instances can't reach {root}: set AUDIENCE_EXPLORER_ROOT to s3://bucket/prefix.")
     return dg.Definitions(
         assets=[raw_audience, grouped_users, segments],
         jobs=[
@@ -38,7 +50,7 @@ def definitions(root: str, launcher: Launcher) -> dg.Definitions:
                 description="Clusters the users of months and categories.",
             ),
         ],
-        sensors=[category_files],
+        sensors=[category_files, *([abandoned_instances] if on_ec2 else [])],
         resources={"store": Store(root=root), "launcher": launcher},
         # A run is one step, which waits for a launch: a process of its own for it would only cost time.
         executor=dg.in_process_executor,

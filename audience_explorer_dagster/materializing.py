@@ -1,5 +1,7 @@
 """Carrying a plan out: one launch for all that must be computed, and a record for each partition once it is done."""
 
+from contextlib import closing
+
 import dagster as dg
 
 from audience_explorer_dagster import metadata
@@ -43,14 +45,16 @@ def _launch(context: dg.AssetExecutionContext, plan: Plan, launcher: Launcher, s
     failed: dict[Target, str] = {}
     ended_early = "its job ended without making it"
     try:
-        for report in launcher.launch(context, plan.jobs):
-            if report.event == "output":
-                computation = waiting.pop(report.folder)
-                why = _accept(context, store, computation, report)
-                if why:
-                    failed[computation.target] = why
-            elif report.event == "failed":
-                errors[report.job] = report.error
+        # Closed whatever happens here, so that what was launched is ended at once.
+        with closing(launcher.launch(context, plan.jobs)) as reports:
+            for report in reports:
+                if report.event == "output":
+                    computation = waiting.pop(report.folder)
+                    why = _accept(context, store, computation, report)
+                    if why:
+                        failed[computation.target] = why
+                elif report.event == "failed":
+                    errors[report.job] = report.error
     except LaunchFailed as error:
         ended_early = str(error)
     for computation in waiting.values():
@@ -64,7 +68,7 @@ def _accept(context: dg.AssetExecutionContext, store: Store, computation: Comput
     if report.manifest["fingerprint"] != computation.fingerprint:
         return "its input changed between planning and reading. Run it again."
     target = computation.target
-    details = metadata.of_computed(target.asset, report.folder, report.manifest)
+    details = metadata.of_computed(target.asset, report.folder, report.manifest, report.launch)
     _record(context, store, target, details, report.folder, computation.fingerprint)
     return None
 

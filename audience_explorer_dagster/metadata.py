@@ -9,10 +9,11 @@ from audience_explorer_dagster import pictures, planning
 from audience_explorer_dagster.records import FINGERPRINT, FOLDER, INPUTS, Record
 
 REUSED = "reused"
+LAUNCH = "launch/"  # what begins the names of facts about where an output was computed, and what that cost
 
 
-def of_computed(asset: str, folder: str, manifest: dict[str, Any]) -> dict[str, Any]:
-    """The metadata of an output that was just made."""
+def of_computed(asset: str, folder: str, manifest: dict[str, Any], launch: dict[str, Any]) -> dict[str, Any]:
+    """The metadata of an output that was just made, where `launch` says."""
     summary = manifest["summary"]
     details: dict[str, Any] = {
         planning.GROUPED_USERS: _grouped_users,
@@ -24,6 +25,7 @@ def of_computed(asset: str, folder: str, manifest: dict[str, Any]) -> dict[str, 
         **details,
         "duration_seconds": float(summary["seconds"]),
         "engine": summary["engine"],
+        "bytes_in": summary["bytes_in"],
         "bytes_out": summary["bytes_out"],
         FOLDER: dg.MetadataValue.path(folder),
         "config": dg.MetadataValue.json(manifest["config"]),
@@ -31,6 +33,7 @@ def of_computed(asset: str, folder: str, manifest: dict[str, Any]) -> dict[str, 
         FINGERPRINT: manifest["fingerprint"],
         INPUTS: dg.MetadataValue.json(manifest["inputs"]),
         REUSED: False,
+        **{f"{LAUNCH}{name}": value for name, value in launch.items()},
     }
 
 
@@ -38,7 +41,7 @@ def of_reused(record: Record, label: str | None) -> dict[str, Any]:
     """The metadata of a materialization that points at an earlier one's output, under a label of its own."""
     first = {"computed_by_run": dg.MetadataValue.dagster_run(record.run_id), "computed_at": _time(record)}
     # A record that is itself a reuse knows when its output was made.
-    kept = {name: value for name, value in record.metadata.items() if name != "label"}
+    kept = {n: value for n, value in record.metadata.items() if n != "label" and not n.startswith(LAUNCH)}
     return {
         **kept,
         **{key: record.metadata.get(key, value) for key, value in first.items()},
@@ -60,7 +63,6 @@ def _grouped_users(summary: dict[str, Any]) -> dict[str, Any]:
         "rejected_rows": summary["rejected"],
         "rejects": _table(["reason", "rows"], list(summary["rejects"].items())),
         "raw_files": summary["raw_files"],
-        "bytes_in": summary["bytes_in"],
         "dagster/row_count": summary["users"],
     }
 

@@ -1,6 +1,7 @@
 """The partitions of the assets: months that grow by themselves, and categories that come from the category files."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import dagster as dg
@@ -55,3 +56,13 @@ class Partition:
             return cls(dimensions[MONTH], dimensions[CATEGORY])
         category, separator, month = key.rpartition("|")
         return cls(month, category if separator else None)
+
+
+def short_name(partitions: Sequence[Partition]) -> str:
+    """A short name of some partitions, such as `2024-01`, `coffee-2024-01` or `13-categories-2024-01-to-2024-06`."""
+    of_months = sorted({partition.month for partition in partitions})
+    names = sorted({partition.category for partition in partitions if partition.category is not None})
+    span = of_months[0] if len(of_months) == 1 else f"{of_months[0]}-to-{of_months[-1]}"
+    if not names:
+        return span
+    return f"{names[0] if len(names) == 1 else f'{len(names)}-categories'}-{span}"

@@ -1,6 +1,6 @@
 """The whole pipeline in this process: for each month grouped_users, then its categories' segments."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -10,11 +10,12 @@ import dagster as dg
 from audience_explorer_dagster import planning
 from audience_explorer_dagster.config import GroupingRunConfig, SegmentsRunConfig
 from audience_explorer_dagster.definitions import FIND_SEGMENTS_JOB, GROUP_USERS_JOB
+from audience_explorer_dagster.launchers import PIPELINE_TAG
 from audience_explorer_dagster.metadata import REUSED
 from audience_explorer_dagster.partitions import Partition, categories, months
 from audience_explorer_dagster.records import FOLDER
 from audience_explorer_dagster.sensors import new_categories
-from audience_explorer_dagster.store import Store
+from audience_explorer_dagster.store import Store, new_folder_name
 from spark_jobs.errors import InputError
 
 Status = Literal["launched", "reused", "failed"]
@@ -113,6 +114,7 @@ def run_pipeline(
     assets = [planning.CLUSTERING_INPUTS, planning.KMEANS]
     if segments.kmeans.k is None:
         assets.insert(1, planning.K_SELECTION)
+    pipeline = new_folder_name()
     outcomes: list[Outcome] = []
     interrupted = False
     for month in wanted_months:
@@ -121,7 +123,7 @@ def run_pipeline(
         if not interrupted:
             tell(f"{month}: grouped users")
             job = (GROUP_USERS_JOB, planning.GROUPED_USERS_OP)
-            grouped = _run(definitions, instance, job, [planning.GROUPED_USERS], [Partition(month)], grouping)
+            grouped = _run(definitions, instance, pipeline, job, [planning.GROUPED_USERS], [Partition(month)], grouping)
             interrupted = _were_interrupted(grouped)
         outcomes += grouped or [Outcome(planning.GROUPED_USERS, month, "failed", error=INTERRUPTED)]
         if interrupted or any(outcome.status == "failed" for outcome in grouped):
@@ -135,7 +137,7 @@ def run_pipeline(
                 outcomes += [Outcome(asset, p.key, "failed", error=INTERRUPTED) for p in of_block for asset in assets]
                 continue
             job = (FIND_SEGMENTS_JOB, planning.SEGMENTS_OP)
-            ended = _run(definitions, instance, job, assets, of_block, segments)
+            ended = _run(definitions, instance, pipeline, job, assets, of_block, segments)
             interrupted = _were_interrupted(ended)
             outcomes += ended
     return outcomes
@@ -158,9 +160,57 @@ def _blocks(known: Sequence[str], wanted: Sequence[str]) -> Iterator[list[str]]:
         yield block
 
 
+def run_again(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, run: dg.DagsterRun, pipeline: str
+) -> list[Outcome]:
+    """Run a run's job again, over the same partitions and assets with the same config, so that what is there already
+    is reused.
+
+    Args:
+        definitions: What Dagster loads.
+        instance: Where the records are.
+        run: The run to repeat.
+        pipeline: The id of the pipeline that the new run belongs to.
+
+    Returns:
+        What became of each partition of each asset that was recorded or that failed.
+
+    Raises:
+        InputError: The project has no such job.
+    """
+    tags = {name: value for name, value in run.tags.items() if _is_repeated(name)} | {
+        PIPELINE_TAG: pipeline,
+        "dagster/parent_run_id": run.run_id,
+        "dagster/root_run_id": run.root_run_id or run.tags.get("dagster/root_run_id") or run.run_id,
+    }
+    assets = None if run.asset_selection is None else sorted(run.asset_selection, key=dg.AssetKey.to_user_string)
+    try:
+        result = _execute(definitions, instance, run.job_name, assets, tags, run.run_config)
+    except dg.DagsterInvariantViolationError as error:
+        raise InputError(f"Run {run.run_id} can't be repeated: {' '.join(str(error).split())}") from error
+    recorded, errors, run_error = _ended(instance, result)
+    failed = [Outcome(*name.split(" ", 1), "failed", error=why) for name, why in errors.items()]  # type: ignore[arg-type, misc]
+    if not result.success and not failed:
+        failed = [Outcome(run.job_name, _told_partitions(run), "failed", error=run_error)]
+    return [*recorded.values(), *failed]
+
+
+def _is_repeated(tag: str) -> bool:
+    """Whether a run that repeats another has this tag of it, too: its partitions, and all that is not Dagster's own."""
+    if tag.startswith(("dagster/partition", "dagster/asset_partition_range_")):
+        return tag != "dagster/partition_set"
+    return not tag.startswith(("dagster/", ".dagster/"))
+
+
+def _told_partitions(run: dg.DagsterRun) -> str:
+    ends = [run.tags.get(f"dagster/asset_partition_range_{end}") for end in ("start", "end")]
+    return run.tags.get("dagster/partition") or "...".join(dict.fromkeys(end for end in ends if end))
+
+
 def _run(
     definitions: dg.Definitions,
     instance: dg.DagsterInstance,
+    pipeline: str,
     job_and_op: tuple[str, str],
     assets: list[str],
     partitions: list[Partition],
@@ -168,20 +218,45 @@ def _run(
 ) -> list[Outcome]:
     """Run a job over a block of partitions, given in order."""
     job, op = job_and_op
-    result = definitions.resolve_job_def(job).execute_in_process(
+    tags = {
+        "dagster/asset_partition_range_start": partitions[0].key,
+        "dagster/asset_partition_range_end": partitions[-1].key,
+        PIPELINE_TAG: pipeline,
+    }
+    run_config = {"ops": {op: {"config": config.model_dump(mode="json", exclude_none=True)}}}
+    result = _execute(definitions, instance, job, [dg.AssetKey(asset) for asset in assets], tags, run_config)
+    recorded, errors, run_error = _ended(instance, result)
+    return [
+        recorded.get((asset, partition.key))
+        or Outcome(asset, partition.key, "failed", error=errors.get(f"{asset} {partition.key}", run_error))
+        for partition in partitions
+        for asset in assets
+    ]
+
+
+def _execute(
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    job: str,
+    assets: Sequence[dg.AssetKey] | None,
+    tags: Mapping[str, str],
+    run_config: Mapping[str, Any],
+) -> dg.ExecuteInProcessResult:
+    return definitions.resolve_job_def(job).execute_in_process(
         instance=instance,
-        asset_selection=[dg.AssetKey(asset) for asset in assets],
-        tags={
-            "dagster/asset_partition_range_start": partitions[0].key,
-            "dagster/asset_partition_range_end": partitions[-1].key,
-        },
-        run_config={
-            "ops": {op: {"config": config.model_dump(mode="json", exclude_none=True)}},
-            # What goes wrong is told once, by the caller; the run's log has it all.
-            "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
-        },
+        asset_selection=assets,
+        tags=dict(tags),
+        # What goes wrong is told once, by the caller; the run's log has it all.
+        run_config={**run_config, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         raise_on_error=False,
     )
+
+
+def _ended(
+    instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult
+) -> tuple[dict[tuple[str, str], Outcome], dict[str, str], str]:
+    """How a run ended: what it recorded by asset and partition; what failed, and why, by both with a space between; and
+    why anything else was not recorded."""
     recorded: dict[tuple[str, str], Outcome] = {}
     # From the instance, for a step that fails hands over none of what it recorded.
     for entry in instance.all_logs(result.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION):
@@ -197,12 +272,7 @@ def _run(
             cause = failure.error.cause or failure.error
             is_interrupt = "DagsterExecutionInterruptedError" in (failure.error.cls_name, cause.cls_name)
             run_error = INTERRUPTED if is_interrupt else cause.message.strip()
-    return [
-        recorded.get((asset, partition.key))
-        or Outcome(asset, partition.key, "failed", error=errors.get(f"{asset} {partition.key}", run_error))
-        for partition in partitions
-        for asset in assets
-    ]
+    return recorded, errors, run_error
 
 
 def _recorded(event: dg.AssetMaterialization) -> dict[tuple[str, str], Outcome]:

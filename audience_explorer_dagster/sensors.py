@@ -1,7 +1,13 @@
 """Sensors."""
 
+import json
+
 import dagster as dg
 
+from audience_explorer_dagster.launchers import Launcher
+from audience_explorer_dagster.launchers.ec2 import instances
+from audience_explorer_dagster.launchers.ec2.launcher import EC2StepLauncher
+from audience_explorer_dagster.launchers.ec2.launches import LEASE_SECONDS, LaunchTags
 from audience_explorer_dagster.partitions import categories
 from audience_explorer_dagster.store import Store
 from spark_jobs.categories import BadCategory, check_name
@@ -33,3 +39,44 @@ def category_files(context: dg.SensorEvaluationContext, store: Store) -> dg.Sens
     if not added:
         return dg.SkipReason(" ".join(["No new category file.", *refused.values()]))
     return dg.SensorResult(dynamic_partitions_requests=[categories.build_add_request(added)])
+
+
+@dg.sensor(
+    description="Ends instances that nobody waits for: those whose run is over, or was killed. Its log says so one time"
+    " before it is done.",
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def abandoned_instances(context: dg.SensorEvaluationContext, launcher: dg.ResourceParam[Launcher]) -> dg.SkipReason:
+    assert isinstance(launcher, EC2StepLauncher)
+    announced: list[str] = json.loads(context.cursor or "[]")
+    abandoned = {
+        instance.id: why
+        for instance in instances.find(launcher.ec2)
+        if (why := _why_abandoned(context.instance, launcher, instance)) is not None
+    }
+    for name, why in abandoned.items():
+        if name in announced:
+            context.log.warning(f"{name} is ended: {why}")
+            instances.terminate(launcher.ec2, [name])
+        else:
+            context.log.warning(f"{name} will be ended the next time, in half a minute: {why}")
+    context.update_cursor(json.dumps(list(abandoned)))
+    return dg.SkipReason("; ".join(f"{name}: {why}" for name, why in abandoned.items()) or "No abandoned instance.")
+
+
+def _why_abandoned(dagster: dg.DagsterInstance, launcher: EC2StepLauncher, instance: instances.Instance) -> str | None:
+    """Why nobody waits for an instance; None if somebody does, or might: other deployments may share the account."""
+    tags = LaunchTags.of(instance.tags)
+    if tags is None or instance.state == "shutting-down":
+        return None
+    run = dagster.get_run_by_id(tags.run)
+    if run is None:
+        return None
+    if run.is_finished:
+        return f"its run {tags.run} is over ({run.status.value})"
+    # A process that was killed leaves its run unfinished.
+    held = launcher.all_launches.folder(tags).seconds_since_held()
+    if held is not None and held > LEASE_SECONDS:
+        return f"nobody has waited for it for {held:.0f} s: the process of its run {tags.run} is gone"
+    return None

@@ -2,12 +2,14 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Generator, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import dagster as dg
 from dagster_pipes import PipesContextData
+
+PIPELINE_TAG = "audience-explorer/pipeline"  # of Dagster runs: the id that the runs of one pipeline share
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Report:
     folder: str = ""
     manifest: dict[str, Any] | None = None
     error: str = ""
+    launch: dict[str, Any] = field(default_factory=dict)  # facts of where it ran, by name, from the launcher
 
 
 class LaunchFailed(Exception):
@@ -42,7 +45,7 @@ class Launcher(dg.ConfigurableResource[None], ABC):
     """
 
     @abstractmethod
-    def launch(self, context: dg.AssetExecutionContext, jobs: Sequence[Job]) -> Iterator[Report]:
+    def launch(self, context: dg.AssetExecutionContext, jobs: Sequence[Job]) -> Generator[Report]:
         """Run `python -m spark_jobs` with these jobs somewhere, and yield what each reports, as it reports it.
 
         A job that fails is a report, not an exception: the others have their turn. What jobs log goes to the run's

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import dagster as dg
@@ -38,7 +38,7 @@ class LocalLauncher(Launcher):
         default=10, ge=0, description="How long an interrupted launch may take to end before it is killed, in seconds."
     )
 
-    def launch(self, context: dg.AssetExecutionContext, jobs: Sequence[Job]) -> Iterator[Report]:
+    def launch(self, context: dg.AssetExecutionContext, jobs: Sequence[Job]) -> Generator[Report]:
         with tempfile.TemporaryDirectory(prefix="audience-explorer-") as folder:
             context_file, message_file = Path(folder, "context.json"), Path(folder, "messages.jsonl")
             context_file.write_text(json.dumps(pipes_context(context, jobs)), encoding="utf-8")

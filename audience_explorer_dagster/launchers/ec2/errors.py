@@ -1,0 +1,65 @@
+"""The ways in which a launch on EC2 can fail, each a named error with the facts as attributes."""
+
+from audience_explorer_dagster.launchers import LaunchFailed
+
+
+class EC2LaunchFailed(LaunchFailed):
+    """A launch on EC2 failed.
+
+    Attributes:
+        launch: The id of the launch, if it got one.
+        instance: The id of its instance, if there was one.
+        log: Where its log is, if it has one.
+    """
+
+    def __init__(self, what: str, launch: str | None = None, instance: str | None = None, log: str | None = None):
+        self.launch = launch
+        self.instance = instance
+        self.log = log
+        where = {"instance": instance, "launch": launch, "log": log}
+        told = ", ".join(f"{name} {value}" for name, value in where.items() if value is not None)
+        super().__init__(f"{type(self).__name__}: {what}" + (f" [{told}]" if told else ""))
+
+
+class NoImage(EC2LaunchFailed):
+    """There is no machine image to launch."""
+
+
+class ImageMisfit(EC2LaunchFailed):
+    """The machine image lacks what the jobs need."""
+
+
+class NoCapacity(EC2LaunchFailed):
+    """No type, subnet and market that the configuration allows had an instance to give."""
+
+
+class BootFailed(EC2LaunchFailed):
+    """The instance gave no sign of life in time, or its boot program ended before the jobs did."""
+
+
+class JobFailed(EC2LaunchFailed):
+    """The process of the jobs ended before all of them had their turn."""
+
+
+class OutOfMemory(EC2LaunchFailed):
+    """The kernel ended the process of the jobs, because the machine had no memory left."""
+
+
+class SpotInterrupted(EC2LaunchFailed):
+    """AWS took the spot instance back."""
+
+
+class TerminatedFromOutside(EC2LaunchFailed):
+    """Somebody ended the instance: neither this launch, nor AWS, nor the instance itself."""
+
+
+class Overdue(EC2LaunchFailed):
+    """The instance ran for as long as `max_runtime` allows."""
+
+
+class MessagesLost(EC2LaunchFailed):
+    """The instance wrote more messages than arrived."""
+
+
+class Unreachable(EC2LaunchFailed):
+    """AWS refused a request, or did not answer for too long."""

@@ -1,0 +1,103 @@
+"""Machine images: how they are named and tagged, and whether one fits the code that is to run on it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from audience_explorer_dagster.launchers.ec2.errors import ImageMisfit, NoImage
+from spark_jobs import REQUIRES
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
+
+PROJECT = {"project": "audience-explorer"}  # the tag of all that is this project's
+NAME = "audience-explorer-"  # what the names of images begin with
+BOOT = "1"  # the version of what the boot program and the launcher agree on
+
+_BOOT = "boot"
+_PYTHON = "python"
+_DEPENDENCY = "dependency:"
+
+
+@dataclass(frozen=True)
+class Image:
+    """A machine image."""
+
+    id: str
+    name: str
+    tags: dict[str, str]
+    root_device: str
+
+
+def tags_of(python: str, dependencies: Mapping[str, str]) -> dict[str, str]:
+    """The tags of an image.
+
+    Args:
+        python: The version of its Python.
+        dependencies: The version of each distribution of `spark_jobs.REQUIRES`, by name.
+    """
+    versions = {_DEPENDENCY + canonicalize_name(name): version for name, version in dependencies.items()}
+    return {**PROJECT, _BOOT: BOOT, _PYTHON: python, **versions}
+
+
+def misfits(tags: Mapping[str, str]) -> list[str]:
+    """What of an image does not fit this project, each in a few words; nothing if it fits."""
+    found = []
+    if tags.get(_BOOT) != BOOT:
+        found.append(f"its boot program is of version {tags.get(_BOOT, 'unknown')}, {BOOT} is needed")
+    for tag, name, wanted in _wanted():
+        version = tags.get(tag)
+        if version is None:
+            found.append(f"it has no {name}")
+        elif not wanted.contains(version, prereleases=True):
+            found.append(f"it has {name} {version}, {name}{wanted} is needed")
+    return found
+
+
+def find_image(ec2: "EC2Client", wanted: str) -> Image:
+    """The image of an id, or the newest of this account whose name fits a pattern such as `audience-explorer-*`.
+
+    Raises:
+        NoImage: There is none.
+    """
+    if wanted.startswith("ami-"):
+        filters = [{"Name": "image-id", "Values": [wanted]}]
+    else:
+        filters = [{"Name": "name", "Values": [wanted]}, {"Name": "state", "Values": ["available"]}]
+    owners = [] if wanted.startswith("ami-") else ["self"]
+    found = ec2.describe_images(Filters=filters, Owners=owners)["Images"]  # type: ignore[arg-type]
+    if not found:
+        raise NoImage(f"There is no image {wanted} in {ec2.meta.region_name}. Build one: python -m ami build")
+    newest = max(found, key=lambda image: (image["CreationDate"], image["Name"]))
+    tags = {tag["Key"]: tag["Value"] for tag in newest.get("Tags", [])}
+    return Image(newest["ImageId"], newest["Name"], tags, newest.get("RootDeviceName", "/dev/xvda"))
+
+
+def check_fit(image: Image) -> None:
+    """Refuse an image that lacks what the jobs need.
+
+    Raises:
+        ImageMisfit: It does; the message names the image and each thing.
+    """
+    if found := misfits(image.tags):
+        raise ImageMisfit(
+            f"Image {image.name} ({image.id}) does not fit this project: {'; '.join(found)}."
+            " Build a new one: python -m ami build"
+        )
+
+
+def _wanted() -> list[tuple[str, str, SpecifierSet]]:
+    """The tag, name and allowed versions of each thing that the jobs need."""
+    distribution = metadata.distribution("audience-explorer")
+    required = [Requirement(text) for text in distribution.requires or []]
+    specifiers = {canonicalize_name(requirement.name): requirement.specifier for requirement in required}
+    python = SpecifierSet(distribution.metadata["Requires-Python"])
+    return [
+        (_PYTHON, "Python", python),
+        *((_DEPENDENCY + name, name, specifiers[canonicalize_name(name)]) for name in REQUIRES),
+    ]

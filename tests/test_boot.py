@@ -1,0 +1,230 @@
+"""The boot program of an instance, by itself: against moto's S3 and a metadata service of this file."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from ami.boot import STOPPED
+
+BOOT = Path(__file__).parents[1] / "ami" / "boot.py"
+
+# A stand-in for spark_jobs: each job is a line of Python, run after a message that it starts.
+RUNNER = """
+import os, signal, sys, time
+from pathlib import Path
+from dagster_pipes import open_dagster_pipes
+stop_file = Path(sys.argv[sys.argv.index("--stop-file") + 1])
+with open_dagster_pipes() as pipes:
+    for number, job in enumerate(pipes.extras["jobs"]):
+        if stop_file.exists():
+            sys.exit(3)
+        pipes.report_custom_message(f"job {number}")
+        print("printed by job", number, flush=True)
+        exec(job)
+"""
+
+
+class Cloud:
+    """S3 and the metadata service of one instance, and the launches of a test."""
+
+    def __init__(self, folder: Path, s3_url: str):
+        self.work = folder
+        self.notice: dict[str, str] | None = None
+        self.metadata_url = ""
+        self.s3_url = s3_url
+        self.s3 = boto3.client("s3", endpoint_url=s3_url, region_name="eu-west-1")
+        self.s3.create_bucket(Bucket="launches", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+
+    def describe(self, *jobs: str, **changed: Any) -> None:
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+            for name, text in {"spark_jobs/__init__.py": "", "spark_jobs/__main__.py": RUNNER}.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(text)
+                tar.addfile(entry, io.BytesIO(text.encode()))
+        self.s3.put_object(Bucket="launches", Key="code.tar.gz", Body=packed.getvalue())
+        description = {
+            "code": "s3://launches/code.tar.gz",
+            "code_sha256": sha256(packed.getvalue()).hexdigest(),
+            "max_runtime": 60,
+            "context": {"run_id": "r", "job_name": "j", "retry_number": 0, "extras": {"jobs": jobs}}
+            | dict.fromkeys(
+                (
+                    "asset_keys",
+                    "code_version_by_asset_key",
+                    "provenance_by_asset_key",
+                    "partition_key",
+                    "partition_key_range",
+                    "partition_time_window",
+                )
+            ),
+            **changed,
+        }
+        self.s3.put_object(Bucket="launches", Key="launch/description.json", Body=json.dumps(description).encode())
+
+    def boot(self) -> "subprocess.Popen[bytes]":
+        environment = {
+            "PATH": os.environ["PATH"],
+            "AWS_ENDPOINT_URL": self.s3_url,
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_EC2_METADATA_SERVICE_ENDPOINT": self.metadata_url,
+            "AUDIENCE_EXPLORER_SCRATCH": str(self.work),
+            "AUDIENCE_EXPLORER_USER": "root",
+        }
+        command = [sys.executable, str(BOOT), "s3://launches/launch", "--deadline-file", str(self.work / "deadline")]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+
+    def run(self, *jobs: str, **changed: Any) -> dict[str, Any]:
+        """Boot with these jobs, and wait for the end; the status."""
+        self.describe(*jobs, **changed)
+        assert self.boot().wait(timeout=60) == 0
+        return self.status()
+
+    def status(self) -> dict[str, Any]:
+        status: dict[str, Any] = json.loads(self.read("status.json"))
+        return status
+
+    def read(self, key: str) -> bytes:
+        return bytes(self.s3.get_object(Bucket="launches", Key=f"launch/{key}")["Body"].read())
+
+    def objects(self, stream: str) -> list[str]:
+        listed = self.s3.list_objects_v2(Bucket="launches", Prefix=f"launch/{stream}/")
+        return [entry["Key"].rpartition("/")[2] for entry in listed.get("Contents", [])]
+
+    def messages(self) -> list[dict[str, Any]]:
+        text = b"".join(self.read(f"messages/{name}") for name in self.objects("messages"))
+        return [json.loads(line) for line in text.splitlines()]
+
+    def told(self) -> list[str]:
+        """What the boot program and the jobs told, in short."""
+        return [
+            message["boot"] if "boot" in message else message["params"]["payload"]
+            for message in self.messages()
+            if "boot" in message or message["method"] == "report_custom_message"
+        ]
+
+    def log(self) -> str:
+        return b"".join(self.read(f"log/{name}") for name in self.objects("log")).decode()
+
+
+@pytest.fixture
+def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    cloud = Cloud(tmp_path, f"http://{host}:{port}")
+
+    class MetadataService(BaseHTTPRequestHandler):
+        def answer(self, text: str | None) -> None:
+            self.send_response(404 if text is None else 200)
+            self.end_headers()
+            self.wfile.write((text or "").encode())
+
+        def do_PUT(self) -> None:
+            self.answer("token")
+
+        def do_GET(self) -> None:
+            assert self.headers["X-aws-ec2-metadata-token"] == "token"
+            identity = {"instanceId": "i-1", "instanceType": "t", "availabilityZone": "eu-west-1a"}
+            known = {
+                "dynamic/instance-identity/document": json.dumps({**identity, "region": "eu-west-1"}),
+                "meta-data/spot/instance-action": cloud.notice and json.dumps(cloud.notice),
+                "meta-data/instance-life-cycle": "spot",
+            }
+            self.answer(known.get(self.path.removeprefix("/latest/")))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    metadata = ThreadingHTTPServer(("127.0.0.1", 0), MetadataService)
+    threading.Thread(target=metadata.serve_forever, daemon=True).start()
+    cloud.metadata_url = f"http://127.0.0.1:{metadata.server_port}"
+    yield cloud
+    metadata.shutdown()
+    urllib.request.urlopen(f"{cloud.s3_url}/moto-api/reset", data=b"").close()
+    server.stop()
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not what():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.05)
+
+
+def test_what_jobs_tell_and_print_is_shipped_and_counted_and_the_status_comes_last(cloud: Cloud) -> None:
+    status = cloud.run("pass", "pass")
+    assert cloud.told() == ["started", "jobs", "job 0", "job 1", "ended"]
+    assert cloud.log() == "printed by job 0\nprinted by job 1\n"
+    assert status["exit_code"] == 0
+    assert status["messages"] == len(cloud.messages())
+    assert status["objects"] == {stream: len(cloud.objects(stream)) for stream in ("messages", "log")}
+    assert cloud.objects("messages")[0] == "000001.jsonl"
+    assert cloud.messages()[0] | {"at": 0} == {
+        **{"boot": "started", "at": 0, "instance": "i-1"},
+        **{"instance_type": "t", "zone": "eu-west-1a", "market": "spot"},
+    }
+
+
+def test_messages_can_be_read_while_the_job_runs(cloud: Cloud) -> None:
+    cloud.describe(f"while not os.path.exists({str(cloud.work / 'go')!r}): time.sleep(0.05)")
+    boot = cloud.boot()
+    wait_for(lambda: "job 0" in cloud.told() and "printed by job 0" in cloud.log())
+    (cloud.work / "go").touch()
+    assert boot.wait(timeout=20) == 0
+
+
+def test_a_job_that_takes_too_long_is_ended_with_all_it_started_and_that_is_told(cloud: Cloud) -> None:
+    status = cloud.run("os.system('sleep 3600')", max_runtime=5)
+    assert status["overdue"]
+    assert not status["out_of_memory"]
+    assert float((cloud.work / "deadline").read_text()) > 0
+
+
+def test_a_process_that_is_killed_leaves_its_messages_and_is_told_from_one_without_memory(cloud: Cloud) -> None:
+    status = cloud.run("os.kill(os.getpid(), signal.SIGKILL)")
+    assert (status["exit_code"], status["out_of_memory"]) == (-signal.SIGKILL, False)
+    assert "job 0" in cloud.told()
+
+
+def test_a_spot_notice_is_told_at_once_and_no_further_job_is_taken(cloud: Cloud) -> None:
+    go = cloud.work / "go"
+    cloud.describe(f"while not os.path.exists({str(go)!r}): time.sleep(0.05)", "pass")
+    boot = cloud.boot()
+    wait_for(lambda: "job 0" in cloud.told())
+    cloud.notice = {"action": "terminate", "time": "2026-01-01T00:00:00Z"}
+    wait_for(lambda: "spot_notice" in cloud.told())
+    go.touch()
+    assert boot.wait(timeout=20) == 0
+    assert cloud.status()["exit_code"] == STOPPED
+    assert "job 1" not in cloud.told()
+
+
+def test_code_that_is_not_the_launchs_is_not_run(cloud: Cloud) -> None:
+    status = cloud.run("pass", code_sha256="0" * 64)
+    assert "not the archive" in status["error"]
+    assert cloud.told() == ["started", "ended"]
+
+
+def test_a_launch_without_a_description_is_told(cloud: Cloud) -> None:
+    assert cloud.boot().wait(timeout=30) == 0
+    assert "NoSuchKey" in cloud.status()["error"]

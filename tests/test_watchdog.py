@@ -1,0 +1,100 @@
+"""What an instance starts with ends the machine, whatever becomes of the boot program."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+WRAPPER = Path(__file__).parents[1] / "ami" / "audience-explorer-boot"
+
+
+class Machine:
+    """A machine whose boot program is a line of shell, and whose `shutdown` leaves a mark."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.started: subprocess.Popen[bytes] | None = None
+
+    def start(self, boot_program: str) -> None:
+        """Start it; `$2` is the deadline file of the boot program."""
+        python = self.folder / "home" / "venv" / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        # As `python boot.py FOLDER --deadline-file FILE`.
+        python.write_text(f'#!/bin/sh\nset -- "$2" "$4"\necho $$ > \'{self.folder}/boot.pid\'\n{boot_program}\n')
+        shutdown = self.folder / "bin" / "shutdown"
+        shutdown.parent.mkdir()
+        shutdown.write_text(f"#!/bin/sh\necho \"$1\" >> '{self.folder}/ended'\n")
+        for program in (python, shutdown):
+            program.chmod(0o755)
+        environment = {
+            "PATH": f"{shutdown.parent}:{os.environ['PATH']}",
+            "AUDIENCE_EXPLORER_HOME": str(self.folder / "home"),
+            "TMPDIR": str(self.folder),
+        }
+        self.started = subprocess.Popen([WRAPPER, "s3://bucket/a launch"], env=environment)
+
+    def ends_within(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if (self.folder / "ended").exists():
+                return True
+            time.sleep(0.05)
+        return False
+
+    def boot_program(self) -> int:
+        while not (self.folder / "boot.pid").exists() or not (self.folder / "boot.pid").read_text():
+            time.sleep(0.02)
+        return int((self.folder / "boot.pid").read_text())
+
+    def stop(self) -> None:
+        """End what is left, the watchdog among it."""
+        for process in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                if str(self.folder).encode() in process.read_bytes() and int(process.parent.name) != os.getpid():
+                    os.kill(int(process.parent.name), signal.SIGKILL)
+            except OSError:
+                continue
+        if self.started is not None:
+            self.started.wait(timeout=5)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    machine = Machine(tmp_path)
+    yield machine
+    machine.stop()
+
+
+def test_a_boot_program_that_ends_ends_the_machine(machine: Machine) -> None:
+    machine.start(f"echo \"$1\" > '{machine.folder}/given'")
+    assert machine.ends_within(5)
+    assert (machine.folder / "given").read_text() == "s3://bucket/a launch\n"
+
+
+def test_a_boot_program_that_is_killed_ends_the_machine(machine: Machine) -> None:
+    machine.start("exec sleep 600")
+    os.kill(machine.boot_program(), signal.SIGKILL)
+    assert machine.ends_within(5)
+
+
+def test_the_watchdog_ends_the_machine_at_the_deadline_that_the_boot_program_wrote(machine: Machine) -> None:
+    machine.start('echo $(($(cut -d. -f1 /proc/uptime) + 1)) > "$2"; exec sleep 600')
+    assert machine.ends_within(6)
+
+
+def test_the_watchdog_outlives_the_session_of_the_boot_program(machine: Machine) -> None:
+    machine.start('echo $(($(cut -d. -f1 /proc/uptime) + 2)) > "$2"; exec sleep 600')
+    boot_program = machine.boot_program()
+    assert machine.started is not None
+    machine.started.kill()
+    os.kill(boot_program, signal.SIGKILL)
+    assert machine.ends_within(8)
+
+
+def test_a_machine_whose_deadline_is_lost_is_ended(machine: Machine) -> None:
+    machine.start('rm "$2"; exec sleep 600')
+    assert machine.ends_within(5)
