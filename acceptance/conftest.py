@@ -5,17 +5,21 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from acceptance.sandbox import NotPossible, Sandbox
 from tests.conftest import ansible, golden, no_environment, sail, spark
 
 __all__ = ["ansible", "golden", "no_environment", "sail", "spark"]  # fixtures
 
 PROJECT = Path(__file__).parents[1]
+OUTPUT = Path(os.environ.get("CI_OUTPUT", PROJECT / "ci-output"))  # where what people may want to see is kept
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,25 @@ class Explorer:
         assert (said["launched"], said["reused"], said["failed"]) == (*map(len, by.values()), len(failed))
         folders = {name: Path(p["folder"]) for name, p in named.items() if p["folder"]}
         return Ended(done.returncode, by["launched"], by["reused"], failed, folders, done.stderr)
+
+
+@contextmanager
+def isolated_sandbox(folder: Path, cache: Path) -> Iterator[Sandbox]:
+    """AWS on this machine, with isolated machines, which CI must have."""
+    try:
+        sandbox = Sandbox(folder, isolated=True, cache=cache)
+    except NotPossible as why:
+        if os.environ.get("CI"):
+            pytest.fail(f"CI must run the stories of isolated machines: {why}")
+        pytest.skip(str(why))
+    with sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="session")
+def image_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the isolated sandbox keeps Debian's root and the machine image, which is built once for all stories."""
+    return tmp_path_factory.mktemp("images")
 
 
 @pytest.fixture

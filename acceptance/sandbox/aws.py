@@ -1,0 +1,164 @@
+"""AWS's API on this machine: moto's, which each caller reaches by a listener of its own."""
+
+import io
+import json
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import parse_qsl
+
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.s3.models import s3_backends
+from werkzeug.test import run_wsgi_app
+from werkzeug.wrappers import Request, Response
+
+from acceptance.sandbox.ec2 import ACCOUNT, CALLER_HEADER, REGION
+from acceptance.sandbox.faults import Caller, Faults
+from acceptance.sandbox.network import drop_connection
+from acceptance.sandbox.prices import get_products
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+
+class Call(NamedTuple):
+    """A call of the API, such as `RunInstances`, with its parameters as they were sent."""
+
+    action: str
+    params: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Message:
+    """What is to be done as soon as an instance has stored a message with some text."""
+
+    text: bytes
+    do: Callable[[str], None]
+
+
+class Api:
+    """moto's API, as its callers see it.
+
+    What it adds: calls are noted, and refused or left without an answer as the faults say; calls of EC2 come in one at
+    a time, for moto's data is not made for several threads, and hypervisor and moto must agree; on-demand prices, which
+    moto has not.
+    """
+
+    def __init__(self, faults: Faults, lock: threading.RLock):
+        self._faults, self._ec2_lock = faults, lock
+        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._lock = threading.Lock()
+        self._calls: list[Call] = []
+        self._awaited: list[_Message] = []
+
+    @property
+    def calls(self) -> list[Call]:
+        """The calls of launchers, in order, also those that were refused."""
+        with self._lock:
+            return list(self._calls)
+
+    def on_message(self, text: str, do: Callable[[str], None]) -> None:
+        """Do something once, with the id of the instance, when one has stored a message that contains a text."""
+        with self._lock:
+            self._awaited.append(_Message(text.encode(), do))
+
+    def app_for(self, caller: Caller, instance_id: str = "") -> "WSGIApplication":
+        """The API as an app for one caller."""
+
+        def app(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+            environ["HTTP_" + CALLER_HEADER.upper().replace("-", "_")] = caller
+            return self._answer(caller, instance_id, environ, start_response)
+
+        return app
+
+    def _answer(
+        self, caller: Caller, instance_id: str, environ: "WSGIEnvironment", start_response: "StartResponse"
+    ) -> Iterable[bytes]:
+        if self._faults.cuts(instance_id):
+            drop_connection(environ)
+        request = Request(environ)
+        service = _service(request)
+        call = _call(service, request)
+        if caller == "launcher":
+            with self._lock:
+                self._calls.append(call)
+        if caller != "operator" and (refusal := self._faults.refuses(caller, call.action)):
+            request.get_data()  # what was not read would be taken for the next request
+            return _error(service, refusal)(environ, start_response)
+        if service == "pricing":
+            # moto has no price list.
+            answer = get_products(json.loads(request.get_data()), REGION)
+            return Response(json.dumps(answer), mimetype="application/x-amz-json-1.1")(environ, start_response)
+        with self._ec2_lock if service == "ec2" else nullcontext():
+            body, status, headers = run_wsgi_app(self._moto, environ, buffered=True)
+        if caller == "instance" and call.action == "PutObject" and status.startswith("200"):
+            self._note_stored(instance_id, call.params["Bucket"], call.params["Key"])
+        if self._faults.loses_answer(caller, call.action) or self._faults.cuts(instance_id):
+            drop_connection(environ)
+        start_response(status, headers.to_wsgi_list())
+        return body
+
+    def _note_stored(self, instance_id: str, bucket: str, key: str) -> None:
+        """Do what awaits a message that an instance has stored."""
+        stored = s3_backends[ACCOUNT]["aws"].get_object(bucket, key) if "/messages/" in key else None
+        if stored is None:
+            return
+        with self._lock:
+            due = [message for message in self._awaited if message.text in stored.value]
+            self._awaited = [message for message in self._awaited if message not in due]
+        for message in due:
+            threading.Thread(target=message.do, args=(instance_id,), daemon=True).start()
+
+
+def _service(request: Request) -> str:
+    """The service that a request is for, which its signature names; only S3 takes unsigned ones."""
+    # "AWS4-HMAC-SHA256 Credential=KEY/20260101/us-east-1/ec2/aws4_request, …"
+    scope = request.headers.get("Authorization", "").split(",")[0].split("/")
+    return scope[3] if len(scope) == 5 else "s3"
+
+
+def _call(service: str, request: Request) -> Call:
+    """The action of a request, and its parameters."""
+    if target := request.headers.get("X-Amz-Target"):
+        return Call(target.rpartition(".")[2], {})
+    if service != "s3":
+        body = request.get_data()
+        request.environ["wsgi.input"] = io.BytesIO(body)  # for moto reads it as well
+        params = dict(parse_qsl(body.decode(), keep_blank_values=True))
+        return Call(params.pop("Action", ""), params)
+    bucket, _, key = request.path.lstrip("/").partition("/")
+    return Call(_s3_action(request, key), {"Bucket": bucket, "Key": key, **request.args})
+
+
+def _s3_action(request: Request, key: str) -> str:
+    """The name of an S3 request, of which the common ones are told apart."""
+    asked = request.args
+    if key:
+        if request.method == "POST":
+            return "CreateMultipartUpload" if "uploads" in asked else "CompleteMultipartUpload"
+        if request.method == "PUT" and "partNumber" in asked:
+            return "UploadPart"
+        return f"{request.method.title()}Object"
+    if request.method == "POST" and "delete" in asked:
+        return "DeleteObjects"
+    return "ListObjectsV2" if request.method == "GET" and "list-type" in asked else f"{request.method.title()}Bucket"
+
+
+def _error(service: str, kind: str) -> Response:
+    """A refusal, as a service words it. Real ones have another wording for each cause; SDKs look at code and status."""
+    if service == "s3":
+        # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+        xml = "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+        return Response(xml, 503, mimetype="application/xml")
+    if service == "ec2":
+        # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
+        code, message, status = {
+            "throttle": ("RequestLimitExceeded", "Request limit exceeded.", 503),
+            "server_error": ("InternalError", "An internal error has occurred", 500),
+        }[kind]
+        xml = f"<Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors>"
+        return Response(f"<Response>{xml}<RequestID>sandbox</RequestID></Response>", status, mimetype="text/xml")
+    code, status = {"throttle": ("ThrottlingException", 400), "server_error": ("InternalServerError", 500)}[kind]
+    return Response(json.dumps({"__type": code, "message": code}), status, mimetype="application/x-amz-json-1.1")

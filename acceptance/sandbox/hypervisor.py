@@ -1,0 +1,256 @@
+"""Gives each instance of EC2's a machine, and tells EC2 what becomes of it."""
+
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from moto.core.utils import utcnow
+from moto.ec2.models.amis import Ami
+from moto.ec2.models.instances import Instance as InstanceRecord
+from moto.ec2.models.instances import StateReason
+from moto.iam.models import iam_backends
+
+from acceptance.sandbox.ec2 import ACCOUNT, decoded, set_state
+from acceptance.sandbox.faults import NEVER_BOOTS, Faults, Market, NotPossible, Orders
+from acceptance.sandbox.machine import Machine, Mode
+
+_PENDING_SECONDS = 0.5  # how long an instance is pending that will have no capacity
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """Why an instance ends, in AWS's words.
+
+    https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_StateReason.html
+    """
+
+    code: str
+    message: str
+    by: str = ""  # who initiated it, where AWS says so
+
+
+_BY_USER = _Ending("Client.UserInitiatedShutdown", "User initiated shutdown", "User initiated")
+_FROM_INSIDE = _Ending("Client.InstanceInitiatedShutdown", "Instance initiated shutdown")
+_INTERRUPTED = _Ending("Server.SpotInstanceTermination", "Spot instance termination", "Service initiated")
+_NO_CAPACITY = _Ending("Server.InsufficientInstanceCapacity", "Insufficient capacity to satisfy instance request")
+_NOT_STARTED = _Ending("Server.InternalError", "Internal error on launch")
+
+
+class Instance:
+    """An instance that was launched, and its machine.
+
+    Attributes:
+        id: Its id.
+        type: Its type.
+        market: `spot` or `on-demand`.
+        user_data: Its user data, decoded.
+        log: The file to which its machine prints.
+        notice: When it will be interrupted, once that is announced.
+        about: moto's record of it.
+    """
+
+    def __init__(self, record: InstanceRecord, folder: Path, orders: Orders, mode: Mode, lock: threading.RLock):
+        self.about = record
+        self.id: str = record.id
+        self.type: str = record.instance_type
+        self.market: Market = "spot" if record.lifecycle == "spot" else "on-demand"
+        self.user_data = decoded(record.user_data)
+        self.folder = folder
+        self.log = folder / "console.log"
+        self.orders = orders
+        self.notice: datetime | None = None
+        self._mode, self._lock = mode, lock
+        self._launched = time.monotonic()
+        self._machine: Machine | None = None
+        self._ending: _Ending | None = None
+        self._ends_as = "terminated"
+        self._thread = threading.Thread(target=self._live, name=self.id, daemon=True)
+        folder.mkdir(parents=True)
+        self._thread.start()
+
+    def __repr__(self) -> str:
+        return f"<{self.id} {self.type} {self.market} {self.state}>"
+
+    @property
+    def state(self) -> str:
+        """`pending`, `running`, `shutting-down`, `terminated`, `stopping` or `stopped`."""
+        return str(self.about.state)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Its tags."""
+        with self._lock:
+            return {tag["key"]: tag["value"] for tag in self.about.get_tags()}
+
+    @property
+    def role(self) -> str | None:
+        """The role of its instance profile."""
+        arn = (self.about.iam_instance_profile or {}).get("Arn")
+        profiles = iam_backends[ACCOUNT]["aws"].instance_profiles.values()
+        return next((profile.roles[0].name for profile in profiles if profile.arn == arn and profile.roles), None)
+
+    @property
+    def age(self) -> float:
+        """Seconds since its launch."""
+        return time.monotonic() - self._launched
+
+    @property
+    def running_machine(self) -> Machine:
+        """Its machine.
+
+        Raises:
+            NotPossible: It does not run.
+        """
+        machine = self._machine
+        if machine is None or self.state != "running":
+            raise NotPossible(f"{self.id} is {self.state}, not running")
+        return machine
+
+    def wait_until(self, state: str, seconds: float = 10) -> None:
+        """Wait until it is in a state.
+
+        Raises:
+            TimeoutError: It is not for so long; the message holds what its machine printed.
+        """
+        deadline = time.monotonic() + seconds
+        while self.state != state:
+            if time.monotonic() > deadline:
+                printed = self.log.read_text(errors="replace")[-4000:] if self.log.exists() else ""
+                raise TimeoutError(f"{self.id} is {self.state}, not {state}, after {seconds} s. It printed:\n{printed}")
+            time.sleep(0.02)
+
+    def terminate(self) -> None:
+        """Terminate it, as TerminateInstances does."""
+        self._end(_BY_USER, "terminated")
+
+    def stop(self) -> None:
+        """Stop it, as StopInstances does."""
+        self._end(_BY_USER, "stopped")
+
+    def interrupt(self, at: datetime) -> None:
+        """Announce its interruption, and terminate it then."""
+        self.notice = at
+        seconds = (at - datetime.now(timezone.utc)).total_seconds()
+        timer = threading.Timer(seconds, self._end, (_INTERRUPTED, "terminated"))
+        timer.daemon = True
+        timer.start()
+
+    def join(self) -> None:
+        """Wait until nothing is left of it but its record."""
+        self._thread.join()
+
+    def _live(self) -> None:
+        try:
+            with self._lock:
+                pass  # until the request that launches it is done
+            if self.orders.loses_capacity:
+                time.sleep(_PENDING_SECONDS)
+                self._end(_NO_CAPACITY, "terminated")
+            else:
+                self._run()
+        except Exception:
+            with self.log.open("a") as console:
+                traceback.print_exc(file=console)
+            self._end(_NOT_STARTED, "terminated")
+        self._tell_end()
+
+    def _run(self) -> None:
+        with self._mode.machine(self, NEVER_BOOTS if self.orders.never_boots else self.user_data) as machine:
+            machine.start()
+            with self._lock:
+                self._machine = machine
+                if self._ending is None:
+                    set_state(self.about, "running")
+                else:
+                    machine.power_off()
+            machine.wait()
+            inside = {"terminate": "terminated", "stop": "stopped"}
+            self._end(_FROM_INSIDE, inside[self.about.instance_initiated_shutdown_behavior])
+
+    def _end(self, ending: _Ending, state: str) -> None:
+        """Let it end, if it does not already."""
+        with self._lock:
+            is_off = self.state == "stopped"
+            if self._ending is not None and not (is_off and state == "terminated"):
+                return
+            self._ending, self._ends_as = ending, state
+            if is_off:
+                self._tell_end()
+                return
+            set_state(self.about, {"terminated": "shutting-down", "stopped": "stopping"}[state])
+            if self._machine is not None:
+                self._machine.power_off()
+
+    def _tell_end(self) -> None:
+        """Tell EC2 that it is off, and why."""
+        with self._lock:
+            assert self._ending is not None
+            if self._ends_as == "stopped":
+                self.about.stop()
+            else:
+                self.about.terminate()  # which deletes its volumes, too
+            set_state(self.about, self._ends_as)
+            ending = self._ending
+            # moto says of each that a user did it.
+            self.about.state_reason = StateReason(f"{ending.code}: {ending.message}", ending.code)
+            self.about._reason = f"{ending.by} ({utcnow():%Y-%m-%d %H:%M:%S} GMT)" if ending.by else ""
+            if self._ends_as == "terminated":
+                self._mode.delete_disk(self)
+
+
+class Hypervisor:
+    """All instances that were launched, in order."""
+
+    def __init__(self, folder: Path, mode: Mode, faults: Faults, lock: threading.RLock):
+        self.faults = faults
+        self._folder, self._mode, self._lock = folder, mode, lock
+        self._instances: dict[str, Instance] = {}
+
+    @property
+    def instances(self) -> list[Instance]:
+        """The instances, in the order of their launch."""
+        with self._lock:
+            return list(self._instances.values())
+
+    def find(self, instance_id: str) -> Instance:
+        """The instance of an id."""
+        return self._instances[instance_id]
+
+    def launch(self, record: InstanceRecord) -> None:
+        """Give a new instance its machine."""
+        folder = self._folder / record.id
+        self._instances[record.id] = Instance(record, folder, self.faults.take_orders(), self._mode, self._lock)
+
+    def make_image(self, instance_id: str, image: Ami) -> None:
+        """Make an image of a stopped instance's disk, which is available when that is done."""
+
+        def make() -> None:
+            try:
+                self.find(instance_id).join()
+                self._mode.keep_image(self.find(instance_id), image)
+            except Exception:
+                traceback.print_exc()
+                image.state = "failed"
+            else:
+                image.state = "available"
+
+        threading.Thread(target=make, name=image.id, daemon=True).start()
+
+    def image_changed(self, image: Ami) -> None:
+        """Note that an image has other tags."""
+        self._mode.image_changed(image)
+
+    def forget_image(self, image_id: str) -> None:
+        """Note that an image was deregistered."""
+        self._mode.forget_image(image_id)
+
+    def close(self) -> None:
+        """End all instances, and wait until nothing of them is left."""
+        for instance in self.instances:
+            instance.terminate()
+        for instance in self.instances:
+            instance.join()
+        self._mode.close()

@@ -1,0 +1,487 @@
+"""The sandbox does what AWS does, in its light mode; of the isolated mode, see `acceptance/isolated_machine.py`."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
+import boto3
+import psutil
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError, ConnectionClosedError
+
+from acceptance.sandbox import Instance, NotPossible, Sandbox
+from acceptance.sandbox.faults import Faults
+from audience_explorer_dagster.launchers.ec2.images import check_fit, find_image
+from audience_explorer_dagster.launchers.ec2.prices import price_of
+
+SLEEP = "#!/bin/sh\nsleep 600\n"
+# A token, and then a path of the metadata service; the status alone if it is none of 200.
+ASK = """#!/bin/sh
+ask() { curl -s -w '%{http_code}' "$@"; }
+at="$AWS_EC2_METADATA_SERVICE_ENDPOINT/latest"
+"""
+KEYS = {"aws_access_key_id": "sandbox", "aws_secret_access_key": "sandbox"}
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+@pytest.fixture(scope="module")
+def one_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    """A sandbox for all tests of this file, for its start takes a second."""
+    with Sandbox(tmp_path_factory.mktemp("sandbox")) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(one_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
+    """The sandbox with no faults, and this process as one that launches."""
+    for name, value in one_sandbox.environment.items():
+        monkeypatch.setenv(name, value)
+    yield one_sandbox
+    one_sandbox.faults.clear()
+    for instance in one_sandbox.instances:
+        instance.terminate()
+
+
+@cache
+def client(service: str) -> Any:
+    """A client as a launcher has it, with no second attempt at a request."""
+    return boto3.client(service, config=Config(retries={"total_max_attempts": 1}))
+
+
+@pytest.fixture
+def ec2(sandbox: Sandbox) -> Any:  # noqa: ARG001  # its environment is needed
+    """EC2, as a launcher has it."""
+    return client("ec2")
+
+
+@pytest.fixture
+def launch(sandbox: Sandbox, ec2: Any) -> Callable[..., Instance]:
+    """Launch an instance."""
+
+    def run_instances(user_data: str = SLEEP, spot: bool = False, **more: Any) -> Instance:
+        options = {"InstanceMarketOptions": {"MarketType": "spot"}} if spot else {}
+        answer = ec2.run_instances(
+            **{
+                "ImageId": sandbox.image,
+                "InstanceType": "m5.large",
+                "MinCount": 1,
+                "MaxCount": 1,
+                "SubnetId": sandbox.subnets[0],
+                "IamInstanceProfile": {"Name": sandbox.instance_profile},
+                "InstanceInitiatedShutdownBehavior": "terminate",
+                "UserData": user_data,
+                **options,
+                **more,
+            }
+        )
+        return next(i for i in sandbox.instances if i.id == answer["Instances"][0]["InstanceId"])
+
+    return run_instances
+
+
+Launch = Callable[..., Instance]
+
+
+def error_of(call: Callable[..., Any], *arguments: Any, **named: Any) -> tuple[str, int]:
+    """The code and status of the error that a call gives."""
+    with pytest.raises(ClientError) as caught:
+        call(*arguments, **named)
+    return caught.value.response["Error"]["Code"], caught.value.response["ResponseMetadata"]["HTTPStatusCode"]
+
+
+def described(ec2: Any, instance: Instance) -> dict[str, Any]:
+    """What EC2 says of an instance."""
+    found: dict[str, Any] = ec2.describe_instances(InstanceIds=[instance.id])["Reservations"][0]["Instances"][0]
+    return found
+
+
+def wait_for(happens: Callable[[], object]) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + 10
+    while not happens():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def prints(instance: Instance, text: str) -> None:
+    """Wait until an instance has printed a text."""
+    wait_for(lambda: instance.log.exists() and text in instance.log.read_text())
+
+
+class TestLife:
+    """What becomes of an instance."""
+
+    def test_user_data_runs_and_shutdown_terminates(self, launch: Launch, ec2: Any) -> None:
+        instance = launch("#!/bin/sh\necho hello\nsleep 0.3\nshutdown -h now\n")
+        instance.wait_until("running")
+        assert "StateReason" not in described(ec2, instance)
+        instance.wait_until("terminated")
+        assert instance.log.read_text() == "hello\n"
+        said = described(ec2, instance)
+        assert said["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown"
+        assert ec2.describe_volumes()["Volumes"] == []
+
+    def test_shutdown_stops_where_that_is_the_behaviour(self, launch: Launch, ec2: Any) -> None:
+        instance = launch("#!/bin/sh\nshutdown -h now\n", InstanceInitiatedShutdownBehavior="stop")
+        instance.wait_until("stopped")
+        assert described(ec2, instance)["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown"
+        ec2.terminate_instances(InstanceIds=[instance.id])
+        instance.wait_until("terminated")
+
+    def test_the_end_of_user_data_is_not_the_end(self, launch: Launch) -> None:
+        instance = launch("#!/bin/sh\necho done\n")
+        prints(instance, "done")
+        time.sleep(0.3)
+        assert instance.state == "running"
+
+    def test_termination_leaves_no_process(self, launch: Launch, ec2: Any) -> None:
+        instance = launch("#!/bin/sh\n(setsid sleep 4321 &)\ntrap '' TERM\nsleep 4321 &\necho up\nwait\n")
+        prints(instance, "up")
+        assert instance.id in map(machine_of, psutil.process_iter())
+        answer = ec2.terminate_instances(InstanceIds=[instance.id])["TerminatingInstances"][0]
+        assert (answer["PreviousState"]["Name"], answer["CurrentState"]["Name"]) == ("running", "shutting-down")
+        instance.wait_until("terminated")
+        assert instance.id not in map(machine_of, psutil.process_iter())
+        reason = described(ec2, instance)
+        assert reason["StateReason"]["Code"] == "Client.UserInitiatedShutdown"
+        assert reason["StateTransitionReason"].startswith("User initiated (")
+        answer = ec2.terminate_instances(InstanceIds=[instance.id])["TerminatingInstances"][0]
+        assert (answer["PreviousState"]["Name"], answer["CurrentState"]["Name"]) == ("terminated", "terminated")
+
+    def test_user_data_that_is_no_script_fails_the_launch(self, launch: Launch, ec2: Any) -> None:
+        instance = launch("echo hello")
+        instance.wait_until("terminated")
+        assert described(ec2, instance)["StateReason"]["Code"] == "Server.InternalError"
+        assert "must begin with #!" in instance.log.read_text()
+
+    def test_the_console_can_be_read(self, launch: Launch, ec2: Any) -> None:
+        instance = launch("#!/bin/sh\necho 'grüezi'\n")
+        prints(instance, "grüezi")
+        assert ec2.get_console_output(InstanceId=instance.id)["Output"] == "grüezi\n"
+
+
+def machine_of(process: psutil.Process) -> str | None:
+    """The machine that a process belongs to."""
+    with suppress(psutil.Error):
+        return process.environ().get("AUDIENCE_EXPLORER_SANDBOX_MACHINE")
+    return None
+
+
+class TestMachine:
+    """What an instance finds on its machine."""
+
+    def test_the_metadata_service_wants_a_token(self, launch: Launch) -> None:
+        instance = launch(
+            ASK
+            + 'ask "$at/meta-data/instance-id"; echo\nask -X PUT "$at/api/token"; echo\n'
+            + 'token=$(curl -s -X PUT -H "X-aws-ec2-metadata-token-ttl-seconds: 60" "$at/api/token")\n'
+            + "for path in meta-data/instance-id meta-data/instance-type meta-data/instance-life-cycle"
+            + " meta-data/placement/availability-zone meta-data/spot/instance-action meta-data/tags/instance/label"
+            + " meta-data/iam/security-credentials/ meta-data/nothing; do\n"
+            + '  ask -H "X-aws-ec2-metadata-token: $token" "$at/$path"; echo\ndone\necho end\n',
+            MetadataOptions={"HttpTokens": "required", "InstanceMetadataTags": "enabled"},
+            TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "label", "Value": "march"}]}],
+        )
+        prints(instance, "end")
+        assert instance.log.read_text().split() == [
+            "401",
+            "400",
+            f"{instance.id}200",
+            "m5.large200",
+            "on-demand200",
+            "us-east-1a200",
+            "404",
+            "march200",
+            "audience-explorer-instance200",
+            "404",
+            "end",
+        ]
+
+    def test_boto3_finds_region_credentials_and_s3_unaided(self, launch: Launch, sandbox: Sandbox) -> None:
+        instance = launch(
+            "#!/bin/sh\nexec $AUDIENCE_EXPLORER_HOME/venv/bin/python -c '\n"
+            "import boto3, json\nfrom botocore.utils import InstanceMetadataRegionFetcher as Region\n"
+            'boto3.client("s3", region_name=Region().retrieve_region()).put_object('
+            'Bucket="audience", Key="from/instance", Body=b"here")\n\'\n'
+        )
+        s3 = sandbox.client("s3")
+        wait_for(lambda: s3.list_objects_v2(Bucket=sandbox.bucket, Prefix="from/")["KeyCount"])
+        assert instance.state == "running"
+        assert not [call for call in sandbox.calls if call.action == "PutObject"]  # a launcher's calls are counted
+
+    def test_a_stored_message_lets_something_happen_once(self, launch: Launch, sandbox: Sandbox) -> None:
+        happened: list[Instance] = []
+        sandbox.on_put("half way", happened.append)
+        put = 'boto3.client("s3", region_name="us-east-1").put_object(Bucket="audience", Key=f"l/messages/{n}", Body=b)'
+        launch_and_put = f"for n, b in enumerate([b'begun', b'half way', b'half way', b'done']): {put}".replace(
+            "'", '"'
+        )
+        instance = launch(
+            f"#!/bin/sh\n$AUDIENCE_EXPLORER_HOME/venv/bin/python -c 'import boto3\n{launch_and_put}'\necho end\n"
+        )
+        prints(instance, "end")
+        wait_for(lambda: happened)
+        assert happened == [instance]
+
+
+class TestApi:
+    """What moto leaves out, or answers in another way."""
+
+    def test_a_client_token_launches_once(self, launch: Launch) -> None:
+        first = launch(ClientToken="one")
+        assert launch(ClientToken="one") is first
+        assert error_of(launch, ClientToken="one", InstanceType="m5.xlarge") == ("IdempotentParameterMismatch", 400)
+        assert launch(ClientToken="two") is not first
+
+    def test_the_image_fits_and_is_the_newest(self, sandbox: Sandbox, ec2: Any) -> None:
+        image = find_image(ec2, "audience-explorer-*")
+        check_fit(image)
+        assert image.id == sandbox.image
+
+    def test_debian_is_found_by_its_parameter(self, sandbox: Sandbox, ec2: Any) -> None:
+        found = client("ssm").get_parameter(Name="/aws/service/debian/release/12/latest/amd64")["Parameter"]["Value"]
+        assert found == sandbox.base_image
+        assert ec2.describe_images(ImageIds=[found])["Images"][0]["RootDeviceName"] == "/dev/xvda"
+
+    @pytest.mark.parametrize(
+        ("change", "code"),
+        [
+            ({"InstanceType": "m5.enormous"}, "InvalidParameterValue"),
+            ({"ImageId": "ami-0123456789abcdef0"}, "InvalidAMIID.NotFound"),
+            ({"KeyName": "lost"}, "InvalidKeyPair.NotFound"),
+            ({"UserData": "#!/bin/sh\n" + "x" * 16384}, "InvalidParameterValue"),
+            ({"DryRun": True}, "DryRunOperation"),
+        ],
+    )
+    def test_a_request_that_aws_refuses_is_refused(
+        self, launch: Launch, sandbox: Sandbox, change: dict[str, Any], code: str
+    ) -> None:
+        before = len(sandbox.instances)
+        assert error_of(launch, **change)[0] == code
+        assert len(sandbox.instances) == before
+
+    def test_an_image_is_made_once_by_a_name_and_tagged(self, launch: Launch, ec2: Any) -> None:
+        instance = launch("#!/bin/sh\nshutdown -h now\n", InstanceInitiatedShutdownBehavior="stop")
+        instance.wait_until("stopped")
+        tags = [{"ResourceType": kind, "Tags": [{"Key": "of", "Value": kind}]} for kind in ("image", "snapshot")]
+        named = {"InstanceId": instance.id, "Name": "audience-explorer-x"}
+        made = ec2.create_image(**named, TagSpecifications=tags)["ImageId"]
+        assert error_of(ec2.create_image, **named)[0] == "InvalidAMIName.Duplicate"
+        ec2.get_waiter("image_available").wait(ImageIds=[made], WaiterConfig={"Delay": 0.05, "MaxAttempts": 100})
+        image = ec2.describe_images(ImageIds=[made])["Images"][0]
+        assert image["Tags"] == [{"Key": "of", "Value": "image"}]
+        snapshot = image["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+        assert ec2.describe_snapshots(SnapshotIds=[snapshot])["Snapshots"][0]["Tags"] == [
+            {"Key": "of", "Value": "snapshot"}
+        ]
+        ec2.deregister_image(ImageId=made)
+        assert ec2.describe_snapshots(SnapshotIds=[snapshot])["Snapshots"]
+
+    def test_no_image_is_made_of_a_running_instance(self, launch: Launch, ec2: Any) -> None:
+        instance = launch()
+        instance.wait_until("running")
+        assert error_of(ec2.create_image, InstanceId=instance.id, Name="audience-explorer-y")[0] == "IncorrectState"
+
+    def test_what_was_asked_for_is_kept(self, launch: Launch, ec2: Any) -> None:
+        instance = launch(
+            spot=True,
+            MetadataOptions={"HttpTokens": "required"},
+            BlockDeviceMappings=[
+                {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 20, "Encrypted": True, "DeleteOnTermination": True}}
+            ],
+            TagSpecifications=[
+                {"ResourceType": kind, "Tags": [{"Key": "launch", "Value": "l1"}]} for kind in ("instance", "volume")
+            ],
+        )
+        said = described(ec2, instance)
+        assert (said["InstanceLifecycle"], said["MetadataOptions"]["HttpTokens"]) == ("spot", "required")
+        (volume,) = ec2.describe_volumes(Filters=[{"Name": "tag:launch", "Values": ["l1"]}])["Volumes"]
+        assert (volume["Encrypted"], volume["Size"]) == (True, 20)
+        assert (instance.market, instance.tags) == ("spot", {"launch": "l1"})
+
+    def test_prices_are_told_for_both_markets(self, ec2: Any) -> None:
+        on_demand = price_of(ec2, "m5.large", "us-east-1a", "on-demand").dollars_an_hour
+        spot = price_of(ec2, "m5.large", "us-east-1a", "spot").dollars_an_hour
+        assert on_demand == pytest.approx(0.096)
+        assert spot is not None
+        assert 0.2 * 0.096 < spot < 0.6 * 0.096
+
+
+class TestFaults:
+    """What can be made to go wrong."""
+
+    def test_no_capacity_on_one_market(self, launch: Launch, sandbox: Sandbox) -> None:
+        sandbox.faults.no_capacity("m5.large", "spot")
+        assert error_of(launch, spot=True) == ("InsufficientInstanceCapacity", 500)
+        launch(spot=False)
+        launch(spot=True, InstanceType="m5.xlarge")
+        sandbox.faults.clear()
+        launch(spot=True)
+
+    def test_capacity_is_lost_after_the_launch(self, launch: Launch, sandbox: Sandbox, ec2: Any) -> None:
+        sandbox.faults.lose_capacity()
+        instance = launch()
+        assert instance.state == "pending"
+        instance.wait_until("terminated")
+        assert described(ec2, instance)["StateReason"]["Code"] == "Server.InsufficientInstanceCapacity"
+        launch().wait_until("running")
+
+    def test_an_interruption_is_announced_and_comes(self, launch: Launch, sandbox: Sandbox, ec2: Any) -> None:
+        instance = launch(
+            ASK
+            + 'token=$(curl -s -X PUT -H "X-aws-ec2-metadata-token-ttl-seconds: 60" "$at/api/token")\n'
+            + 'while :; do curl -s -H "X-aws-ec2-metadata-token: $token" "$at/meta-data/spot/instance-action"\n'
+            + "  sleep 0.1; done\n",
+            spot=True,
+        )
+        instance.wait_until("running")
+        sandbox.faults.interrupt(instance, 1)
+        prints(instance, '{"action": "terminate", "time": "20')
+        assert instance.state == "running"
+        instance.wait_until("terminated")
+        assert described(ec2, instance)["StateReason"]["Code"] == "Server.SpotInstanceTermination"
+
+    def test_only_a_spot_instance_is_interrupted(self, launch: Launch, sandbox: Sandbox) -> None:
+        with pytest.raises(NotPossible, match="on demand"):
+            sandbox.faults.interrupt(launch())
+
+    def test_the_boot_program_is_killed_and_nothing_else(self, launch: Launch, sandbox: Sandbox) -> None:
+        instance = launch(
+            '#!/bin/sh\ncd "$TMPDIR"\necho "import time; print(1, flush=True); time.sleep(600)" >boot.py\n'
+            '$AUDIENCE_EXPLORER_HOME/venv/bin/python boot.py\necho "exit $?"\n'
+        )
+        prints(instance, "1\n")
+        sandbox.faults.kill_boot(instance)
+        prints(instance, "exit 137")
+        assert instance.state == "running"
+        with pytest.raises(NotPossible, match=r"runs no boot\.py"):
+            sandbox.faults.kill_boot(instance)
+
+    def test_a_boot_never_finishes(self, launch: Launch, sandbox: Sandbox) -> None:
+        sandbox.faults.boot_never_finishes()
+        instance = launch("#!/bin/sh\nshutdown -h now\n")
+        prints(instance, "never finishes")
+        assert instance.user_data == b"#!/bin/sh\nshutdown -h now\n"
+        assert instance.state == "running"
+
+    @needs_root
+    def test_a_disk_fills(self, launch: Launch, sandbox: Sandbox) -> None:
+        sandbox.faults.disk_size(4 << 20)
+        instance = launch(
+            '#!/bin/sh\ncd "$AUDIENCE_EXPLORER_SCRATCH"\nwhile head -c 65536 /dev/zero >>file; do sleep 0.05; done\n'
+        )
+        instance.wait_until("running")
+        sandbox.faults.fill_disk(instance)
+        prints(instance, "No space left on device")
+
+    @needs_root
+    def test_memory_is_used_up(self, launch: Launch, sandbox: Sandbox) -> None:
+        sandbox.faults.memory_limit(64 << 20)
+        instance = launch(
+            "#!/bin/sh\n$AUDIENCE_EXPLORER_HOME/venv/bin/python -c 'x = bytearray(200 << 20)'\necho \"exit $?\"\n"
+        )
+        prints(instance, "exit 137")
+
+    def test_a_disk_without_limit_is_not_filled(self, launch: Launch, sandbox: Sandbox) -> None:
+        instance = launch()
+        instance.wait_until("running")
+        with pytest.raises(NotPossible, match=r"order disk_size"):
+            sandbox.faults.fill_disk(instance)
+
+    def test_a_cut_network_comes_back(self, launch: Launch, sandbox: Sandbox) -> None:
+        instance = launch(
+            '#!/bin/sh\nwhile :; do curl -s -o /dev/null "$AWS_ENDPOINT_URL/audience" && echo up || echo down\n'
+            "sleep 0.1; done\n"
+        )
+        prints(instance, "up\nup")
+        sandbox.faults.cut_network(instance, 1)
+        prints(instance, "up\ndown\ndown")
+        prints(instance, "down\nup")
+        assert sandbox.client("s3").head_bucket(Bucket=sandbox.bucket)
+
+    def test_calls_are_throttled_so_often(self, sandbox: Sandbox, ec2: Any) -> None:
+        sandbox.faults.throttle(2, action="DescribeInstances")
+        ec2.describe_images(Owners=["self"])
+        assert error_of(ec2.describe_instances) == ("RequestLimitExceeded", 503)
+        assert sandbox.client("ec2").describe_instances()
+        assert error_of(ec2.describe_instances) == ("RequestLimitExceeded", 503)
+        assert ec2.describe_instances()
+
+    def test_calls_are_throttled_for_some_time(self, sandbox: Sandbox, ec2: Any) -> None:
+        sandbox.faults.throttle(seconds=0.5)
+        assert error_of(ec2.describe_instances) == ("RequestLimitExceeded", 503)
+        time.sleep(0.5)
+        assert ec2.describe_instances()
+
+    def test_servers_fail(self, sandbox: Sandbox, ec2: Any) -> None:
+        sandbox.faults.server_errors(3, caller="launcher")
+        s3 = client("s3")
+        assert error_of(s3.put_object, Bucket=sandbox.bucket, Key="x", Body=b"x" * 100_000) == ("SlowDown", 503)
+        assert error_of(ec2.describe_instances) == ("InternalError", 500)
+        assert error_of(client("ssm").get_parameter, Name="x")[1] == 500
+        assert s3.put_object(Bucket=sandbox.bucket, Key="x", Body=b"x")
+        assert ec2.describe_instances()
+
+    def test_an_answer_is_lost_after_the_launch_happened(self, launch: Launch, sandbox: Sandbox) -> None:
+        before = len(sandbox.instances)
+        sandbox.faults.lose_answer("RunInstances")
+        with pytest.raises(ConnectionClosedError):
+            launch(ClientToken="lost")
+        assert len(sandbox.instances) == before + 1
+        assert launch(ClientToken="lost") is sandbox.instances[before]
+        assert len(sandbox.instances) == before + 1
+
+    def test_a_new_instance_is_not_visible_yet(self, launch: Launch, sandbox: Sandbox, ec2: Any) -> None:
+        sandbox.faults.invisible(1)
+        tags = [{"ResourceType": "instance", "Tags": [{"Key": "launch", "Value": "hidden"}]}]
+        found = [{"Name": "tag:launch", "Values": ["hidden"]}]
+        instance = launch(TagSpecifications=tags)
+        assert error_of(ec2.describe_instances, InstanceIds=[instance.id]) == ("InvalidInstanceID.NotFound", 400)
+        assert error_of(ec2.terminate_instances, InstanceIds=[instance.id]) == ("InvalidInstanceID.NotFound", 400)
+        assert ec2.describe_instances(Filters=found)["Reservations"] == []
+        assert sandbox.client("ec2").describe_instances(Filters=found)["Reservations"]
+        time.sleep(1)
+        assert ec2.describe_instances(Filters=found)["Reservations"]
+
+    def test_termination_from_outside(self, launch: Launch, sandbox: Sandbox, ec2: Any) -> None:
+        instance = launch()
+        sandbox.faults.terminate(instance)
+        instance.wait_until("terminated")
+        assert described(ec2, instance)["StateReason"]["Code"] == "Client.UserInitiatedShutdown"
+
+    def test_a_fault_needs_a_count_or_a_time(self) -> None:
+        with pytest.raises(TypeError, match="count or seconds"):
+            Faults().throttle()
+
+
+def test_the_calls_of_launchers_are_counted(launch: Launch, sandbox: Sandbox) -> None:
+    before = len(sandbox.calls)
+    launch(InstanceType="m5.xlarge")
+    sandbox.client("ec2").describe_instances()
+    (call,) = sandbox.calls[before:]
+    assert (call.action, call.params["InstanceType"]) == ("RunInstances", "m5.xlarge")
+
+
+def test_the_command_ends_its_instances_when_it_is_told_to_end() -> None:
+    command = [sys.executable, "-m", "acceptance.sandbox", "--light"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        exported = dict(line.removeprefix("export ").strip().split("=") for line in iter(process.stdout.readline, "\n"))
+        ec2 = boto3.client("ec2", region_name="us-east-1", endpoint_url=exported["AWS_ENDPOINT_URL"], **KEYS)
+        image = ec2.describe_images(Owners=["self"])["Images"][0]["ImageId"]
+        launched = ec2.run_instances(
+            ImageId=image, InstanceType="m5.large", MinCount=1, MaxCount=1, UserData="#!/bin/sh\nexec sleep 4322\n"
+        )
+        machine = launched["Instances"][0]["InstanceId"]
+        wait_for(lambda: machine in map(machine_of, psutil.process_iter()))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    assert machine not in map(machine_of, psutil.process_iter())
+    assert exported["AUDIENCE_EXPLORER_LAUNCHER"] == "ec2"
