@@ -1,0 +1,285 @@
+"""Builds an image: a builder, started from the newest Debian 12, provisions itself and stops; its disk is the image."""
+
+import shlex
+import signal
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from botocore.exceptions import BotoCoreError, ClientError
+from packaging.utils import canonicalize_name
+
+from ami import archive
+from ami.errors import BuilderLost, BuilderSilent, BuildOverdue, ImageFailed, NoBaseImage, ProvisioningFailed
+from ami.images import discard
+from audience_explorer_dagster.launchers.ec2 import instances
+from audience_explorer_dagster.launchers.ec2.images import NAME, PROJECT, tags_of
+from audience_explorer_dagster.launchers.ec2.instances import as_tags
+from audience_explorer_dagster.launchers.ec2.launches import Follower, LaunchFolder
+from spark_jobs import REQUIRES
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_ssm import SSMClient
+
+# https://wiki.debian.org/Cloud/AmazonEC2Image/Bookworm
+DEBIAN = "/aws/service/debian/release/12/latest/amd64"
+BUILDER = {**PROJECT, "role": "image-builder"}
+POLL_SECONDS = 2.0
+TAIL = 30  # lines of the log, or of the console, that an error shows
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a builder is started.
+
+    Attributes:
+        launches: `s3://bucket/prefix`, below whose `ami/` are the builder's input, its log and its status.
+        instance_profile: Its name or ARN; its role is in ami/iam/image_builder.json.
+        instance_type: Of the x86-64 kind.
+        subnet: Its id, in which packages can be fetched; the default network's if there is none.
+        security_groups: Their ids; no port need be open.
+        volume_gb: The size of its disk; instances can have a larger one.
+        timeout: Seconds that all of it may take.
+    """
+
+    launches: str
+    instance_profile: str
+    instance_type: str = "m7i.large"
+    subnet: str | None = None
+    security_groups: tuple[str, ...] = ()
+    volume_gb: int = 10
+    timeout: float = 3600
+
+
+class Build:
+    """One build.
+
+    Args:
+        ec2: The client, as are the next two.
+        s3: It reads and writes below `settings.launches`.
+        ssm: It is asked for Debian's newest image.
+        settings: How the builder is started.
+        tell: Is given each line that is for a person.
+    """
+
+    def __init__(self, ec2: "EC2Client", s3: "S3Client", ssm: "SSMClient", settings: Settings, tell: Tell):
+        self._ec2, self._s3, self._ssm = ec2, s3, ssm
+        self._settings, self._tell = settings, tell
+        self._id = uuid.uuid4().hex
+        place = urlsplit(settings.launches)
+        self._bucket = place.netloc
+        self._prefix = "/".join(part for part in (place.path.strip("/"), "ami") if part)
+        self._folder = LaunchFolder(s3, self._bucket, f"{self._prefix}/builds/{date.today()}-{self._id}")
+        self._deadline = time.monotonic() + settings.timeout
+        self._builder: str | None = None
+
+    def run(self) -> str:
+        """Make an image; its id. The builder is ended, whatever happens.
+
+        Raises:
+            BuildFailed: Why there is none; its kinds are in `ami.errors`.
+        """
+        base = self._newest_debian()
+        user_data = self._user_data(self._keep_archive())
+        with self._running_builder(base, user_data) as builder:
+            status = self._follow(builder)
+            if status["ssm_agent"] is None:
+                self._tell("WARNING: the image has no SSM agent; the log says why")
+            return self._make_image(builder, tags_of(status["python"], _needed(status["dependencies"])))
+
+    def _newest_debian(self) -> dict[str, Any]:
+        try:
+            image = self._ssm.get_parameter(Name=DEBIAN)["Parameter"]["Value"]
+        except self._ssm.exceptions.ParameterNotFound:
+            raise NoBaseImage(f"{self._ssm.meta.region_name} has no parameter {DEBIAN}") from None
+        found = self._ec2.describe_images(ImageIds=[image])["Images"]
+        if not found:
+            raise NoBaseImage(f"{DEBIAN} names {image}, and there is no such image")
+        self._tell(f"from {found[0].get('Name', '')} ({image})")
+        return dict(found[0])
+
+    def _keep_archive(self) -> tuple[str, str]:
+        """Put what the builder needs on S3; its digest, and its URL."""
+        digest, content = archive.pack()
+        key = f"{self._prefix}/{digest}.tar.gz"
+        self._s3.put_object(Bucket=self._bucket, Key=key, Body=content)
+        return digest, f"s3://{self._bucket}/{key}"
+
+    def _user_data(self, kept: tuple[str, str]) -> str:
+        digest, location = kept
+        return USER_DATA.format(
+            region=shlex.quote(self._ec2.meta.region_name),
+            archive=shlex.quote(location),
+            digest=digest,
+            folder=shlex.quote(self._folder.location),
+            seconds=int(self._settings.timeout),
+        )
+
+    @contextmanager
+    def _running_builder(self, base: Mapping[str, Any], user_data: str) -> Iterator[str]:
+        settings = self._settings
+        kind = "Arn" if settings.instance_profile.startswith("arn:") else "Name"
+        tags = as_tags({**BUILDER, "Name": "audience-explorer image builder", "build": self._id})
+        disk = {"VolumeSize": settings.volume_gb, "VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": True}
+        request: dict[str, Any] = {
+            "ImageId": base["ImageId"],
+            "InstanceType": settings.instance_type,
+            "MinCount": 1,
+            "MaxCount": 1,
+            "ClientToken": self._id,  # so that a request that boto3 repeats starts no second one
+            "UserData": user_data,
+            "InstanceInitiatedShutdownBehavior": "stop",
+            "MetadataOptions": {"HttpTokens": "required", "HttpEndpoint": "enabled"},
+            "IamInstanceProfile": {kind: settings.instance_profile},
+            "BlockDeviceMappings": [{"DeviceName": base["RootDeviceName"], "Ebs": disk}],
+            "TagSpecifications": [{"ResourceType": of, "Tags": tags} for of in ("instance", "volume")],
+            **({"SubnetId": settings.subnet} if settings.subnet else {}),
+            **({"SecurityGroupIds": list(settings.security_groups)} if settings.security_groups else {}),
+        }
+        try:
+            with _uninterrupted():
+                self._builder = self._ec2.run_instances(**request)["Instances"][0]["InstanceId"]
+            self._tell(f"builder {self._builder} ({settings.instance_type}), log {self._folder.log}")
+            yield self._builder
+        finally:
+            if self._builder is not None:
+                self._end(self._builder)
+
+    def _end(self, builder: str) -> None:
+        try:
+            instances.terminate(self._ec2, [builder])
+            self._tell(f"builder {builder} is ended")
+        except (BotoCoreError, ClientError) as error:
+            self._tell(f"WARNING: builder {builder} could not be ended: {error}. Later: python -m ami prune")
+
+    def _follow(self, builder: str) -> dict[str, Any]:
+        """Show the builder's log until it has stopped; its status."""
+        log, tail = Follower(self._folder, "log"), deque[str](maxlen=TAIL)
+        while True:
+            # Before its last words are read, so that a builder that has stopped has said all.
+            seen = instances.describe(self._ec2, builder)
+            for chunk in log.new():
+                for line in chunk.decode(errors="replace").splitlines():
+                    tail.append(line)
+                    self._tell(line)
+            status = self._folder.status()
+            if status is not None and status["exit_code"] != 0:
+                last = "\n".join(tail)
+                raise self._error(ProvisioningFailed, f"provision.sh exited with {status['exit_code']}:\n{last}\n")
+            if seen is not None and seen.state in ("shutting-down", "terminated"):
+                raise self._error(BuilderLost, f"it was ended before the image was made ({seen.reason})")
+            if seen is not None and seen.state == "stopped":
+                if status is None:
+                    raise self._error(
+                        BuilderSilent, f"it never came to provisioning. Its console:\n{self._console()}\n"
+                    )
+                return status
+            self._wait("the builder has not stopped")
+
+    def _make_image(self, builder: str, tags: dict[str, str]) -> str:
+        name, image = self._free_name(), None
+        named = as_tags({**tags, "Name": name})
+        try:
+            with _uninterrupted():
+                image = self._ec2.create_image(
+                    InstanceId=builder,
+                    Name=name,
+                    Description="Runs the jobs of Audience Explorer",
+                    TagSpecifications=[{"ResourceType": of, "Tags": named} for of in ("image", "snapshot")],  # type: ignore[misc]
+                )["ImageId"]
+            self._tell(f"image {name} ({image}) is being made")
+            self._wait_until_available(image)
+        except BaseException:
+            if image is not None:
+                discard(self._ec2, image)
+            raise
+        self._tell(f"image {name} ({image}) is available")
+        return image
+
+    def _free_name(self) -> str:
+        first = f"{NAME}{date.today()}"
+        found = self._ec2.describe_images(Owners=["self"], Filters=[{"Name": "name", "Values": [f"{first}*"]}])[
+            "Images"
+        ]
+        taken = {image["Name"] for image in found}
+        number = 1
+        while (name := first if number == 1 else f"{first}-{number}") in taken:
+            number += 1
+        return name
+
+    def _wait_until_available(self, image: str) -> None:
+        while True:
+            # By filter, since an image that is very new may not be known by its id yet, which is no error then.
+            found = self._ec2.describe_images(Filters=[{"Name": "image-id", "Values": [image]}])["Images"]
+            state = found[0]["State"] if found else "pending"
+            if state == "available":
+                return
+            if state != "pending":
+                reason = found[0].get("StateReason", {}).get("Message", "no reason is told")
+                raise self._error(ImageFailed, f"image {image} is {state}: {reason}")
+            self._wait(f"image {image} is {state}")
+
+    def _wait(self, why: str) -> None:
+        if time.monotonic() > self._deadline:
+            raise self._error(BuildOverdue, f"after {self._settings.timeout:.0f} s {why}")
+        time.sleep(POLL_SECONDS)
+
+    def _console(self) -> str:
+        try:
+            output = self._ec2.get_console_output(InstanceId=self._builder or "").get("Output", "")
+        except (BotoCoreError, ClientError) as error:
+            return f"(it cannot be had: {error})"
+        return "\n".join(output.splitlines()[-TAIL:]) or "(EC2 has nothing of it yet; it takes some minutes)"
+
+    def _error(self, kind: type[Any], what: str) -> Exception:
+        return kind(what, builder=self._builder, log=self._folder.log)  # type: ignore[no-any-return]
+
+
+# Whatever fails, the builder shuts down, which stops it: it then costs no more than its disk until it is ended.
+USER_DATA = """\
+#!/bin/bash
+# Builds an image of Audience Explorer's: ami/README.md
+set -euo pipefail
+folder=$(mktemp -d)
+trap 'cd /; rm -rf "$folder"; shutdown -h now' EXIT
+export DEBIAN_FRONTEND=noninteractive AWS_DEFAULT_REGION={region}
+apt-get update -qq
+apt-get install -qq --no-install-recommends ca-certificates python3-boto3 >/dev/null
+cd "$folder"
+python3 - {archive} <<'END'
+import os, sys, urllib.parse, boto3
+place = urllib.parse.urlsplit(sys.argv[1])
+s3 = boto3.client("s3", endpoint_url=os.environ.get("AWS_ENDPOINT_URL"))
+s3.download_file(place.netloc, place.path[1:], "archive.tar.gz")
+END
+echo '{digest}  archive.tar.gz' | sha256sum --check --quiet
+tar -xf archive.tar.gz
+timeout {seconds} python3 builder.py {folder}
+"""
+
+
+def _needed(installed: Mapping[str, str]) -> dict[str, str]:
+    """The versions of what jobs need, among all that is installed."""
+    versions = {canonicalize_name(name): version for name, version in installed.items()}
+    return {name: versions[canonicalize_name(name)] for name in REQUIRES}
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Keep Ctrl-C back: something is being made whose id is not known yet, and could not be removed."""
+    interrupts = {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, interrupts)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
