@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from pydantic import BaseModel
 
+from audience_explorer_dagster.ec2_cli import ec2
+from audience_explorer_dagster.launch_cli import launch
+from audience_explorer_dagster.tables import as_table
 from spark_jobs import demo_audience, storage
 from spark_jobs.config import ClusteringInputsConfig, EngineConfig, GroupedUsersConfig, KMeansConfig, KSelectionConfig
 from spark_jobs.errors import InputError
@@ -138,6 +141,10 @@ def sync(root: str) -> None:
     sys.exit(bool(refused))
 
 
+main.add_command(launch)
+main.add_command(ec2)
+
+
 # --- what the commands share -----------------------------------------------------------------------
 
 
@@ -246,10 +253,5 @@ def _as_table(outcomes: "Sequence[Outcome]", root: str) -> str:
             o.folder.removeprefix(root).lstrip("/") if o.folder else " ".join((o.error or "").split())
         ),
     }
-    rows = [list(columns), *([show(outcome) for show in columns.values()] for outcome in outcomes)]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(columns) - 1)]
-    lines = [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows
-    ]
     counts = ", ".join(f"{count} {status}" for status, count in _counts(outcomes).items())
-    return "\n".join(["", *lines, "", counts])
+    return f"\n{as_table(columns, outcomes)}\n\n{counts}"

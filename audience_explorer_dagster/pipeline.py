@@ -185,11 +185,12 @@ def run_again(
     }
     assets = None if run.asset_selection is None else sorted(run.asset_selection, key=dg.AssetKey.to_user_string)
     try:
-        result = _execute(definitions, instance, run.job_name, assets, tags, run.run_config)
+        job = definitions.resolve_job_def(run.job_name)
     except dg.DagsterInvariantViolationError as error:
-        raise InputError(f"Run {run.run_id} can't be repeated: {' '.join(str(error).split())}") from error
+        raise InputError(f"Run {run.run_id} can't be repeated: the project has no job {run.job_name} now.") from error
+    result = _execute(job, instance, assets, tags, run.run_config)
     recorded, errors, run_error = _ended(instance, result)
-    failed = [Outcome(*name.split(" ", 1), "failed", error=why) for name, why in errors.items()]  # type: ignore[arg-type, misc]
+    failed = [Outcome(*_asset_and_partition(name), "failed", error=why) for name, why in errors.items()]
     if not result.success and not failed:
         failed = [Outcome(run.job_name, _told_partitions(run), "failed", error=run_error)]
     return [*recorded.values(), *failed]
@@ -200,6 +201,11 @@ def _is_repeated(tag: str) -> bool:
     if tag.startswith(("dagster/partition", "dagster/asset_partition_range_")):
         return tag != "dagster/partition_set"
     return not tag.startswith(("dagster/", ".dagster/"))
+
+
+def _asset_and_partition(name: str) -> tuple[str, str]:
+    asset, _, partition = name.partition(" ")
+    return asset, partition
 
 
 def _told_partitions(run: dg.DagsterRun) -> str:
@@ -217,14 +223,15 @@ def _run(
     config: dg.Config,
 ) -> list[Outcome]:
     """Run a job over a block of partitions, given in order."""
-    job, op = job_and_op
+    job_name, op = job_and_op
+    job = definitions.resolve_job_def(job_name)
     tags = {
         "dagster/asset_partition_range_start": partitions[0].key,
         "dagster/asset_partition_range_end": partitions[-1].key,
         PIPELINE_TAG: pipeline,
     }
     run_config = {"ops": {op: {"config": config.model_dump(mode="json", exclude_none=True)}}}
-    result = _execute(definitions, instance, job, [dg.AssetKey(asset) for asset in assets], tags, run_config)
+    result = _execute(job, instance, [dg.AssetKey(asset) for asset in assets], tags, run_config)
     recorded, errors, run_error = _ended(instance, result)
     return [
         recorded.get((asset, partition.key))
@@ -235,14 +242,13 @@ def _run(
 
 
 def _execute(
-    definitions: dg.Definitions,
+    job: dg.JobDefinition,
     instance: dg.DagsterInstance,
-    job: str,
     assets: Sequence[dg.AssetKey] | None,
     tags: Mapping[str, str],
     run_config: Mapping[str, Any],
 ) -> dg.ExecuteInProcessResult:
-    return definitions.resolve_job_def(job).execute_in_process(
+    return job.execute_in_process(
         instance=instance,
         asset_selection=assets,
         tags=dict(tags),

@@ -55,14 +55,14 @@ def abandoned_instances(context: dg.SensorEvaluationContext, launcher: dg.Resour
         for instance in instances.find(launcher.ec2)
         if (why := _why_abandoned(context.instance, launcher, instance)) is not None
     }
+    told = []
     for name, why in abandoned.items():
+        told.append(f"{name} {'is ended' if name in announced else 'will be ended the next time'}: {why}.")
+        context.log.warning(told[-1])
         if name in announced:
-            context.log.warning(f"{name} is ended: {why}")
             instances.terminate(launcher.ec2, [name])
-        else:
-            context.log.warning(f"{name} will be ended the next time, in half a minute: {why}")
     context.update_cursor(json.dumps(list(abandoned)))
-    return dg.SkipReason("; ".join(f"{name}: {why}" for name, why in abandoned.items()) or "No abandoned instance.")
+    return dg.SkipReason(" ".join(told) or "No instance is abandoned.")
 
 
 def _why_abandoned(dagster: dg.DagsterInstance, launcher: EC2StepLauncher, instance: instances.Instance) -> str | None:

@@ -7,12 +7,14 @@ class EC2LaunchFailed(LaunchFailed):
     """A launch on EC2 failed.
 
     Attributes:
+        what: What went wrong.
         launch: The id of the launch, if it got one.
         instance: The id of its instance, if there was one.
         log: Where its log is, if it has one.
     """
 
     def __init__(self, what: str, launch: str | None = None, instance: str | None = None, log: str | None = None):
+        self.what = what
         self.launch = launch
         self.instance = instance
         self.log = log

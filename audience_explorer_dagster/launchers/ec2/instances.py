@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, HTTPClientError
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from audience_explorer_dagster.launchers.ec2.errors import NoCapacity
 from audience_explorer_dagster.launchers.ec2.images import PROJECT, Image
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_ec2.type_defs import ReservationResponseTypeDef
 
 Market = Literal["spot", "on-demand"]
 
@@ -28,6 +30,8 @@ NO_CAPACITY = {
     "Unsupported",  # the type is not offered in the subnet's zone
     "VcpuLimitExceeded",
 }
+_THROTTLED = {"RequestLimitExceeded", "Throttling", "ThrottlingException", "TooManyRequestsException"}
+
 ENDED = {"terminated", "stopped"}
 _ALIVE = ["pending", "running", "shutting-down", "stopping", "stopped"]
 
@@ -95,7 +99,7 @@ def run_one(
     """Start an instance at the first offer that has one.
 
     Args:
-        ec2: The client.
+        ec2: A client that repeats no request: this is done here.
         asked: Where to ask, in this order.
         token: Begins the client tokens, up to 60 characters. A request that is repeated, be it by boto3 because the
             answer was lost, starts no second instance.
@@ -145,14 +149,34 @@ def run_one(
             options = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
             request["InstanceMarketOptions"] = {"MarketType": "spot", "SpotOptions": options}
         try:
-            answer = ec2.run_instances(**request)
+            answer = _run_instances(ec2, request)
         except ClientError as error:
             if error.response["Error"]["Code"] not in NO_CAPACITY:
                 raise
             refused.append(f"{offer}: {error.response['Error']['Code']}")
         else:
             return _instance(answer["Instances"][0]), offer  # type: ignore[arg-type]
-    raise NoCapacity("; ".join(refused) or "nothing is left to ask for", launch=tags.get("launch"))
+    raise NoCapacity("; ".join(refused))
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether an error may pass if a request is repeated."""
+    if not isinstance(error, ClientError):
+        return isinstance(error, HTTPClientError)  # connections that fail, break, or give no answer in time
+    code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
+    return code not in NO_CAPACITY and (code in _THROTTLED or status >= 500)
+
+
+@retry(
+    retry=retry_if_exception(_passes),
+    wait=wait_random_exponential(multiplier=0.5, max=20),
+    stop=stop_after_delay(300),
+    reraise=True,
+)
+def _run_instances(ec2: "EC2Client", request: dict[str, Any]) -> "ReservationResponseTypeDef":
+    # Not left to boto3: it takes EC2's "no capacity", which comes with status 500, for an error that passes, and asks
+    # for minutes before another type has its turn.
+    return ec2.run_instances(**request)
 
 
 def describe(ec2: "EC2Client", instance: str) -> Instance | None:

@@ -31,8 +31,6 @@ from audience_explorer_dagster.launchers.ec2.instances import Instance, Offer
 from audience_explorer_dagster.launchers.ec2.launches import Follower, LaunchFolder, LaunchTags
 
 if TYPE_CHECKING:
-    from mypy_boto3_ec2 import EC2Client
-
     from audience_explorer_dagster.launchers.ec2.launcher import EC2StepLauncher
 
 _TAIL = 20  # lines of the log that an error shows
@@ -60,12 +58,11 @@ class Launch:
     def __init__(
         self,
         settings: "EC2StepLauncher",
-        ec2: "EC2Client",
         folder: LaunchFolder,
         tags: LaunchTags,
         context: dg.AssetExecutionContext,
     ):
-        self._settings, self._ec2, self._folder, self._tags, self._context = settings, ec2, folder, tags, context
+        self._settings, self._folder, self._tags, self._context = settings, folder, tags, context
         self._instance: Instance | None = None
         self._offer: Offer | None = None  # the one that was taken
         self._messages, self._log = Follower(folder, "messages"), Follower(folder, "log")
@@ -91,6 +88,8 @@ class Launch:
         try:
             self._start(image, code_location, asked, jobs)
             yield from self._watch({job.id for job in jobs})
+        except NoCapacity as error:
+            raise error if error.launch else self._error(NoCapacity, error.what) from None
         finally:
             self._end()
 
@@ -104,7 +103,7 @@ class Launch:
         patience = _Timer(_UNREACHABLE_SECONDS)
         while self._instance is not None:
             try:
-                now = instances.describe(self._ec2, self._instance.id)
+                now = instances.describe(self._settings.ec2, self._instance.id)
                 if now is None or now.state in instances.ENDED:
                     return
                 patience.renew()
@@ -134,7 +133,7 @@ class Launch:
         self._folder.hold()
         self._asked_at = time.monotonic()
         self._instance, self._offer = instances.run_one(
-            self._ec2,
+            settings.ec2_once,
             asked,
             self._tags.launch,
             {**settings.extra_tags, **PROJECT, "Name": f"audience-explorer {self._tags.label}", **asdict(self._tags)},
@@ -194,12 +193,12 @@ class Launch:
     def _look_if_gone(self) -> Instance | None:
         """The instance, if it can't write any more."""
         assert self._instance is not None
-        now = instances.describe(self._ec2, self._instance.id)
+        now = instances.describe(self._settings.ec2, self._instance.id)
         if now is None:
             # Unknown yet; or, after an hour or so, not any more.
             return replace(self._instance, state="terminated") if self._seconds() > _UNKNOWN_SECONDS else None
         if self._price is None and now.zone:
-            self._price = prices.price_of(self._ec2, now.type, now.zone, now.market)
+            self._price = prices.price_of(self._settings.ec2, now.type, now.zone, now.market)
         self._instance = now
         return now if now.state in instances.ENDED else None
 
@@ -302,8 +301,8 @@ class Launch:
     def _end(self) -> None:
         """End the instance; and one that was started though its answer was lost."""
         try:
-            found = {instance.id for instance in instances.find(self._ec2, {"launch": self._tags.launch})}
-            instances.terminate(self._ec2, found | ({self._instance.id} if self._instance else set()))
+            found = {instance.id for instance in instances.find(self._settings.ec2, {"launch": self._tags.launch})}
+            instances.terminate(self._settings.ec2, found | ({self._instance.id} if self._instance else set()))
         except (BotoCoreError, ClientError) as error:
             self._context.log.error(
                 f"launch {self._tags.launch} could not be ended: {error}. Its instance ends itself, at max_runtime at"
@@ -322,7 +321,9 @@ class Launch:
         self._counted_until = seconds
         began = self._jobs_began_at if self._jobs_began_at is not None else seconds
         return {
-            **asdict(self._tags),
+            "id": self._tags.launch,
+            "pipeline": self._tags.pipeline,
+            "label": self._tags.label,
             "log": self._folder.log,
             "instance": self._instance.id,
             "instance_type": self._instance.type,

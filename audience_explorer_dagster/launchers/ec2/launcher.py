@@ -5,14 +5,13 @@ from collections.abc import Generator, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_origin
 
-import boto3
 import dagster as dg
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import Field, ValidationError
 
 from audience_explorer_dagster.launchers import PIPELINE_TAG, Job, Launcher, Report
 from audience_explorer_dagster.launchers.ec2 import code, instances
+from audience_explorer_dagster.launchers.ec2.access import client, launches_of_root
 from audience_explorer_dagster.launchers.ec2.errors import (
     BootFailed,
     NoCapacity,
@@ -80,9 +79,8 @@ class EC2StepLauncher(Launcher):
         """
         given = [name for name in cls.model_fields if _variable(name) in os.environ]
         values = {name: _value(name) for name in given}
-        root = os.environ.get("AUDIENCE_EXPLORER_ROOT", "")
-        if "launches" not in values and root.startswith("s3://"):
-            values["launches"] = f"{root.rstrip('/')}/launches"
+        if "launches" not in values and (launches := launches_of_root()):
+            values["launches"] = launches
         try:
             checked = cls(**values)
         except ValidationError as error:
@@ -107,7 +105,7 @@ class EC2StepLauncher(Launcher):
         waiting, failed, told = list(jobs), set[str](), set[str]()
         for attempt in range(1 + self.retries):
             tags = _tags(context)
-            launch = Launch(self, self.ec2, self.all_launches.folder(tags), tags, context)
+            launch = Launch(self, self.all_launches.folder(tags), tags, context)
             try:
                 for report in launch.run(image, code_location, asked, waiting):
                     if report.event == "output":
@@ -135,16 +133,17 @@ class EC2StepLauncher(Launcher):
     @cached_property
     def ec2(self) -> "EC2Client":
         """The EC2 client."""
-        return boto3.client("ec2", region_name=self.region, config=_PATIENT)
+        return client("ec2", self.region)
+
+    @cached_property
+    def ec2_once(self) -> "EC2Client":
+        """An EC2 client that repeats no request by itself."""
+        return client("ec2", self.region, once=True)
 
     @cached_property
     def all_launches(self) -> Launches:
         """All launches below this location."""
-        return Launches(boto3.client("s3", region_name=self.region, config=_PATIENT), self.launches)
-
-
-# Throttling, errors of the server's and lost connections are repeated, with growing waits.
-_PATIENT = Config(retries={"mode": "standard", "max_attempts": 10}, connect_timeout=5, read_timeout=30)
+        return Launches(client("s3", self.region), self.launches)
 
 
 def _variable(name: str) -> str:

@@ -1,0 +1,66 @@
+"""What the commands on AWS have in common: options, how errors of AWS's are told, and that nothing is ended unasked."""
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from spark_jobs.errors import InputError
+
+REGION = "AUDIENCE_EXPLORER_EC2_REGION"
+
+region_option = click.option(
+    "--region",
+    envvar=[REGION, "AWS_REGION", "AWS_DEFAULT_REGION"],
+    show_envvar=True,
+    help="The region; by default AWS's usual settings name it.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+class AWSGroup(click.Group):
+    """Commands whose errors of AWS's and of the input's end as one line."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from botocore.exceptions import BotoCoreError, ClientError, NoRegionError
+
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            raise click.UsageError(str(error), ctx) from None
+        except (BotoCoreError, ClientError) as error:
+            way_out = " Name one: --region" if isinstance(error, NoRegionError) else ""
+            raise click.ClickException(f"AWS: {' '.join(str(error).split())}{way_out}") from None
+
+
+def as_selectors(given: Iterable[str]) -> dict[str, str]:
+    """Tags by name, from `tag=value` each.
+
+    Raises:
+        InputError: One is of another form, or a tag is given twice, which no instance could fit.
+    """
+    tags: dict[str, str] = {}
+    for text in given:
+        name, separator, value = text.partition("=")
+        if not name or not separator:
+            raise InputError(f"{text!r} is no selector: tag=value is needed, such as label=2024-01.")
+        if name in tags:
+            raise InputError(f"{name}= is given twice.")
+        tags[name] = value
+    return tags
+
+
+def ask(question: str, yes: bool) -> None:
+    """Go on only if a person agrees, or if `--yes` said so beforehand."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError("Nothing is done without a terminal to ask at. If you are sure: --yes")
+    click.confirm(question, abort=True, err=True)
+
+
+def tell(message: str) -> None:
+    """Tell a person, apart from what a program reads."""
+    click.echo(message, err=True)

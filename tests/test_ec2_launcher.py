@@ -1,0 +1,370 @@
+"""The EC2 launcher's parts: what it asks EC2 for, what it makes of what it reads, and its settings. What becomes of
+launches is told by the stories in acceptance/ec2.
+"""
+
+import gzip
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import boto3
+import dagster as dg
+import pytest
+from botocore.exceptions import ClientError
+from moto import mock_aws
+
+from audience_explorer_dagster.launchers import Job, Report
+from audience_explorer_dagster.launchers.ec2 import code, instances, launch
+from audience_explorer_dagster.launchers.ec2.errors import (
+    BootFailed,
+    EC2LaunchFailed,
+    ImageMisfit,
+    JobFailed,
+    MessagesLost,
+    NoCapacity,
+    NoImage,
+    OutOfMemory,
+    Overdue,
+    SpotInterrupted,
+    TerminatedFromOutside,
+)
+from audience_explorer_dagster.launchers.ec2.images import PROJECT, Image, check_fit, find_image, misfits, tags_of
+from audience_explorer_dagster.launchers.ec2.instances import Instance, Offer
+from audience_explorer_dagster.launchers.ec2.launch import Launch
+from audience_explorer_dagster.launchers.ec2.launcher import EC2StepLauncher
+from audience_explorer_dagster.launchers.ec2.launches import Launches, LaunchTags
+from audience_explorer_dagster.partitions import Partition, short_name
+from spark_jobs import REQUIRES
+from spark_jobs.errors import InputError
+
+TAGS = LaunchTags(launch="20260101T000000-00000001", pipeline="p1", run="r1", label="coffee-2024-01")
+IMAGE = Image("ami-1", "audience-explorer-2026-01-01", {}, "/dev/xvda")
+FITTING = {
+    **dict.fromkeys(REQUIRES, "9999"),
+    **{"pysail": "0.7.2", "pyspark": "4.2.0", "pandas": "2.3.3"},
+}
+
+
+class Requests:
+    """An EC2 client that keeps the requests, and refuses some."""
+
+    def __init__(self, refuse: dict[str, str] | None = None):
+        self.made: list[dict[str, Any]] = []
+        self._refuse = refuse or {}
+
+    def run_instances(self, **request: Any) -> dict[str, Any]:
+        self.made.append(request)
+        code = self._refuse.get(request["InstanceType"])
+        if code:
+            answer = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": 500}}
+            raise ClientError(cast(Any, answer), "RunInstances")
+        described = {"InstanceId": "i-1", "InstanceType": request["InstanceType"], "State": {"Name": "pending"}}
+        return {"Instances": [{**described, "LaunchTime": None}]}
+
+
+def run_one(ec2: Requests, *asked: Offer, **changed: Any) -> Offer:
+    settings = {"instance_profile": "profile", "volume_gb": 50, "volume_type": "gp3", "key_pair": None, **changed}
+    return instances.run_one(cast(Any, ec2), asked, "token", {"launch": "l"}, IMAGE, "s3://b/l", **settings)[1]
+
+
+def test_offers_go_through_types_and_subnets_of_a_market_before_the_next() -> None:
+    found = instances.offers(["a", "b"], ["s1", "s2"], "spot-then-on-demand")
+    spot = [("a", "s1"), ("a", "s2"), ("b", "s1"), ("b", "s2")]
+    assert [(o.instance_type, o.subnet) for o in found] == spot * 2
+    assert [o.market for o in found] == ["spot"] * 4 + ["on-demand"] * 4
+    assert instances.offers(["a"], [], "on-demand") == [Offer("a", None, "on-demand")]
+
+
+def test_an_instance_is_asked_for_as_promised() -> None:
+    ec2 = Requests()
+    run_one(ec2, Offer("a", "s1", "spot"), security_groups=["sg-1"])
+    (request,) = ec2.made
+    assert request["MetadataOptions"]["HttpTokens"] == "required"
+    assert request["InstanceInitiatedShutdownBehavior"] == "terminate"
+    assert request["BlockDeviceMappings"][0]["Ebs"]["Encrypted"]
+    assert request["UserData"] == "#!/bin/sh\nexec audience-explorer-boot s3://b/l\n"
+    assert request["InstanceMarketOptions"]["MarketType"] == "spot"
+    assert {of["ResourceType"] for of in request["TagSpecifications"]} == {
+        "instance",
+        "volume",
+        "spot-instances-request",
+    }
+    assert "KeyName" not in request
+
+
+def test_a_folder_with_strange_characters_reaches_the_shell_quoted() -> None:
+    assert instances.user_data("s3://b/$(x) 'y'").splitlines()[1].endswith(""" 's3://b/$(x) '"'"'y'"'"''""")
+
+
+def test_a_type_without_capacity_is_asked_for_once_and_each_request_has_a_token_of_its_own() -> None:
+    ec2 = Requests(refuse={"a": "InsufficientInstanceCapacity", "b": "VcpuLimitExceeded"})
+    assert run_one(ec2, *(Offer(t, None, "on-demand") for t in "abc")).instance_type == "c"
+    assert [request["ClientToken"] for request in ec2.made] == ["token-0", "token-1", "token-2"]
+    with pytest.raises(NoCapacity, match=r"a \(spot\): InsufficientInstanceCapacity; b \(spot\): VcpuLimitExceeded"):
+        run_one(ec2, *(Offer(t, None, "spot") for t in "ab"))
+
+
+def test_a_request_that_is_refused_for_good_is_not_repeated() -> None:
+    ec2 = Requests(refuse={"a": "InvalidParameterValue"})
+    ec2.run_instances = _with_status(ec2.run_instances, 400)  # type: ignore[method-assign]
+    with pytest.raises(ClientError, match="InvalidParameterValue"):
+        run_one(ec2, Offer("a", None, "spot"), Offer("b", None, "spot"))
+    assert len(ec2.made) == 1
+
+
+def _with_status(ask: Any, status: int) -> Any:
+    def answer(**request: Any) -> Any:
+        try:
+            return ask(**request)
+        except ClientError as error:
+            error.response["ResponseMetadata"]["HTTPStatusCode"] = status
+            raise
+
+    return answer
+
+
+# --- images and code
+
+
+def test_an_image_fits_if_it_has_what_the_jobs_need() -> None:
+    assert misfits(tags_of("3.11.2", FITTING)) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"dependency:pysail": "0.6.0"}, "pysail 0.6.0"),
+        ({"dependency:numpy": None}, "it has no numpy"),
+        ({"python": "3.9.1"}, "Python 3.9.1"),
+        ({"boot": "0"}, "boot program is of version 0"),
+    ],
+)
+def test_an_image_that_does_not_fit_is_refused_by_name(changed: dict[str, str | None], why: str) -> None:
+    tags = {name: v for name, v in {**tags_of("3.11.2", FITTING), **changed}.items() if v is not None}
+    with pytest.raises(ImageMisfit, match=f"audience-explorer-2026-01-01 .ami-1.*{why}.*python -m ami build"):
+        check_fit(Image(IMAGE.id, IMAGE.name, tags, IMAGE.root_device))
+
+
+def test_the_newest_image_of_the_account_is_taken() -> None:
+    with mock_aws():
+        ec2 = boto3.client("ec2", region_name="us-east-1")
+        with pytest.raises(NoImage, match="python -m ami build"):
+            find_image(ec2, "audience-explorer-*")
+        for day in ("01", "02"):
+            ec2.register_image(Name=f"audience-explorer-2026-01-{day}", RootDeviceName="/dev/sda1")
+        assert find_image(ec2, "audience-explorer-*").name == "audience-explorer-2026-01-02"
+
+
+def test_the_code_of_a_launch_is_the_same_file_each_time_and_holds_the_jobs() -> None:
+    digest, archive = code.pack()
+    code.pack.cache_clear()
+    assert code.pack() == (digest, archive)
+    with tarfile.open(fileobj=io.BytesIO(gzip.decompress(archive))) as tar:
+        assert {"spark_jobs/__main__.py", "spark_jobs/kmeans.py"} <= set(tar.getnames())
+
+
+# --- launches
+
+
+@pytest.fixture
+def launches() -> Iterator[Launches]:
+    with mock_aws():
+        s3 = boto3.client("s3", region_name="us-east-1")
+        s3.create_bucket(Bucket="bucket")
+        yield Launches(s3, "s3://bucket/some/where")
+
+
+def test_the_folders_of_launches_say_whose_they_are(launches: Launches) -> None:
+    later = LaunchTags("20260102T000000-00000000", "p1", "r2", "tea-2024-01")
+    for tags in (later, TAGS):
+        launches.folder(tags).describe({"max_runtime": 1})
+    launches.keep_code("abc", b"code")
+    assert launches.list() == [TAGS, later]
+
+
+def test_labels_are_short() -> None:
+    months = [Partition("2024-01"), Partition("2024-02")]
+    assert short_name(months[:1]) == "2024-01"
+    assert short_name(months) == "2024-01-to-2024-02"
+    assert short_name([Partition("2024-01", "coffee")]) == "coffee-2024-01"
+    assert short_name([Partition("2024-01", "coffee"), Partition("2024-01", "tea")]) == "2-categories-2024-01"
+
+
+# --- what becomes of a launch, by what its instance wrote and what EC2 says of it
+
+
+class Watched:
+    """A launch whose instance is played by the test, on S3 of moto's and without EC2."""
+
+    def __init__(self, launches: Launches, monkeypatch: pytest.MonkeyPatch):
+        self.state = "running"
+        self.reason = ""
+        self.terminated: list[str] = []
+        self.folder = launches.folder(TAGS)
+        self._numbers = {"messages": 0, "log": 0}
+        self._count = 0
+        self.settings = EC2StepLauncher(
+            launches="s3://bucket/some/where", instance_profile="p", poll_seconds=0.01, max_runtime=3600
+        )
+        monkeypatch.setattr(EC2StepLauncher, "ec2", SimpleNamespace(meta=SimpleNamespace(region_name="us-east-1")))
+        monkeypatch.setattr(EC2StepLauncher, "ec2_once", None)
+        monkeypatch.setattr(launch, "_LOOK_SECONDS", 0.0)
+        monkeypatch.setattr(launch, "_LATE_SECONDS", 0.1)
+        monkeypatch.setattr(instances, "run_one", lambda *_, **__: (self.instance(), Offer("t", None, "spot")))
+        monkeypatch.setattr(instances, "describe", lambda *_: self.instance())
+        monkeypatch.setattr(instances, "find", lambda *_: [])
+        monkeypatch.setattr(instances, "terminate", lambda _, found: self.terminated.extend(found))
+
+    def instance(self) -> Instance:
+        return Instance("i-1", "t", "", "spot", self.state, cast(Any, None), {}, self.reason)
+
+    def write(self, *messages: dict[str, Any]) -> None:
+        self._numbers["messages"] += 1
+        self._count += len(messages)
+        body = "".join(json.dumps(message) + "\n" for message in messages).encode()
+        self.folder._put(f"messages/{self._numbers['messages']:06}.jsonl", body)
+
+    def print(self, text: str) -> None:
+        self._numbers["log"] += 1
+        self.folder._put(f"log/{self._numbers['log']:06}.txt", text.encode())
+
+    def end(self, **status: Any) -> None:
+        facts = {"messages": self._count, "objects": self._numbers, "exit_code": 0}
+        flags = {"out_of_memory": False, "overdue": False}
+        self.folder._put("status.json", json.dumps({**facts, **flags, **status}).encode())
+
+    def run(self) -> list[Report]:
+        """Run the launch of the jobs a and b; what they report."""
+        log = SimpleNamespace(**dict.fromkeys(("info", "warning", "error", "log"), lambda *_: None))
+        run = SimpleNamespace(run_id="r1", job_name="j")
+        context = SimpleNamespace(log=log, run=run, op_execution_context=SimpleNamespace(retry_number=0))
+        watched = Launch(self.settings, self.folder, TAGS, cast(dg.AssetExecutionContext, context))
+        return list(watched.run(IMAGE, "s3://b/code", [], [Job("a", "kmeans", []), Job("b", "kmeans", [])]))
+
+
+def report(job: str, event: str = "done", **facts: Any) -> dict[str, Any]:
+    return {"method": "report_custom_message", "params": {"payload": {"job": job, "event": event, **facts}}}
+
+
+@pytest.fixture
+def watched(launches: Launches, monkeypatch: pytest.MonkeyPatch) -> Watched:
+    return Watched(launches, monkeypatch)
+
+
+def test_reports_are_yielded_in_order_and_the_instance_is_ended(watched: Watched) -> None:
+    watched.write({"boot": "started", "instance": "i-1"}, report("a"))
+    watched.write(report("b"))
+    watched.end()
+    reports = watched.run()
+    assert [(of.job, of.event) for of in reports] == [("a", "done"), ("b", "done")]
+    assert reports[0].launch["instance"] == "i-1"
+    assert watched.terminated == ["i-1"]
+
+
+def test_a_launch_of_which_a_message_is_missing_never_succeeds(watched: Watched) -> None:
+    watched.write(report("a"), report("b"))
+    watched.end(messages=3)
+    with pytest.raises(MessagesLost, match="3 messages, 2 arrived"):
+        watched.run()
+
+
+def test_a_launch_of_which_an_object_is_missing_never_succeeds(watched: Watched) -> None:
+    watched.write(report("a"), report("b"))
+    watched.end(objects={"messages": 2, "log": 0})
+    with pytest.raises(MessagesLost, match=r"wrote {'messages': 2"):
+        watched.run()
+    assert watched.terminated == ["i-1"]
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "what"),
+    [
+        ({"exit_code": -9, "out_of_memory": True}, OutOfMemory, "1 jobs not done"),
+        ({"exit_code": -9}, JobFailed, "(?s)ended by SIGKILL.*its last words:\nAlas"),
+        ({"exit_code": 1}, JobFailed, "exited with code 1"),
+        ({"exit_code": -9, "overdue": True}, Overdue, "max_runtime"),
+        ({"error": "ValueError: no"}, BootFailed, "ValueError: no"),
+    ],
+)
+def test_ways_to_end_are_told_apart(
+    watched: Watched, status: dict[str, Any], kind: type[EC2LaunchFailed], what: str
+) -> None:
+    watched.write(report("a"))
+    watched.print("Alas\n")
+    watched.end(**status)
+    with pytest.raises(kind, match=what) as raised:
+        watched.run()
+    assert raised.type is kind
+    assert (raised.value.instance, raised.value.launch) == ("i-1", TAGS.launch)
+    assert raised.value.log == f"{watched.folder.location}/log/"
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        ("Server.SpotInstanceTermination", SpotInterrupted),
+        ("Server.InsufficientInstanceCapacity", NoCapacity),
+        ("Client.UserInitiatedShutdown", TerminatedFromOutside),
+        ("Client.InstanceInitiatedShutdown", BootFailed),
+        ("", BootFailed),
+    ],
+)
+def test_an_instance_that_is_gone_without_a_status_is_told_by_what_ec2_says(
+    watched: Watched, reason: str, kind: type[EC2LaunchFailed]
+) -> None:
+    watched.write(report("a"))
+    watched.state, watched.reason = "terminated", reason
+    with pytest.raises(kind) as raised:
+        watched.run()
+    assert raised.type is kind
+
+
+def test_a_notice_makes_an_early_end_an_interruption(watched: Watched) -> None:
+    watched.write(report("a"), {"boot": "spot_notice", "notice": {"time": "soon"}})
+    watched.end(exit_code=3)
+    with pytest.raises(SpotInterrupted):
+        watched.run()
+
+
+def test_a_launch_whose_jobs_all_had_their_turn_has_ended_well_even_if_some_failed(watched: Watched) -> None:
+    watched.write(report("a", "failed", error="bad input"), report("b"))
+    watched.end(exit_code=1)
+    failed, _ = watched.run()
+    assert failed.error.startswith("JobFailed: bad input [instance i-1, launch ")
+
+
+# --- settings
+
+
+def test_settings_come_from_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "INSTANCE_PROFILE": "profile",
+        "INSTANCE_TYPES": "a.large, b.large",
+        "MARKET": "spot",
+        "VOLUME_GB": "20",
+        "EXTRA_TAGS": "team=data,cost-center=1",
+    }.items():
+        monkeypatch.setenv(f"AUDIENCE_EXPLORER_EC2_{name}", value)
+    monkeypatch.setenv("AUDIENCE_EXPLORER_ROOT", "s3://bucket/root")
+    found = EC2StepLauncher.from_environment()
+    assert found.instance_types == ["a.large", "b.large"]
+    assert (found.market, found.volume_gb, found.launches) == ("spot", 20, "s3://bucket/root/launches")
+    assert found.extra_tags == {"team": "data", "cost-center": "1"}
+
+
+def test_settings_that_make_no_sense_are_named_by_their_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUDIENCE_EXPLORER_EC2_MARKET", "cheap")
+    with pytest.raises(InputError, match=r"AUDIENCE_EXPLORER_EC2_INSTANCE_PROFILE: .*MARKET: .*'spot'"):
+        EC2StepLauncher.from_environment()
+
+
+def test_launches_need_a_place_on_s3() -> None:
+    with pytest.raises(InputError, match="s3://bucket/prefix is needed"):
+        Launches(boto3.client("s3", region_name="us-east-1"), "/a/folder")
+
+
+def test_everything_is_tagged_as_this_projects() -> None:
+    assert PROJECT.items() <= tags_of("3.11", {}).items()
