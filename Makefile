@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export DAGSTER_HOME ?= $(CURDIR)/.dagster_home
 export AUDIENCE_EXPLORER_ROOT ?= $(CURDIR)/demo
 
-.PHONY: help demo ui test acceptance ui-test lint bench clean
+.PHONY: help demo ui sandbox test acceptance lint bench clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -18,14 +18,14 @@ ui: $(VENV)/.installed ## open Dagster on what make demo gave, at http://127.0.0
 	@mkdir -p "$(DAGSTER_HOME)"
 	$(BIN)/dagster dev --host 127.0.0.1
 
+sandbox: demo $(VENV)/.installed-dev ## the same on EC2, played by this machine: no account, no root
+	@$(BIN)/python -m acceptance.sandbox --light --bring "$(AUDIENCE_EXPLORER_ROOT)" -- $(BIN)/dagster dev --host 127.0.0.1
+
 test: $(VENV)/.installed-dev ## run the tests; those that need Apache Spark run where Java 17+ is
 	$(BIN)/pytest
 
-acceptance: $(VENV)/.installed-dev ## run the acceptance stories, a few minutes
-	$(BIN)/pytest acceptance/*.py
-
-ui-test: $(VENV)/.installed-dev ## drive the UI in Chromium (Debian: apt-get install chromium)
-	$(BIN)/pytest acceptance/browser/*.py
+acceptance: $(VENV)/.installed-dev ## run the acceptance stories, a quarter of an hour (needs: acceptance/README.md)
+	$(BIN)/pytest acceptance/*.py acceptance/ec2/*.py acceptance/browser/*.py
 
 lint: $(VENV)/.installed-dev ## check style and types
 	$(BIN)/ruff check .

@@ -1,0 +1,1 @@
+"""The EC2 launcher in the sandbox: everything is real but the hardware."""

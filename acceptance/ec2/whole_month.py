@@ -1,0 +1,109 @@
+"""A month of real actions, all 13 categories, on instances of an image that was built from nothing: the results are
+those of this machine, two instances were launched, none is left, and the second time none is launched.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from acceptance.conftest import OUTPUT, PROJECT, Explorer, isolated_sandbox
+from acceptance.ec2.conftest import EC2Explorer, assert_none_left, assert_outputs_whole
+from acceptance.sandbox import Sandbox
+from acceptance.sandbox.__main__ import settings
+
+MONTH = "2018-12"
+ASSETS = ("grouped_users", "clustering_inputs", "k_selection", "kmeans")
+
+
+@pytest.fixture
+def isolated(tmp_path: Path, image_cache: Path) -> Iterator[Sandbox]:
+    """AWS on this machine, with isolated machines of an image that `python -m ami build` made."""
+    with isolated_sandbox(tmp_path / "sandbox", image_cache) as sandbox:
+        try:
+            assert sandbox.image
+        except LookupError:
+            command = [sys.executable, "-m", "ami", "build"]
+            subprocess.run(command, cwd=PROJECT, env={**os.environ, **settings(sandbox)}, check=True)
+        yield sandbox
+
+
+def test_a_month_on_ec2_is_that_of_this_machine_and_takes_two_instances(
+    isolated: Sandbox, tmp_path: Path, ansible: Path
+) -> None:
+    here, there = Explorer(tmp_path / "here"), EC2Explorer(tmp_path / "there", isolated)
+    here.bring(ansible, MONTH)
+    there.bring(ansible, MONTH)
+    launched_before = len(isolated.instances)
+
+    local = here.pipeline("--month", MONTH)
+    first = there.pipeline("--month", MONTH)
+
+    assert first.launched == local.launched
+    assert len(first.launched) == 1 + 3 * 13
+    instances = isolated.instances[launched_before:]
+    assert [i.tags["label"] for i in instances] == [MONTH, f"13-categories-{MONTH}"]
+    assert len({i.tags["pipeline"] for i in instances}) == 1
+    assert_none_left(isolated)
+    assert_outputs_whole(there)
+    for asset in ASSETS:
+        mine = {
+            _below_output(file.relative_to(here.root / asset).as_posix()): file.read_bytes()
+            for file in (here.root / asset).rglob("*")
+            if file.is_file()
+        }
+        theirs = {_below_output(name): content for name, content in there.files(asset).items()}
+        assert set(mine) == set(theirs)
+        # Manifests and summaries tell folders, seconds and versions.
+        for name, content in mine.items():
+            if not name.endswith(("manifest.json", "current.json")):
+                assert content == theirs[name], name
+    _report_overhead(there)
+
+    second = there.pipeline("--month", MONTH)
+    assert second.launched == set()
+    assert second.reused == first.launched
+    assert len(isolated.instances) == launched_before + 2
+
+
+def _below_output(path: str) -> str:
+    """A path without the name of the output folder, which is another each time."""
+    return "/".join(part for part in path.split("/") if not part.startswith("20"))
+
+
+def _report_overhead(explorer: EC2Explorer) -> None:
+    """Keep what launching costs beyond the jobs: seconds from "the instance runs" to "the job starts", and from "the
+    job ends" to "materialized". The aim is 5 s for both together."""
+    listed = explorer.s3.list_objects_v2(Bucket=explorer.sandbox.bucket, Prefix="explorer/")["Contents"]
+    written = {entry["Key"].removeprefix("explorer/"): entry["LastModified"].timestamp() for entry in listed}
+    script = (
+        "import dagster as dg, json\n"
+        "with dg.DagsterInstance.get() as instance:\n"
+        "    for asset in ('grouped_users', 'kmeans'):\n"
+        "        for record in instance.fetch_materializations(dg.AssetKey(asset), limit=50).records:\n"
+        "            facts = {k: v.value for k, v in record.asset_materialization.metadata.items()}\n"
+        "            print(json.dumps({'at': record.timestamp, **{k: facts[k] for k in ('folder', 'launch/id')}}))\n"
+    )
+    told = explorer.command("python", "-W", "ignore", "-c", script).stdout.splitlines()
+    records = [json.loads(line) for line in told if line.startswith("{")]
+    root = f"s3://{explorer.sandbox.bucket}/explorer/"
+    after = [record["at"] - written[f"{record['folder'].removeprefix(root)}/manifest.json"] for record in records]
+    before = []
+    for instance in explorer.sandbox.instances:
+        if "launch" in instance.tags:
+            launch = next(name for name in written if f"launch={instance.tags['launch']}" in name)
+            messages = explorer.files(launch.rpartition("/")[0] + "/messages")
+            began = next(
+                json.loads(line)["at"]
+                for _, chunk in sorted(messages.items())
+                for line in chunk.splitlines()
+                if b'"boot": "jobs"' in line
+            )
+            before.append(began - instance.about.launch_time.timestamp())
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    figures = {"instance_runs_to_job_starts": before, "job_ends_to_materialized": after}
+    (OUTPUT / "launch_overhead.json").write_text(json.dumps(figures, indent=1))
