@@ -216,7 +216,7 @@ class Watched:
         monkeypatch.setattr(instances, "run_one", lambda *_, **__: (self.instance(), Offer("t", None, "spot")))
         monkeypatch.setattr(instances, "describe", lambda *_: self.instance())
         monkeypatch.setattr(instances, "find", lambda *_: [])
-        monkeypatch.setattr(instances, "terminate", lambda _, found: self.terminated.extend(found))
+        monkeypatch.setattr(instances, "terminate", lambda _, found: set(self.terminated.extend(found) or ()))
 
     def instance(self) -> Instance:
         return Instance("i-1", "t", "", "spot", self.state, cast(Any, None), {}, self.reason)
@@ -255,12 +255,14 @@ def watched(launches: Launches, monkeypatch: pytest.MonkeyPatch) -> Watched:
 
 
 def test_reports_are_yielded_in_order_and_the_instance_is_ended(watched: Watched) -> None:
-    watched.write({"boot": "started", "instance": "i-1"}, report("a"))
+    watched.write({"boot": "started", "instance": "i-1"}, report("a", "output"), report("a"))
     watched.write(report("b"))
     watched.end()
     reports = watched.run()
-    assert [(of.job, of.event) for of in reports] == [("a", "done"), ("b", "done")]
-    assert reports[0].launch["instance"] == "i-1"
+    assert [(of.job, of.event) for of in reports] == [("a", "output"), ("a", "done"), ("b", "done")]
+    facts = reports[0].launch
+    assert (facts["instance"], facts["id"], facts["market"]) == ("i-1", TAGS.launch, "spot")
+    assert facts["total_seconds"] == facts["boot_seconds"] + facts["run_seconds"]
     assert watched.terminated == ["i-1"]
 
 

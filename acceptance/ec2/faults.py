@@ -213,6 +213,7 @@ def test_an_orchestrator_that_is_interrupted_ends_its_instance(
 ) -> None:
     explorer.bring(ansible, MONTH)
     seen = threading.Event()
+    sandbox.faults.invisible(seconds=5)  # even if EC2 does not know it yet
     when_seen(sandbox, f"group_by_user {MONTH} starts", lambda _: seen.set())
     pipeline = explorer.begin(*ARGUMENTS)
     assert seen.wait(60)

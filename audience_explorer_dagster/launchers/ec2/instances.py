@@ -207,14 +207,17 @@ def find(ec2: "EC2Client", tags: Mapping[str, str] | None = None, ended: bool = 
     return sorted(found, key=lambda instance: (instance.launched_at, instance.id))
 
 
-def terminate(ec2: "EC2Client", instances: Iterable[str]) -> None:
-    """End instances, of which some may have ended already."""
+def terminate(ec2: "EC2Client", instances: Iterable[str]) -> set[str]:
+    """End instances, of which some may have ended already; give back those that EC2 does not know, or not yet."""
+    unknown = set()
     for instance in instances:
         try:
             ec2.terminate_instances(InstanceIds=[instance])
         except ClientError as error:
             if error.response["Error"]["Code"] != "InvalidInstanceID.NotFound":
                 raise
+            unknown.add(instance)
+    return unknown
 
 
 def as_tags(tags: Mapping[str, str]) -> list[dict[str, str]]:

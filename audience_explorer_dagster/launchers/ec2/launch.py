@@ -1,5 +1,6 @@
 """One launch on EC2: one instance, from asking for it to its end."""
 
+import codecs
 import json
 import signal
 import sys
@@ -69,7 +70,8 @@ class Launch:
         self._said = 0  # messages that arrived
         self._reports: deque[Report] = deque()  # those of them that are not yielded yet
         self._unended: set[str] = set()  # jobs
-        self._tail: deque[str] = deque(maxlen=_TAIL)
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._tail = ""  # of the log
         self._noticed = False  # whether AWS announced that it takes the instance back
         self._asked_at = time.monotonic()
         self._alive_at: float | None = None  # when it first said something, in seconds since it was asked for
@@ -204,12 +206,12 @@ class Launch:
 
     def _read(self) -> None:
         """Read what the instance wrote since."""
-        for text in self._log.new():
-            decoded = text.decode(errors="replace")
+        for chunk in self._log.new():
+            text = self._decoder.decode(chunk)
             # As with jobs on this machine, to where Dagster keeps what a step prints.
-            sys.stderr.write(decoded)
+            sys.stderr.write(text)
             sys.stderr.flush()
-            self._tail.extend(decoded.splitlines())
+            self._tail = "\n".join((self._tail + text).split("\n")[-_TAIL - 1 :])
         for chunk in self._messages.new():
             for line in chunk.splitlines():
                 self._said += 1
@@ -224,10 +226,12 @@ class Launch:
             return
         if report.event != "output":
             self._unended.discard(report.job)
-        if report.event == "failed":
-            self._context.log.error(f"{report.job} failed; the end of the log:\n{self._told_tail()}")
+        if report.event == "output":
+            report = replace(report, launch=self._facts())
+        elif report.event == "failed":
+            self._context.log.error(f"{report.job} failed; the end of the log:\n{self._tail.strip()}")
             report = replace(report, error=str(self._error(JobFailed, report.error)))
-        self._reports.append(replace(report, launch=self._facts()))
+        self._reports.append(report)
 
     def _take_boot(self, message: dict[str, Any]) -> None:
         """Take what the boot program says of itself."""
@@ -273,9 +277,9 @@ class Launch:
             raise self._error(Overdue, f"after {limit} s (max_runtime), with {self._told_unended()}")
         code = status["exit_code"]
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+        words = self._tail.strip() or "(none)"
         raise self._error(
-            JobFailed,
-            f"the process of the jobs {how}, with {self._told_unended()}; its last words:\n{self._told_tail()}\n",
+            JobFailed, f"the process of the jobs {how}, with {self._told_unended()}; its last words:\n{words}\n"
         )
 
     def _cause_of_end(self, gone: Instance) -> EC2LaunchFailed:
@@ -301,8 +305,12 @@ class Launch:
     def _end(self) -> None:
         """End the instance; and one that was started though its answer was lost."""
         try:
-            found = {instance.id for instance in instances.find(self._settings.ec2, {"launch": self._tags.launch})}
-            instances.terminate(self._settings.ec2, found | ({self._instance.id} if self._instance else set()))
+            left = {instance.id for instance in instances.find(self._settings.ec2, {"launch": self._tags.launch})}
+            left |= {self._instance.id} if self._instance else set()
+            while left := instances.terminate(self._settings.ec2, left):
+                if self._seconds() > _UNKNOWN_SECONDS:
+                    return  # EC2 knows them not any more, rather than not yet
+                time.sleep(self._settings.poll_seconds)
         except (BotoCoreError, ClientError) as error:
             self._context.log.error(
                 f"launch {self._tags.launch} could not be ended: {error}. Its instance ends itself, at max_runtime at"
@@ -312,8 +320,8 @@ class Launch:
     # --- what they share ---
 
     def _facts(self) -> dict[str, Any]:
-        """What the launch is and has cost, as of now. The dollars are for the time since the last such facts, so that
-        those of all outputs of a launch add up to the whole."""
+        """What the launch is and has cost, for an output that was made now. Its dollars are for the time since the one
+        before, so that those of all outputs add up."""
         assert self._instance is not None
         seconds = self._seconds()
         price = self._price or prices.Price(None, "it was not asked for in time")
@@ -355,9 +363,6 @@ class Launch:
 
     def _told_unended(self) -> str:
         return f"{len(self._unended)} jobs not done" if self._unended else "all jobs done"
-
-    def _told_tail(self) -> str:
-        return "\n".join(self._tail) or "(none)"
 
 
 class _Timer:
