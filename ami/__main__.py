@@ -4,30 +4,27 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import boto3
 import click
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ami.build import Build, Settings
 from ami.errors import BuildFailed
-from ami.images import ImageSeen, discard, dispensable, left_over_builders, ours
+from ami.images import discard, dispensable, left_over_builders, users
 from audience_explorer_dagster.launchers.ec2 import instances
+from audience_explorer_dagster.launchers.ec2.access import client, launches_of_root
+from audience_explorer_dagster.launchers.ec2.images import Image, ours
+from audience_explorer_dagster.tables import as_table
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
 
 _EC2 = "AUDIENCE_EXPLORER_EC2_"
-_PATIENT = Config(retries={"mode": "standard", "max_attempts": 10})
-
-
-def _launches_of_root() -> str:
-    """Where the launcher keeps launches if it is not told; nothing if the root is not on S3."""
-    root = os.environ.get("AUDIENCE_EXPLORER_ROOT", "")
-    return f"{root.rstrip('/')}/launches" if root.startswith("s3://") else ""
 
 
 region_option = click.option(
@@ -49,7 +46,7 @@ def main() -> None:
     "--launches",
     envvar=f"{_EC2}LAUNCHES",
     show_envvar=True,
-    default=_launches_of_root,
+    default=launches_of_root,
     show_default="launches/ of $AUDIENCE_EXPLORER_ROOT, if that is on S3",
     help="s3://bucket/prefix; the builder's input, log and status lie below its ami/.",
 )
@@ -82,7 +79,7 @@ def main() -> None:
 @keep_option
 def build(
     region: str | None,
-    launches: str,
+    launches: str | None,
     instance_profile: str,
     instance_type: str,
     subnets: str | None,
@@ -95,7 +92,7 @@ def build(
 
     The builder is ended, whatever happens.
     """
-    if not launches.startswith("s3://"):
+    if launches is None or not launches.startswith("s3://"):
         raise click.BadParameter(
             f"{launches!r} is not of the form s3://bucket/prefix. Give it, or set {_EC2}LAUNCHES.",
             param_hint="--launches",
@@ -110,9 +107,9 @@ def build(
         timeout=timeout,
     )
     with _errors_told():
-        ec2, s3, ssm = (_client(service, region) for service in ("ec2", "s3", "ssm"))
-        built = Build(ec2, s3, ssm, settings, _tell).run()
-        for image in dispensable(ours(ec2), keep, _spared()):
+        ec2 = client("ec2", region)
+        built = Build(ec2, client("s3", region), client("ssm", region), settings, _tell).run()
+        for image in _dispensable(ec2, keep):
             discard(ec2, image.id)
             _tell(f"removed {image.name} ({image.id}), which is not among the newest {keep}")
     click.echo(built)
@@ -124,8 +121,11 @@ def build(
 def ls(region: str | None, as_json: bool) -> None:
     """List this project's images, the newest first, and whether jobs of this checkout run on them."""
     with _errors_told():
-        found = ours(_client("ec2", region))
-    click.echo(json.dumps([_facts(image) for image in found], indent=1) if as_json else _table(found))
+        ec2 = client("ec2", region)
+        found = ours(ec2)
+        used_by = users(ec2, found)
+    facts = [_facts(image, used_by) for image in found]
+    click.echo(json.dumps(facts, indent=1) if as_json else _table(found, used_by))
 
 
 @main.command()
@@ -138,8 +138,8 @@ def prune(region: str | None, keep: int, yes: bool) -> None:
     Only this project's, and never an image that an instance uses, or that AUDIENCE_EXPLORER_EC2_IMAGE names.
     """
     with _errors_told():
-        ec2 = _client("ec2", region)
-        images = dispensable(ours(ec2), keep, _spared())
+        ec2 = client("ec2", region)
+        images = _dispensable(ec2, keep)
         builders = left_over_builders(ec2)
         if not images and not builders:
             _tell("nothing to remove")
@@ -156,42 +156,30 @@ def prune(region: str | None, keep: int, yes: bool) -> None:
         _tell(f"removed {len(images)} images and {len(builders)} builders")
 
 
-def _client(service: str, region: str | None) -> Any:
-    return boto3.client(service, region_name=region, config=_PATIENT)  # type: ignore[call-overload]
-
-
 def _listed(text: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
-def _spared() -> list[str]:
-    """The image that the launcher is told to use, if it is told one."""
-    return [image for image in [os.environ.get(f"{_EC2}IMAGE")] if image]
+def _dispensable(ec2: "EC2Client", keep: int) -> list[Image]:
+    """The images that may go: neither those that instances use, nor the one that the launcher is told to use."""
+    images = ours(ec2)
+    return dispensable(images, keep, spared=[*users(ec2, images), os.environ.get(f"{_EC2}IMAGE", "")])
 
 
-def _facts(image: ImageSeen) -> dict[str, Any]:
-    return {**asdict(image), "misfits": image.misfits}
+def _facts(image: Image, used_by: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    return {**asdict(image), "used_by": used_by.get(image.id, []), "misfits": image.misfits}
 
 
-def _table(images: Sequence[ImageSeen]) -> str:
-    if not images:
-        return "no images; make one: python -m ami build"
-    rows = [("image", "name", "created", "GB", "used by", "fits")]
-    rows += [
-        (
-            image.id,
-            image.name,
-            image.created[:16],
-            str(image.gigabytes),
-            f"{len(image.used_by)} instances" if image.used_by else "",
-            (image.state if image.state != "available" else "") or "; ".join(image.misfits) or "yes",
-        )
-        for image in images
-    ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+def _table(images: Sequence[Image], used_by: Mapping[str, Sequence[str]]) -> str:
+    columns: dict[str, Callable[[Image], str]] = {
+        "image": lambda i: i.id,
+        "name": lambda i: i.name,
+        "created": lambda i: i.created[:16],
+        "GB": lambda i: str(i.gigabytes),
+        "used by": lambda i: f"{len(used_by[i.id])} instances" if i.id in used_by else "",
+        "fits": lambda i: (i.state if i.state != "available" else "") or "; ".join(i.misfits) or "yes",
+    }
+    return as_table(columns, images) if images else "no images; make one: python -m ami build"
 
 
 def _tell(line: str) -> None:

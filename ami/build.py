@@ -277,9 +277,15 @@ def _needed(installed: Mapping[str, str]) -> dict[str, str]:
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
     """Keep Ctrl-C back: something is being made whose id is not known yet, and could not be removed."""
-    interrupts = {signal.SIGINT, signal.SIGTERM}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, interrupts)
+    # Not by a mask, which is one thread's, and leaves the signal to any other.
+    caught: list[int] = []
+    before = {
+        each: signal.signal(each, lambda number, _: caught.append(number)) for each in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        for number in caught[:1]:
+            signal.raise_signal(number)

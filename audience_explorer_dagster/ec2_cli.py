@@ -4,8 +4,8 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -70,19 +70,21 @@ def ls(selectors: tuple[str, ...], with_ended: bool, region: str | None, as_json
 @json_option
 def amis(region: str | None, as_json: bool) -> None:
     """List machine images, the newest first, and whether jobs of this checkout run on them."""
-    found = _images(client("ec2", region))
+    from audience_explorer_dagster.launchers.ec2 import images
+
+    found = images.ours(client("ec2", region))
     if as_json:
-        click.echo(json.dumps([asdict(image) for image in found], indent=1))
+        click.echo(json.dumps([{**asdict(image), "misfits": image.misfits} for image in found], indent=1))
         return
     if not found:
         tell("there is no image. Build one: python -m ami build")
         return
-    columns: dict[str, Callable[[_Image], str]] = {
+    columns: dict[str, Callable[[images.Image], str]] = {
         "image": lambda i: i.name,
         "id": lambda i: i.id,
         "state": lambda i: i.state,
-        "date": lambda i: i.date,
-        "python": lambda i: i.python,
+        "date": lambda i: i.created[:10],
+        "python": lambda i: i.tags.get("python", ""),
         "fits": lambda i: "; ".join(["no", *i.misfits]) if i.misfits else "yes",
     }
     click.echo(as_table(columns, found))
@@ -148,31 +150,6 @@ def rm(selectors: tuple[str, ...], all_of_them: bool, region: str | None, yes: b
 
 
 # --- what the commands share -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Image:
-    """A machine image, as it is listed."""
-
-    name: str
-    id: str
-    state: str
-    date: str
-    python: str
-    misfits: list[str]
-
-
-def _images(api: "EC2Client") -> list[_Image]:
-    from audience_explorer_dagster.launchers.ec2.images import PROJECT, misfits
-
-    filters: Any = [{"Name": f"tag:{name}", "Values": [value]} for name, value in PROJECT.items()]
-    images = api.describe_images(Owners=["self"], Filters=filters)["Images"]
-    found = []
-    for image in sorted(images, key=lambda of: (of["CreationDate"], of["Name"]), reverse=True):
-        tags: Mapping[str, str] = {tag["Key"]: tag["Value"] for tag in image.get("Tags", [])}
-        date, python = image["CreationDate"][:10], tags.get("python", "")
-        found.append(_Image(image["Name"], image["ImageId"], image["State"], date, python, misfits(tags)))
-    return found
 
 
 def _one_running(api: "EC2Client", wanted: str) -> "Instance":

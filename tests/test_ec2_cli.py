@@ -103,7 +103,7 @@ def test_amis_says_which_fit_and_why_others_do_not(account: Account) -> None:
     found = {image["id"]: image for image in said("amis")}
     assert set(found) == {fits, misfit}
     assert found[fits]["misfits"] == []
-    assert (found[fits]["name"], found[fits]["python"]) == ("audience-explorer-2024-01-02", "3.11.2")
+    assert (found[fits]["name"], found[fits]["tags"]["python"]) == ("audience-explorer-2024-01-02", "3.11.2")
     assert found[misfit]["misfits"] == [
         "its boot program is of version 0, 1 is needed",
         "it has Python 3.8.0, Python>=3.10 is needed",

@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 from moto import mock_aws
 
 from audience_explorer_dagster.launchers import Job, Report
-from audience_explorer_dagster.launchers.ec2 import code, instances, launch
+from audience_explorer_dagster.launchers.ec2 import code, instances, launch, prices
 from audience_explorer_dagster.launchers.ec2.errors import (
     BootFailed,
     EC2LaunchFailed,
@@ -209,7 +209,8 @@ class Watched:
         self.settings = EC2StepLauncher(
             launches="s3://bucket/some/where", instance_profile="p", poll_seconds=0.01, max_runtime=3600
         )
-        monkeypatch.setattr(EC2StepLauncher, "ec2", SimpleNamespace(meta=SimpleNamespace(region_name="us-east-1")))
+        monkeypatch.setattr(EC2StepLauncher, "ec2", None)
+        monkeypatch.setattr(prices, "price_of", lambda *_: prices.Price(3.6))
         monkeypatch.setattr(EC2StepLauncher, "ec2_once", None)
         monkeypatch.setattr(launch, "_LOOK_SECONDS", 0.0)
         monkeypatch.setattr(launch, "_LATE_SECONDS", 0.1)
@@ -263,6 +264,7 @@ def test_reports_are_yielded_in_order_and_the_instance_is_ended(watched: Watched
     facts = reports[0].launch
     assert (facts["instance"], facts["id"], facts["market"]) == ("i-1", TAGS.launch, "spot")
     assert facts["total_seconds"] == facts["boot_seconds"] + facts["run_seconds"]
+    assert facts["estimated_dollars"] == pytest.approx(facts["total_seconds"] / 1000, abs=1e-6)
     assert watched.terminated == ["i-1"]
 
 
@@ -370,3 +372,26 @@ def test_launches_need_a_place_on_s3() -> None:
 
 def test_everything_is_tagged_as_this_projects() -> None:
     assert PROJECT.items() <= tags_of("3.11", {}).items()
+
+
+# --- prices
+
+
+def test_a_spot_instance_costs_what_the_price_history_says_now() -> None:
+    told = {"SpotPriceHistory": [{"Timestamp": 1, "SpotPrice": "9"}, {"Timestamp": 2, "SpotPrice": "0.36"}]}
+    ec2 = SimpleNamespace(describe_spot_price_history=lambda **_: told)
+    assert prices.price_of(cast(Any, ec2), "t", "us-east-1a", "spot").of(100) == pytest.approx(0.01)
+
+
+def test_a_price_that_nobody_tells_is_left_out_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(**_: Any) -> None:
+        raise ClientError(cast(Any, {"Error": {"Code": "AccessDenied", "Message": "no"}}), "GetProducts")
+
+    monkeypatch.setattr(boto3, "client", lambda *_, **__: SimpleNamespace(get_products=refused))
+    ec2 = SimpleNamespace(
+        meta=SimpleNamespace(region_name="us-east-1"), describe_spot_price_history=lambda **_: {"SpotPriceHistory": []}
+    )
+    for market, why in {"on-demand": "AccessDenied", "spot": "no price of t"}.items():
+        price = prices.price_of(cast(Any, ec2), "t", "us-east-1a", cast(Any, market))
+        assert price.of(1) is None
+        assert why in price.unknown

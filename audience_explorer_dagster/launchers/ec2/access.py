@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal, overload
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_ssm import SSMClient
 
 _ATTEMPTS = (
     10  # at a request that is throttled, meets an error of the server's or a lost connection; with growing waits
@@ -16,7 +17,11 @@ _ATTEMPTS = (
 def client(service: Literal["ec2"], region: str | None, once: bool = False) -> "EC2Client": ...
 @overload
 def client(service: Literal["s3"], region: str | None, once: bool = False) -> "S3Client": ...
-def client(service: Literal["ec2", "s3"], region: str | None, once: bool = False) -> "EC2Client | S3Client":
+@overload
+def client(service: Literal["ssm"], region: str | None, once: bool = False) -> "SSMClient": ...
+def client(
+    service: Literal["ec2", "s3", "ssm"], region: str | None, once: bool = False
+) -> "EC2Client | S3Client | SSMClient":
     """A client of a region, by default that of AWS's usual settings.
 
     Args:

@@ -1,6 +1,6 @@
 """Machine images: how they are named and tagged, and whether one fits the code that is to run on it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from spark_jobs import REQUIRES
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_ec2.type_defs import ImageTypeDef
 
 PROJECT = {"project": "audience-explorer"}  # the tag of all that is this project's
 NAME = "audience-explorer-"  # what the names of images begin with
@@ -26,12 +27,20 @@ _DEPENDENCY = "dependency:"
 
 @dataclass(frozen=True)
 class Image:
-    """A machine image."""
+    """A machine image, as EC2 describes it."""
 
     id: str
     name: str
     tags: dict[str, str]
     root_device: str
+    state: str = "available"
+    created: str = ""
+    gigabytes: int = 0
+
+    @property
+    def misfits(self) -> list[str]:
+        """Why this project's jobs would not run on it; nothing if they would."""
+        return misfits(self.tags)
 
 
 def tags_of(python: str, dependencies: Mapping[str, str]) -> dict[str, str]:
@@ -73,9 +82,14 @@ def find_image(ec2: "EC2Client", wanted: str) -> Image:
     found = ec2.describe_images(Filters=filters, Owners=owners)["Images"]  # type: ignore[arg-type]
     if not found:
         raise NoImage(f"There is no image {wanted} in {ec2.meta.region_name}. Build one: python -m ami build")
-    newest = max(found, key=lambda image: (image["CreationDate"], image["Name"]))
-    tags = {tag["Key"]: tag["Value"] for tag in newest.get("Tags", [])}
-    return Image(newest["ImageId"], newest["Name"], tags, newest.get("RootDeviceName", "/dev/xvda"))
+    return _newest_first(found)[0]
+
+
+def ours(ec2: "EC2Client") -> list[Image]:
+    """This project's images, the newest first."""
+    filters = [{"Name": f"tag:{name}", "Values": [value]} for name, value in PROJECT.items()]
+    filters.append({"Name": "name", "Values": [f"{NAME}*"]})
+    return _newest_first(ec2.describe_images(Owners=["self"], Filters=filters)["Images"])  # type: ignore[arg-type]
 
 
 def check_fit(image: Image) -> None:
@@ -84,11 +98,27 @@ def check_fit(image: Image) -> None:
     Raises:
         ImageMisfit: It does; the message names the image and each thing.
     """
-    if found := misfits(image.tags):
+    if found := image.misfits:
         raise ImageMisfit(
             f"Image {image.name} ({image.id}) does not fit this project: {'; '.join(found)}."
             " Build a new one: python -m ami build"
         )
+
+
+def _newest_first(described: Iterable["ImageTypeDef"]) -> list[Image]:
+    images = [
+        Image(
+            id=image["ImageId"],
+            name=image["Name"],
+            tags={tag["Key"]: tag["Value"] for tag in image.get("Tags", [])},
+            root_device=image.get("RootDeviceName", "/dev/xvda"),
+            state=image["State"],
+            created=image["CreationDate"],
+            gigabytes=sum(disk.get("Ebs", {}).get("VolumeSize", 0) for disk in image.get("BlockDeviceMappings", [])),
+        )
+        for image in described
+    ]
+    return sorted(images, key=lambda image: (image.created, image.name), reverse=True)
 
 
 def _wanted() -> list[tuple[str, str, SpecifierSet]]:

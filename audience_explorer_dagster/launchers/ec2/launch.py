@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -77,7 +78,6 @@ class Launch:
         self._alive_at: float | None = None  # when it first said something, in seconds since it was asked for
         self._jobs_began_at: float | None = None  # likewise
         self._counted_until = 0.0  # up to when costs are told, in seconds since it was asked for
-        self._price: prices.Price | None = None
 
     def run(self, image: Image, code_location: str, asked: Sequence[Offer], jobs: Sequence[Job]) -> Iterator[Report]:
         """Start an instance at the first of the offers that has one, and yield what its jobs report.
@@ -199,8 +199,6 @@ class Launch:
         if now is None:
             # Unknown yet; or, after an hour or so, not any more.
             return replace(self._instance, state="terminated") if self._seconds() > _UNKNOWN_SECONDS else None
-        if self._price is None and now.zone:
-            self._price = prices.price_of(self._settings.ec2, now.type, now.zone, now.market)
         self._instance = now
         return now if now.state in instances.ENDED else None
 
@@ -324,8 +322,7 @@ class Launch:
         before, so that those of all outputs add up."""
         assert self._instance is not None
         seconds = self._seconds()
-        price = self._price or prices.Price(None, "it was not asked for in time")
-        dollars = price.of(seconds - self._counted_until)
+        dollars = self._price.of(seconds - self._counted_until)
         self._counted_until = seconds
         began = self._jobs_began_at if self._jobs_began_at is not None else seconds
         return {
@@ -340,8 +337,17 @@ class Launch:
             "boot_seconds": round(began, 3),
             "run_seconds": round(seconds - began, 3),
             "total_seconds": round(seconds, 3),
-            **({"dollars_unknown": price.unknown} if dollars is None else {"estimated_dollars": round(dollars, 6)}),
+            **(
+                {"dollars_unknown": self._price.unknown}
+                if dollars is None
+                else {"estimated_dollars": round(dollars, 6)}
+            ),
         }
+
+    @cached_property
+    def _price(self) -> prices.Price:
+        assert self._instance is not None
+        return prices.price_of(self._settings.ec2, self._instance.type, self._instance.zone, self._instance.market)
 
     def _seconds(self) -> float:
         """Since the instance was asked for."""
