@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 import dagster as dg
 import pytest
 
+from audience_explorer_dagster.assets import grouped_users, segments
 from audience_explorer_dagster.definitions import defs, launcher_from_environment
 from audience_explorer_dagster.partitions import months
 from audience_explorer_dagster.sensors import category_files
@@ -30,6 +31,10 @@ def test_the_assets_are_the_pipeline_and_tell_what_they_are() -> None:
         assert spec.kinds
         assert spec.owners
         assert spec.metadata["dagster/column_schema"].columns
+
+
+def test_both_steps_are_of_the_pool_that_limits_how_many_launch_at_once() -> None:
+    assert {step.op.pool for step in (grouped_users, segments)} == {"launches"}
 
 
 def test_the_running_month_is_no_partition_until_it_ends() -> None:

@@ -361,7 +361,7 @@ def test_settings_come_from_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_settings_that_make_no_sense_are_named_by_their_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUDIENCE_EXPLORER_EC2_MARKET", "cheap")
-    with pytest.raises(InputError, match=r"AUDIENCE_EXPLORER_EC2_INSTANCE_PROFILE: .*MARKET: .*'spot'"):
+    with pytest.raises(InputError, match=r"AUDIENCE_EXPLORER_EC2_INSTANCE_PROFILE: needed; .*MARKET: .*'spot'"):
         EC2StepLauncher.from_environment()
 
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from moto.s3.models import s3_backends
 
 from acceptance.ec2.conftest import TYPES, EC2Explorer, kill
@@ -121,6 +122,7 @@ def test_boots_that_never_finish_fail_the_run_in_the_end(
     assert_named(error, "BootFailed", instance=sandbox.instances[0])
 
 
+@pytest.mark.usefixtures("root_rights")
 def test_a_full_disk_fails_the_jobs_with_the_end_of_their_log(
     sandbox: Sandbox, explorer: EC2Explorer, ansible: Path
 ) -> None:
@@ -188,6 +190,7 @@ def test_an_instance_that_somebody_terminates_fails_the_run_and_is_not_launched_
     assert explorer.pipeline(*ARGUMENTS).launched == {f"k_selection {PARTITION}", f"kmeans {PARTITION}"}
 
 
+@pytest.mark.usefixtures("root_rights")
 def test_a_job_that_uses_up_the_memory_is_told_by_that_name(
     sandbox: Sandbox, explorer: EC2Explorer, ansible: Path
 ) -> None:

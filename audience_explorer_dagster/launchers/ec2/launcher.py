@@ -84,8 +84,9 @@ class EC2StepLauncher(Launcher):
         try:
             checked = cls(**values)
         except ValidationError as error:
-            wrong = [f"{_variable(str(e['loc'][0]))}: {e['msg']}" for e in error.errors()]
-            raise InputError(f"The EC2 launcher's settings make no sense. {'; '.join(wrong)}") from error
+            wrong = {_variable(str(e["loc"][0])): "needed" if e["input"] is None else e["msg"] for e in error.errors()}
+            told = "; ".join(f"{variable}: {why}" for variable, why in wrong.items())
+            raise InputError(f"The EC2 launcher lacks settings, or some make no sense. {told}") from error
         if not by_name:
             return checked
         texts = [name for name in given if cls.model_fields[name].annotation in (str, str | None)]
