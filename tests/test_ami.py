@@ -1,6 +1,7 @@
 """The image: what a build asks of AWS, what it leaves behind, and what goes into it."""
 
 import base64
+import fnmatch
 import importlib.util
 import json
 import os
@@ -29,6 +30,7 @@ from ami import archive, builder
 from ami.__main__ import main
 from audience_explorer_dagster.launchers.ec2.images import check_fit, find_image, tags_of
 from audience_explorer_dagster.launchers.ec2.instances import as_tags
+from audience_explorer_dagster.launchers.ec2.launches import LaunchTags
 from spark_jobs import REQUIRES
 
 AMI = Path(archive.HERE)
@@ -466,11 +468,7 @@ def policies() -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ["launcher", "instance", "image_operator", "image_builder"])
 def test_every_allowed_action_has_its_why_and_nothing_else_has(name: str) -> None:
-    allowed = {
-        action
-        for statement in policies()[name]["Statement"]
-        for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
-    }
+    allowed = {action for statement in policies()[name]["Statement"] for action in _listed(statement["Action"])}
     readme = (AMI / "README.md").read_text()
     section = re.search(rf"^### `{name}\.json`.*?(?=^###? |\Z)", readme, re.M | re.S)
     assert section
@@ -483,6 +481,32 @@ def test_every_placeholder_of_the_policies_is_explained() -> None:
     used = {word for policy in policies().values() for word in re.findall(r"@[A-Z_]+@", json.dumps(policy))}
     explained = set(re.findall(r"`(@[A-Z_]+@)`", (AMI / "README.md").read_text()))
     assert used == explained
+
+
+def test_launches_lie_where_the_policies_allow_to_read_and_write_them() -> None:
+    place = "arn:aws:s3:::@LAUNCHES_BUCKET@/@LAUNCHES_PREFIX@"
+    folder = f"{place}/{LaunchTags('l', 'p', 'r', 'coffee-2024-01').folder}"
+
+    def may(role: str, action: str, name: str) -> bool:
+        return any(
+            action in _listed(statement["Action"])
+            and any(fnmatch.fnmatchcase(name, of) for of in _listed(statement["Resource"]))
+            for statement in policies()[role]["Statement"]
+        )
+
+    for name in ("messages/000001.jsonl", "log/000001.txt", "status.json"):
+        assert may("instance", "s3:PutObject", f"{folder}/{name}")
+        assert may("launcher", "s3:GetObject", f"{folder}/{name}")
+    for name in ("description.json", "lease"):
+        assert may("launcher", "s3:PutObject", f"{folder}/{name}")
+        assert not may("instance", "s3:PutObject", f"{folder}/{name}")
+    assert may("instance", "s3:GetObject", f"{folder}/description.json")
+    assert may("instance", "s3:GetObject", f"{place}/code/abc.tar.gz")
+    assert not may("instance", "s3:PutObject", f"{place}/code/abc.tar.gz")
+
+
+def _listed(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
 
 
 def test_an_image_of_an_earlier_dependency_set_is_refused_by_name(account: Account) -> None:

@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
@@ -107,10 +107,8 @@ class LaunchFolder:
             if error.response["ResponseMetadata"]["HTTPStatusCode"] == 404:
                 return None
             raise
-        headers = answer["ResponseMetadata"]["HTTPHeaders"]
-        now = datetime.strptime(headers["date"], "%a, %d %b %Y %H:%M:%S %Z").timestamp()
-        held = answer["LastModified"].replace(tzinfo=None).timestamp()
-        return now - held
+        now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+        return (now - answer["LastModified"]).total_seconds()
 
     def delete(self) -> None:
         """Delete all of it."""
