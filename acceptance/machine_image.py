@@ -80,7 +80,7 @@ class Account:
         """Type `python -m ami …`."""
         settings = {
             "AUDIENCE_EXPLORER_EC2_LAUNCHES": f"s3://{self.sandbox.bucket}/jobs",
-            "AUDIENCE_EXPLORER_EC2_INSTANCE_PROFILE": self.sandbox.instance_profile,
+            "AUDIENCE_EXPLORER_EC2_BUILDER_PROFILE": self.sandbox.instance_profile,
             "AUDIENCE_EXPLORER_EC2_SUBNETS": self.sandbox.subnets[0],
         }
         return subprocess.Popen(

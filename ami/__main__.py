@@ -52,7 +52,7 @@ def main() -> None:
 )
 @click.option(
     "--instance-profile",
-    envvar=[f"{_EC2}BUILDER_PROFILE", f"{_EC2}INSTANCE_PROFILE"],
+    envvar=f"{_EC2}BUILDER_PROFILE",
     show_envvar=True,
     required=True,
     help="Name or ARN of the builder's profile; its role is in ami/iam/image_builder.json.",

@@ -14,7 +14,7 @@ and into which it writes, while the jobs run:
 - `status.json`, last: how it ended, and how many objects of both there are
 
 An object is never written twice with other content, and a later one only after the earlier ones are through. Requests
-to S3 are repeated for as long as it takes; the machine's watchdog sets the limit.
+to S3 are repeated for as long as it takes, unless it refuses them; the machine's watchdog sets the limit.
 """
 
 import argparse
@@ -52,7 +52,8 @@ from dagster_pipes import (
 
 USER = "explorer"
 SHIP_SECONDS = 0.3  # how long what is written waits for more
-NOTICE_SECONDS = 2.0  # between two looks for a spot interruption notice; AWS asks for no more than one in 5 s or so
+NOTICE_SECONDS = 2.0  # between two looks for a spot interruption notice; AWS recommends one every 5 s
+REFUSED_SECONDS = 60.0  # how long S3 may refuse: new roles and their rights take a moment to be known everywhere
 MAX_LOG_WAITING = 16 << 20  # bytes of log that wait for S3; the jobs may write without end, and memory is theirs
 STOPPED = 3  # the exit code of jobs that were told to take no further one
 
@@ -119,14 +120,16 @@ class Folder:
 
     @staticmethod
     def _until_through(ask: Callable[[], Any]) -> Any:
-        wait = 0.2
+        wait, began = 0.2, time.monotonic()
         while True:
             try:
                 return ask()
             except (BotoCoreError, ClientError, OSError) as error:
-                if isinstance(error, ClientError) and error.response["Error"]["Code"] in ("NoSuchKey", "NoSuchBucket"):
-                    raise
-                print(f"boot: S3: {error}; again in {wait:.1f} s", flush=True)
+                if isinstance(error, ClientError):
+                    status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+                    if status == 404 or (status == 403 and time.monotonic() - began > REFUSED_SECONDS):
+                        raise
+                _say(f"S3: {error}; again in {wait:.1f} s")
             time.sleep(wait)
             wait = min(wait * 2, 5)
 
@@ -137,25 +140,35 @@ class Stream:
     def __init__(self, folder: Folder, name: str, take: Callable[[], bytes]):
         self._folder, self._name, self._take = folder, name, take
         self._closed = threading.Event()
+        self._failure: Exception | None = None
         self.objects = 0  # those that are through
         self._thread = threading.Thread(target=self._ship, name=name, daemon=True)
         self._thread.start()
 
     def close(self) -> int:
-        """Ship what is left; how many objects there are."""
+        """Ship what is left; how many objects there are.
+
+        Raises:
+            Exception: Not all is through: what kept it.
+        """
         self._closed.set()
         self._thread.join()
+        if self._failure is not None:
+            raise self._failure
         return self.objects
 
     def _ship(self) -> None:
-        while True:
-            last = self._closed.is_set()  # asked first, so that all that was given before it was closed is taken
-            if chunk := self._take():
-                self._folder.put(self._name.format(self.objects + 1), chunk)
-                self.objects += 1
-            elif last:
-                return
-            self._closed.wait(SHIP_SECONDS)
+        try:
+            while True:
+                last = self._closed.is_set()  # asked first, so that all that was given before it was closed is taken
+                if chunk := self._take():
+                    self._folder.put(self._name.format(self.objects + 1), chunk)
+                    self.objects += 1
+                elif last:
+                    return
+                self._closed.wait(SHIP_SECONDS)
+        except Exception as error:  # told by who closes it: a launch of which something is lost must not end well
+            self._failure = error
 
 
 class Messages:
@@ -237,6 +250,7 @@ class Jobs:
             DAGSTER_PIPES_CONTEXT_ENV_VAR: encode_param({PipesDefaultContextLoader.FILE_PATH_KEY: str(context)}),
             DAGSTER_PIPES_MESSAGES_ENV_VAR: encode_param({PipesDefaultMessageWriter.FILE_PATH_KEY: str(spool)}),
         }
+        self._user = _as_unprivileged(work)
         self._oom_kills = _oom_kills()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "spark_jobs", "--stop-file", str(self._stop)],
@@ -246,7 +260,7 @@ class Jobs:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            **_as_unprivileged(work),
+            **self._user,
         )
         self._reader = threading.Thread(target=self._read, args=(log,), daemon=True)
         self._reader.start()
@@ -264,26 +278,25 @@ class Jobs:
             overdue = True
         self._end_all()
         code = self._process.wait()
-        killed = code == -signal.SIGKILL and not overdue
-        return {
-            "exit_code": code,
-            "overdue": overdue,
-            # A process that was killed is one that the kernel ended for its memory only if the kernel counts one.
-            "out_of_memory": killed and _oom_kills() > self._oom_kills,
-        }
+        # Be it this process or one that it started, such as Spark's JVM.
+        return {"exit_code": code, "overdue": overdue, "out_of_memory": _oom_kills() > self._oom_kills}
 
     def _end_all(self) -> None:
-        """End what is left of the process group: nothing of it writes once the end is told."""
+        """End what is left: nothing of it writes once the end is told."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
+        # Spark's workers leave the process group; but the user has nothing else here.
+        for process in Path("/proc").glob("[0-9]*") if self._user else ():
+            with contextlib.suppress(OSError):
+                if process.stat().st_uid == self._user["user"]:
+                    os.kill(int(process.name), signal.SIGKILL)
         self._reader.join(timeout=5)
 
     def _read(self, log: Log) -> None:
         assert self._process.stdout is not None
         while text := os.read(self._process.stdout.fileno(), 1 << 16):
             log.add(text)
-            sys.stdout.buffer.write(text)
-            sys.stdout.buffer.flush()
+            _say(text.decode(errors="replace"), end="")
 
 
 def main(location: str, deadline_file: str) -> None:
@@ -308,7 +321,13 @@ def main(location: str, deadline_file: str) -> None:
         log.add(traceback.format_exc().encode())
         status = {"error": f"{type(error).__name__}: {error}"}
     messages.tell("ended", **status)
-    objects = {name: stream.close() for name, stream in streams.items()}
+    objects = {}
+    for name, stream in streams.items():
+        try:
+            objects[name] = stream.close()
+        except Exception as error:
+            status["error"] = f"of the {name} not all is shipped: {error}"
+            objects[name] = stream.objects
     status |= {"messages": messages.count, "objects": objects, "seconds": round(time.monotonic() - started, 3)}
     folder.put("status.json", json.dumps(status, indent=1).encode())
 
@@ -342,11 +361,11 @@ def _watch_for_notice(machine: Metadata, messages: Messages, jobs: Jobs, ended: 
         try:
             notice = machine.get("meta-data/spot/instance-action")
         except OSError as error:
-            print(f"boot: {error}", flush=True)
+            _say(str(error))
             continue
         if notice is not None:
-            jobs.take_no_further()
             messages.tell("spot_notice", notice=json.loads(notice))
+            jobs.take_no_further()
             return
 
 
@@ -374,6 +393,12 @@ def _facts(identity: dict[str, Any], machine: Metadata) -> dict[str, Any]:
         "zone": identity.get("availabilityZone"),
         "market": machine.get("meta-data/instance-life-cycle"),
     }
+
+
+def _say(text: str, end: str = "\n") -> None:
+    """Print to the console, which must not keep anything from being done."""
+    with contextlib.suppress(OSError):
+        print(text, end=end, flush=True)
 
 
 def _scratch() -> str:

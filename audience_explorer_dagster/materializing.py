@@ -39,7 +39,11 @@ def carry_out(context: dg.AssetExecutionContext, plan: Plan, launcher: Launcher,
 
 
 def _launch(context: dg.AssetExecutionContext, plan: Plan, launcher: Launcher, store: Store) -> dict[Target, str]:
-    """Launch the plan's jobs; what failed, and why."""
+    """Launch the plan's jobs; what failed, and why.
+
+    Raises:
+        dagster.Failure: The launch failed, though it made all that was asked for.
+    """
     waiting = {computation.folder: computation for computation in plan.computed.values()}
     errors: dict[str, str] = {}
     failed: dict[Target, str] = {}
@@ -57,6 +61,11 @@ def _launch(context: dg.AssetExecutionContext, plan: Plan, launcher: Launcher, s
                     errors[report.job] = report.error
     except LaunchFailed as error:
         ended_early = str(error)
+        if not waiting:
+            # Nothing seems to be missing, and yet something is wrong: a message may be lost, or the machine.
+            raise dg.Failure(
+                f"All partitions are done and recorded, but their launch failed: {error}", allow_retries=False
+            ) from error
     for computation in waiting.values():
         failed[computation.target] = errors.get(computation.job, ended_early)
     return failed

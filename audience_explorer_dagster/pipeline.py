@@ -12,7 +12,7 @@ from audience_explorer_dagster.config import GroupingRunConfig, SegmentsRunConfi
 from audience_explorer_dagster.definitions import FIND_SEGMENTS_JOB, GROUP_USERS_JOB
 from audience_explorer_dagster.launchers import PIPELINE_TAG
 from audience_explorer_dagster.metadata import REUSED
-from audience_explorer_dagster.partitions import Partition, categories, months
+from audience_explorer_dagster.partitions import Partition, categories, months, short_name
 from audience_explorer_dagster.records import FOLDER
 from audience_explorer_dagster.sensors import new_categories
 from audience_explorer_dagster.store import Store, new_folder_name
@@ -233,12 +233,15 @@ def _run(
     run_config = {"ops": {op: {"config": config.model_dump(mode="json", exclude_none=True)}}}
     result = _execute(job, instance, [dg.AssetKey(asset) for asset in assets], tags, run_config)
     recorded, errors, run_error = _ended(instance, result)
-    return [
+    outcomes = [
         recorded.get((asset, partition.key))
         or Outcome(asset, partition.key, "failed", error=errors.get(f"{asset} {partition.key}", run_error))
         for partition in partitions
         for asset in assets
     ]
+    if not result.success and all(outcome.status != "failed" for outcome in outcomes):
+        outcomes.append(Outcome("launch", short_name(partitions), "failed", error=run_error))
+    return outcomes
 
 
 def _execute(

@@ -130,7 +130,7 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_REGION", REGION)
     monkeypatch.setenv("AUDIENCE_EXPLORER_EC2_LAUNCHES", LAUNCHES)
-    monkeypatch.setenv("AUDIENCE_EXPLORER_EC2_INSTANCE_PROFILE", "builder")
+    monkeypatch.setenv("AUDIENCE_EXPLORER_EC2_BUILDER_PROFILE", "builder")
     with mock_aws():
         account = Account()
         debian = Ami(account.backend, "ami-debian", owner_id="136693071363", name="debian-12-amd64", public=True)
@@ -512,4 +512,4 @@ def _listed(value: str | list[str]) -> list[str]:
 def test_an_image_of_an_earlier_dependency_set_is_refused_by_name(account: Account) -> None:
     image = run("build").stdout.strip()
     with pytest.raises(Exception, match=r"ImageMisfit: Image audience-explorer-.* it has pysail 1\.0"):
-        check_fit(find_image(account.ec2, image))
+        check_fit(find_image(account.ec2, image), volume_gb=50)

@@ -6,14 +6,14 @@ import gzip
 import io
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
 import boto3
 import dagster as dg
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnectionError, ReadTimeoutError
 from moto import mock_aws
 
 from audience_explorer_dagster.launchers import Job, Report
@@ -28,8 +28,10 @@ from audience_explorer_dagster.launchers.ec2.errors import (
     NoImage,
     OutOfMemory,
     Overdue,
+    Refused,
     SpotInterrupted,
     TerminatedFromOutside,
+    Unreachable,
 )
 from audience_explorer_dagster.launchers.ec2.images import PROJECT, Image, check_fit, find_image, misfits, tags_of
 from audience_explorer_dagster.launchers.ec2.instances import Instance, Offer
@@ -115,6 +117,29 @@ def test_a_request_that_is_refused_for_good_is_not_repeated() -> None:
     assert len(ec2.made) == 1
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        EndpointConnectionError(endpoint_url="x"),
+        ConnectTimeoutError(endpoint_url="x"),
+        ReadTimeoutError(endpoint_url="x"),
+    ],
+)
+def test_a_request_that_no_connection_could_be_had_for_is_repeated_with_the_same_token(error: Exception) -> None:
+    ec2 = Requests()
+    ask = ec2.run_instances
+
+    def first_fails(**request: Any) -> dict[str, Any]:
+        answer = ask(**request)
+        if len(ec2.made) == 1:
+            raise error
+        return answer
+
+    ec2.run_instances = first_fails  # type: ignore[method-assign]
+    run_one(ec2, Offer("a", None, "spot"))
+    assert [request["ClientToken"] for request in ec2.made] == ["token-0", "token-0"]
+
+
 def _with_status(ask: Any, status: int) -> Any:
     def answer(**request: Any) -> Any:
         try:
@@ -145,7 +170,12 @@ def test_an_image_fits_if_it_has_what_the_jobs_need() -> None:
 def test_an_image_that_does_not_fit_is_refused_by_name(changed: dict[str, str | None], why: str) -> None:
     tags = {name: v for name, v in {**tags_of("3.11.2", FITTING), **changed}.items() if v is not None}
     with pytest.raises(ImageMisfit, match=f"audience-explorer-2026-01-01 .ami-1.*{why}.*python -m ami build"):
-        check_fit(Image(IMAGE.id, IMAGE.name, tags, IMAGE.root_device))
+        check_fit(Image(IMAGE.id, IMAGE.name, tags, IMAGE.root_device), volume_gb=50)
+
+
+def test_an_image_that_the_volume_has_no_room_for_is_refused() -> None:
+    with pytest.raises(ImageMisfit, match="needs a root volume of 80 GB: volume_gb is 50"):
+        check_fit(Image("ami-1", "audience-explorer-1", tags_of("3.11.2", FITTING), "/dev/xvda", gigabytes=80), 50)
 
 
 def test_the_newest_image_of_the_account_is_taken() -> None:
@@ -203,6 +233,9 @@ class Watched:
         self.state = "running"
         self.reason = ""
         self.terminated: list[str] = []
+        self.errors: list[str] = []  # of the run's log
+        self.told_at_end: Callable[[], object] = lambda: None  # done at the second look of the launcher's
+        self._looks = 0
         self.folder = launches.folder(TAGS)
         self._numbers = {"messages": 0, "log": 0}
         self._count = 0
@@ -215,12 +248,18 @@ class Watched:
         monkeypatch.setattr(launch, "_LOOK_SECONDS", 0.0)
         monkeypatch.setattr(launch, "_LATE_SECONDS", 0.1)
         monkeypatch.setattr(instances, "run_one", lambda *_, **__: (self.instance(), Offer("t", None, "spot")))
-        monkeypatch.setattr(instances, "describe", lambda *_: self.instance())
+        monkeypatch.setattr(instances, "describe", lambda *_: self.look())
         monkeypatch.setattr(instances, "find", lambda *_: [])
         monkeypatch.setattr(instances, "terminate", lambda _, found: set(self.terminated.extend(found) or ()))
 
     def instance(self) -> Instance:
         return Instance("i-1", "t", "", "spot", self.state, cast(Any, None), {}, self.reason)
+
+    def look(self) -> Instance:
+        self._looks += 1
+        if self._looks == 2:
+            self.told_at_end()
+        return self.instance()
 
     def write(self, *messages: dict[str, Any]) -> None:
         self._numbers["messages"] += 1
@@ -239,7 +278,7 @@ class Watched:
 
     def run(self) -> list[Report]:
         """Run the launch of the jobs a and b; what they report."""
-        log = SimpleNamespace(**dict.fromkeys(("info", "warning", "error", "log"), lambda *_: None))
+        log = SimpleNamespace(**dict.fromkeys(("info", "warning", "log"), lambda *_: None), error=self.errors.append)
         run = SimpleNamespace(run_id="r1", job_name="j")
         context = SimpleNamespace(log=log, run=run, op_execution_context=SimpleNamespace(retry_number=0))
         watched = Launch(self.settings, self.folder, TAGS, cast(dg.AssetExecutionContext, context))
@@ -324,6 +363,57 @@ def test_an_instance_that_is_gone_without_a_status_is_told_by_what_ec2_says(
     with pytest.raises(kind) as raised:
         watched.run()
     assert raised.type is kind
+
+
+def test_an_instance_that_is_lost_after_all_its_jobs_ended_is_no_failure(watched: Watched) -> None:
+    watched.write(report("a"), report("b"))
+    watched.state, watched.reason = "terminated", "Server.SpotInstanceTermination"
+    assert [of.job for of in watched.run()] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("interruption", "told"),
+    [(ReadTimeoutError(endpoint_url="x"), Unreachable), (KeyboardInterrupt(), KeyboardInterrupt)],
+)
+def test_an_instance_that_was_started_though_no_answer_came_is_ended_once_ec2_knows_it(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, interruption: BaseException, told: type[BaseException]
+) -> None:
+    looks: list[list[Instance]] = [[], [], [watched.instance()]]
+
+    def no_answer(*_: Any, **__: Any) -> None:
+        raise interruption
+
+    monkeypatch.setattr(instances, "run_one", no_answer)
+    monkeypatch.setattr(instances, "find", lambda *_: looks.pop(0))
+    with pytest.raises(told):
+        watched.run()
+    assert watched.terminated == ["i-1"]
+
+
+def test_a_launch_that_was_refused_leaves_nothing_to_look_for(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        answer = {"Error": {"Code": "UnauthorizedOperation"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+        raise ClientError(cast(Any, answer), "RunInstances")
+
+    monkeypatch.setattr(instances, "run_one", refuse)
+    monkeypatch.setattr(instances, "find", None)
+    with pytest.raises(Refused, match=r"UnauthorizedOperation.*\[launch .*, log s3://"):
+        watched.run()
+
+
+def test_a_broken_message_is_a_lost_one(watched: Watched) -> None:
+    watched.folder._put("messages/000001.jsonl", b'{"boot": "started", "inst')
+    with pytest.raises(MessagesLost, match="message 1 is broken"):
+        watched.run()
+
+
+def test_a_failure_is_told_with_the_log_that_comes_a_little_later(watched: Watched) -> None:
+    watched.write(report("a", "failed", error="bad input"), report("b"))
+    watched.told_at_end = lambda: (watched.print("Traceback: why\n"), watched.end(exit_code=1))
+    watched.run()
+    assert "a failed; the end of the log:\nTraceback: why" in watched.errors
 
 
 def test_a_notice_makes_an_early_end_an_interruption(watched: Watched) -> None:

@@ -1,14 +1,18 @@
 """Records instead of output-folder caching: what is there is reused, per partition, config included."""
 
 import json
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
+from audience_explorer_dagster.definitions import definitions
+from audience_explorer_dagster.launchers import Job, LaunchFailed, Report
 from audience_explorer_dagster.pipeline import Outcome
 from spark_jobs import group_by_user, kmeans, make_clustering_inputs, select_k
-from tests.project import LAUNCHES, Project, why
+from tests.project import LAUNCHES, InProcessLauncher, Project, why
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -341,3 +345,23 @@ def test_a_category_without_users_is_done_with_zero_clusters(project: Project) -
     outcomes = project.pipeline(["2024-01"], ["tea"])
     assert (outcomes["kmeans tea|2024-01"].users, outcomes["kmeans tea|2024-01"].k) == (0, 0)
     assert len(computed(outcomes)) == 4
+
+
+class LosesTheLastMessage(InProcessLauncher):
+    """Does all it is asked for, and then finds that something is missing."""
+
+    def launch(self, context: dg.AssetExecutionContext, jobs: Sequence[Job]) -> Generator[Report]:
+        yield from super().launch(context, jobs)
+        raise LaunchFailed("MessagesLost: it wrote 3 messages, 2 arrived")
+
+
+def test_a_launch_that_fails_in_the_end_fails_its_run_though_all_is_recorded(project: Project) -> None:
+    project.definitions = definitions(str(project.root), LosesTheLastMessage())
+    result = project.run("group_users", "2024-01", "2024-01")
+    assert not result.success
+    assert "All partitions are done and recorded, but their launch failed: MessagesLost" in why(result)
+    project.delete(project.records("grouped_users", "2024-01")[0]["folder"])
+    outcomes = project.pipeline(["2024-01"], ["tea"])
+    assert outcomes["grouped_users 2024-01"].status == "launched"
+    assert "MessagesLost" in str(outcomes["launch 2024-01"].error)
+    assert "grouped_users of 2024-01 failed" in str(outcomes["kmeans tea|2024-01"].error)

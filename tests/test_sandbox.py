@@ -242,7 +242,7 @@ class TestApi:
 
     def test_the_image_fits_and_is_the_newest(self, sandbox: Sandbox, ec2: Any) -> None:
         image = find_image(ec2, "audience-explorer-*")
-        check_fit(image)
+        check_fit(image, volume_gb=50)
         assert image.id == sandbox.image
 
     def test_debian_is_found_by_its_parameter(self, sandbox: Sandbox, ec2: Any) -> None:

@@ -77,6 +77,7 @@ def settings(sandbox: Sandbox) -> dict[str, str]:
         "AUDIENCE_EXPLORER_ROOT": f"s3://{sandbox.bucket}/{_PREFIX}",
         "AUDIENCE_EXPLORER_LAUNCHER": "ec2",
         "AUDIENCE_EXPLORER_EC2_INSTANCE_PROFILE": sandbox.instance_profile,
+        "AUDIENCE_EXPLORER_EC2_BUILDER_PROFILE": sandbox.instance_profile,
         "AUDIENCE_EXPLORER_EC2_SUBNETS": ",".join(sandbox.subnets),
         "AUDIENCE_EXPLORER_EC2_SECURITY_GROUPS": sandbox.security_group,
     }

@@ -1,5 +1,7 @@
 """The ways in which a launch on EC2 can fail, each a named error with the facts as attributes."""
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from audience_explorer_dagster.launchers import LaunchFailed
 
 
@@ -63,5 +65,15 @@ class MessagesLost(EC2LaunchFailed):
     """The instance wrote more messages than arrived."""
 
 
+class Refused(EC2LaunchFailed):
+    """AWS refused a request: a permission is missing, or a setting makes no sense to it."""
+
+
 class Unreachable(EC2LaunchFailed):
-    """AWS refused a request, or did not answer for too long."""
+    """AWS did not answer for too long."""
+
+
+def kind_of(error: BotoCoreError | ClientError) -> type[EC2LaunchFailed]:
+    """What an error of AWS's makes of a launch."""
+    refused = isinstance(error, ClientError) and error.response["ResponseMetadata"]["HTTPStatusCode"] < 500
+    return Refused if refused else Unreachable

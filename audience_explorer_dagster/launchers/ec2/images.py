@@ -92,12 +92,16 @@ def ours(ec2: "EC2Client") -> list[Image]:
     return _newest_first(ec2.describe_images(Owners=["self"], Filters=filters)["Images"])  # type: ignore[arg-type]
 
 
-def check_fit(image: Image) -> None:
-    """Refuse an image that lacks what the jobs need.
+def check_fit(image: Image, volume_gb: int) -> None:
+    """Refuse an image that lacks what the jobs need, or that the root volume has no room for.
 
     Raises:
         ImageMisfit: It does; the message names the image and each thing.
     """
+    if volume_gb < image.gigabytes:
+        raise ImageMisfit(
+            f"Image {image.name} ({image.id}) needs a root volume of {image.gigabytes} GB: volume_gb is {volume_gb}."
+        )
     if found := image.misfits:
         raise ImageMisfit(
             f"Image {image.name} ({image.id}) does not fit this project: {'; '.join(found)}."

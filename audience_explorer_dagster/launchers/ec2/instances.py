@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from botocore.exceptions import ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as NoConnection
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from audience_explorer_dagster.launchers.ec2.errors import NoCapacity
@@ -162,7 +163,8 @@ def run_one(
 def _passes(error: BaseException) -> bool:
     """Whether an error may pass if a request is repeated."""
     if not isinstance(error, ClientError):
-        return isinstance(error, HTTPClientError)  # connections that fail, break, or give no answer in time
+        # Connections that break, fail, or give no answer in time.
+        return isinstance(error, (HTTPClientError, NoConnection))
     code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
     return code not in NO_CAPACITY and (code in _THROTTLED or status >= 500)
 

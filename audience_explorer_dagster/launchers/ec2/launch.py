@@ -4,6 +4,7 @@ import codecs
 import json
 import signal
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -24,9 +25,11 @@ from audience_explorer_dagster.launchers.ec2.errors import (
     NoCapacity,
     OutOfMemory,
     Overdue,
+    Refused,
     SpotInterrupted,
     TerminatedFromOutside,
     Unreachable,
+    kind_of,
 )
 from audience_explorer_dagster.launchers.ec2.images import PROJECT, Image
 from audience_explorer_dagster.launchers.ec2.instances import Instance, Offer
@@ -40,6 +43,8 @@ _LOOK_SECONDS = 3.0  # between two looks at the instance's state
 _HOLD_SECONDS = 20.0  # between two signs that somebody waits for the launch
 _UNREACHABLE_SECONDS = 300.0  # how long AWS may not answer
 _UNKNOWN_SECONDS = 60.0  # how long a new instance may be unknown to EC2, which tells of it with delay
+_UNKNOWN_LOOKS = 5  # in a row, after which an instance that was known is gone
+_LOG_SECONDS = 1.0  # how much later than a message the log that belongs to it may come
 _LATE_SECONDS = 30.0  # how long an object that the status counts may take to be there
 _GRACE_SECONDS = 60.0  # how long the instance may outlive max_runtime, which it counts from its boot
 
@@ -69,15 +74,17 @@ class Launch:
         self._offer: Offer | None = None  # the one that was taken
         self._messages, self._log = Follower(folder, "messages"), Follower(folder, "log")
         self._said = 0  # messages that arrived
-        self._reports: deque[Report] = deque()  # those of them that are not yielded yet
+        self._reports: deque[tuple[float, Report]] = deque()  # those not yielded yet, and from when on they may be
         self._unended: set[str] = set()  # jobs
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._tail = ""  # of the log
         self._noticed = False  # whether AWS announced that it takes the instance back
-        self._asked_at = time.monotonic()
-        self._alive_at: float | None = None  # when it first said something, in seconds since it was asked for
+        self._asked = False  # whether an instance may have been started
+        self._launched_at = time.monotonic()
+        self._unknown_looks = 0  # in a row, of those at which EC2 did not know the instance
+        self._alive_at: float | None = None  # when it first said something, in seconds since the launch
         self._jobs_began_at: float | None = None  # likewise
-        self._counted_until = 0.0  # up to when costs are told, in seconds since it was asked for
+        self._counted_until = 0.0  # up to when costs are told, likewise
 
     def run(self, image: Image, code_location: str, asked: Sequence[Offer], jobs: Sequence[Job]) -> Iterator[Report]:
         """Start an instance at the first of the offers that has one, and yield what its jobs report.
@@ -87,12 +94,18 @@ class Launch:
         Raises:
             EC2LaunchFailed: Its kind says how.
         """
+        holding = threading.Event()
         try:
             self._start(image, code_location, asked, jobs)
+            # In a thread of its own: whoever waits for an answer of AWS's waits for the launch all the same.
+            threading.Thread(target=self._hold, args=(holding,), daemon=True).start()
             yield from self._watch({job.id for job in jobs})
         except NoCapacity as error:
             raise error if error.launch else self._error(NoCapacity, error.what) from None
+        except (BotoCoreError, ClientError) as error:
+            raise self._error(kind_of(error), str(error)) from error
         finally:
+            holding.set()
             self._end()
 
     def next_offers(self, asked: Sequence[Offer]) -> list[Offer]:
@@ -133,20 +146,27 @@ class Launch:
             }
         )
         self._folder.hold()
-        self._asked_at = time.monotonic()
-        self._instance, self._offer = instances.run_one(
-            settings.ec2_once,
-            asked,
-            self._tags.launch,
-            {**settings.extra_tags, **PROJECT, "Name": f"audience-explorer {self._tags.label}", **asdict(self._tags)},
-            image,
-            self._folder.location,
-            security_groups=settings.security_groups,
-            instance_profile=settings.instance_profile,
-            volume_gb=settings.volume_gb,
-            volume_type=settings.volume_type,
-            key_pair=settings.key_pair,
-        )
+        self._asked = True
+        tags = {**settings.extra_tags, **PROJECT, "Name": f"audience-explorer {self._tags.label}", **asdict(self._tags)}
+        try:
+            self._instance, self._offer = instances.run_one(
+                settings.ec2_once,
+                asked,
+                self._tags.launch,
+                tags,
+                image,
+                self._folder.location,
+                security_groups=settings.security_groups,
+                instance_profile=settings.instance_profile,
+                volume_gb=settings.volume_gb,
+                volume_type=settings.volume_type,
+                key_pair=settings.key_pair,
+            )
+        except (NoCapacity, ClientError) as error:
+            # Whatever else went wrong, an instance may have been started.
+            self._asked = isinstance(error, ClientError) and kind_of(error) is not Refused
+            raise
+        self._launched_at = time.monotonic()
         self._context.log.info(
             f"launched {len(jobs)} jobs on {self._instance.id}: {self._offer}, image {image.name}, launch"
             f" {self._tags.launch}, pipeline {self._tags.pipeline}, label {self._tags.label}. Its log:"
@@ -158,12 +178,10 @@ class Launch:
     def _watch(self, jobs: set[str]) -> Iterator[Report]:
         """Yield what the jobs report, until the launch has ended and all that it wrote was read."""
         self._unended = jobs
-        look, hold = _Timer(_LOOK_SECONDS), _Timer(_HOLD_SECONDS)
-        patience, late = _Timer(_UNREACHABLE_SECONDS), _Timer(_LATE_SECONDS)
+        look, patience, late = _Timer(_LOOK_SECONDS), _Timer(_UNREACHABLE_SECONDS), _Timer(_LATE_SECONDS)
         while True:
             gone: Instance | None = None
             status: dict[str, Any] | None = None
-            reached = True
             try:
                 # In this order: an instance that is gone, or whose status is there, has written what is read then.
                 if look.is_over():
@@ -171,34 +189,45 @@ class Launch:
                     look.renew()
                 status = self._folder.status()
                 self._read()
-                if hold.is_over():
-                    self._folder.hold()
-                    hold.renew()
                 patience.renew()
             except (BotoCoreError, ClientError) as error:
-                reached = False
                 self._bear(error, patience)
-            while self._reports:
-                yield self._reports.popleft()
+                late.renew()
+                time.sleep(self._settings.poll_seconds)
+                continue
+            is_over = gone is not None or (status is not None and self._objects() == status["objects"])
+            yield from self._ripe_reports(all_of_them=is_over)
             if status is None:
                 late.renew()
-                if reached and gone is not None:
-                    raise self._cause_of_end(gone)
+                if gone is not None:
+                    self._check_end(gone)
+                    return
                 self._check_time()
-            elif reached and self._objects() == status["objects"]:
+            elif is_over:
                 self._check(status)
                 return
             elif late.is_over():
                 raise self._error(MessagesLost, f"it wrote {status['objects']} objects, {self._objects()} arrived")
             time.sleep(self._settings.poll_seconds)
 
+    def _hold(self, ended: threading.Event) -> None:
+        """Say again and again that somebody waits for this launch."""
+        while not ended.wait(_HOLD_SECONDS):
+            try:
+                self._folder.hold()
+            except (BotoCoreError, ClientError) as error:
+                sys.stderr.write(f"the launch's lease was not renewed, which is tried again: {error}\n")
+
     def _look_if_gone(self) -> Instance | None:
         """The instance, if it can't write any more."""
         assert self._instance is not None
         now = instances.describe(self._settings.ec2, self._instance.id)
         if now is None:
-            # Unknown yet; or, after an hour or so, not any more.
-            return replace(self._instance, state="terminated") if self._seconds() > _UNKNOWN_SECONDS else None
+            # Unknown yet; or, about an hour after its end, not any more.
+            self._unknown_looks += 1
+            is_gone = self._seconds() > _UNKNOWN_SECONDS and self._unknown_looks >= _UNKNOWN_LOOKS
+            return replace(self._instance, state="terminated") if is_gone else None
+        self._unknown_looks = 0
         self._instance = now
         return now if now.state in instances.ENDED else None
 
@@ -213,7 +242,11 @@ class Launch:
         for chunk in self._messages.new():
             for line in chunk.splitlines():
                 self._said += 1
-                self._take(json.loads(line))
+                try:
+                    message = json.loads(line)
+                except ValueError as error:
+                    raise self._error(MessagesLost, f"message {self._said} is broken: {error}") from error
+                self._take(message)
 
     def _take(self, message: dict[str, Any]) -> None:
         if "boot" in message:
@@ -224,12 +257,21 @@ class Launch:
             return
         if report.event != "output":
             self._unended.discard(report.job)
+        ripe = time.monotonic()
         if report.event == "output":
             report = replace(report, launch=self._facts())
         elif report.event == "failed":
-            self._context.log.error(f"{report.job} failed; the end of the log:\n{self._tail.strip()}")
-            report = replace(report, error=str(self._error(JobFailed, report.error)))
-        self._reports.append(report)
+            ripe += _LOG_SECONDS
+        self._reports.append((ripe, report))
+
+    def _ripe_reports(self, all_of_them: bool) -> Iterator[Report]:
+        """The reports that may be yielded; a failure when the log has come as far, whose end is told with it."""
+        while self._reports and (all_of_them or self._reports[0][0] <= time.monotonic()):
+            _, report = self._reports.popleft()
+            if report.event == "failed":
+                self._context.log.error(f"{report.job} failed; the end of the log:\n{self._tail.strip()}")
+                report = replace(report, error=str(self._error(JobFailed, report.error)))
+            yield report
 
     def _take_boot(self, message: dict[str, Any]) -> None:
         """Take what the boot program says of itself."""
@@ -259,8 +301,10 @@ class Launch:
         if self._said != status["messages"]:
             raise self._error(MessagesLost, f"it wrote {status['messages']} messages, {self._said} arrived")
         if "error" in status:
-            raise self._error(BootFailed, f"the jobs could not be started: {status['error']}")
+            raise self._error(BootFailed, f"the jobs could not be run: {status['error']}")
         if not self._unended:
+            if status["out_of_memory"]:
+                self._context.log.error("the kernel ended a process, because the machine had no memory left")
             return
         if self._noticed:
             raise self._error(SpotInterrupted, f"AWS takes the instance back, with {self._told_unended()}")
@@ -280,46 +324,56 @@ class Launch:
             JobFailed, f"the process of the jobs {how}, with {self._told_unended()}; its last words:\n{words}\n"
         )
 
-    def _cause_of_end(self, gone: Instance) -> EC2LaunchFailed:
-        """Why an instance ended that left no status.
+    def _check_end(self, gone: Instance) -> None:
+        """Tell why an instance ended that left no status.
 
         https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_StateReason.html
         """
+        if not self._unended:
+            # Messages are read in order, so that all came that were before the last job's end.
+            self._context.log.warning(f"{gone.id} ended ({gone.reason}) after all its jobs had, but before it said so")
+            return
         left = self._told_unended()
         if self._noticed or gone.reason.startswith("Server.Spot"):
-            return self._error(SpotInterrupted, f"AWS took the instance back ({gone.reason}), with {left}")
+            raise self._error(SpotInterrupted, f"AWS took the instance back ({gone.reason}), with {left}")
         if gone.reason == "Server.InsufficientInstanceCapacity":
-            return self._error(NoCapacity, f"EC2 had no {gone.type} in {gone.zone} after all")
+            raise self._error(NoCapacity, f"EC2 had no {gone.type} in {gone.zone} after all")
         if gone.reason == "Client.UserInitiatedShutdown":
-            return self._error(TerminatedFromOutside, f"somebody ended the instance, with {left}")
+            raise self._error(TerminatedFromOutside, f"somebody ended the instance, with {left}")
         if self._alive_at is not None and self._seconds() - self._alive_at >= self._settings.max_runtime:
-            return self._error(Overdue, f"the watchdog ended it at max_runtime, with {left}")
-        return self._error(
+            raise self._error(Overdue, f"the watchdog ended it at max_runtime, with {left}")
+        raise self._error(
             BootFailed, f"it ended ({gone.reason or 'for no known reason'}) and left no status, with {left}"
         )
 
     # --- end ---
 
     def _end(self) -> None:
-        """End the instance; and one that was started though its answer was lost."""
-        try:
-            left = {instance.id for instance in instances.find(self._settings.ec2, {"launch": self._tags.launch})}
-            left |= {self._instance.id} if self._instance else set()
-            while left := instances.terminate(self._settings.ec2, left):
-                if self._seconds() > _UNKNOWN_SECONDS:
-                    return  # EC2 knows them not any more, rather than not yet
+        """End the instance, also one that was started though its answer did not come."""
+        known = {self._instance.id} if self._instance else set[str]()
+        ended = set[str]()
+        unknown = _Timer(_UNKNOWN_SECONDS)
+        # EC2 may not know yet what it has just started: it is told again, and in the end believed.
+        while self._asked and not ended and not unknown.is_over():
+            try:
+                ended |= known - instances.terminate(self._settings.ec2, known)
+                strays = {of.id for of in instances.find(self._settings.ec2, {"launch": self._tags.launch})} - ended
+                ended |= strays - instances.terminate(self._settings.ec2, strays)
+            except (BotoCoreError, ClientError) as error:
+                if not ended:
+                    self._context.log.error(
+                        f"launch {self._tags.launch} could not be ended: {error}. Its instance ends itself, at"
+                        f" max_runtime at the latest; or now: audience-explorer ec2 rm launch={self._tags.launch}"
+                    )
+                return
+            if not ended:
                 time.sleep(self._settings.poll_seconds)
-        except (BotoCoreError, ClientError) as error:
-            self._context.log.error(
-                f"launch {self._tags.launch} could not be ended: {error}. Its instance ends itself, at max_runtime at"
-                f" the latest; or now: audience-explorer ec2 rm launch={self._tags.launch}"
-            )
 
     # --- what they share ---
 
     def _facts(self) -> dict[str, Any]:
-        """What the launch is and has cost, for an output that was made now. Its dollars are for the time since the one
-        before, so that those of all outputs add up."""
+        """What the launch is and has cost, for an output that was made now; its dollars are for the time since the one
+        before."""
         assert self._instance is not None
         seconds = self._seconds()
         dollars = self._price.of(seconds - self._counted_until)
@@ -350,8 +404,8 @@ class Launch:
         return prices.price_of(self._settings.ec2, self._instance.type, self._instance.zone, self._instance.market)
 
     def _seconds(self) -> float:
-        """Since the instance was asked for."""
-        return time.monotonic() - self._asked_at
+        """Since the launch."""
+        return time.monotonic() - self._launched_at
 
     def _objects(self) -> dict[str, int]:
         return {"messages": self._messages.objects, "log": self._log.objects}
@@ -360,7 +414,7 @@ class Launch:
         """Bear with AWS while it does not answer, for a time."""
         refused = isinstance(error, ClientError) and error.response["Error"]["Code"] in _REFUSALS
         if refused or patience.is_over():
-            raise self._error(Unreachable, str(error)) from error
+            raise self._error(Refused if refused else Unreachable, str(error)) from error
         self._context.log.warning(f"AWS does not answer, so it is asked again: {error}")
 
     def _error(self, kind: type[EC2LaunchFailed], what: str) -> EC2LaunchFailed:

@@ -16,7 +16,7 @@ from audience_explorer_dagster.launchers.ec2.errors import (
     BootFailed,
     NoCapacity,
     SpotInterrupted,
-    Unreachable,
+    kind_of,
 )
 from audience_explorer_dagster.launchers.ec2.images import NAME, check_fit, find_image
 from audience_explorer_dagster.launchers.ec2.launch import Launch
@@ -96,11 +96,11 @@ class EC2StepLauncher(Launcher):
         try:
             yield from self._launch(context, jobs)
         except (BotoCoreError, ClientError) as error:
-            raise Unreachable(str(error)) from error
+            raise kind_of(error)(str(error)) from error
 
     def _launch(self, context: dg.AssetExecutionContext, jobs: Sequence[Job]) -> Iterator[Report]:
         image = find_image(self.ec2, self.image)
-        check_fit(image)
+        check_fit(image, self.volume_gb)
         code_location = self.all_launches.keep_code(*code.pack())
         asked = instances.offers(self.instance_types, self.subnets, self.market)
         waiting, failed, told = list(jobs), set[str](), set[str]()
@@ -129,6 +129,8 @@ class EC2StepLauncher(Launcher):
                 waiting.remove(job)
                 failed.add(job.id)
                 yield Report(job.id, "failed", error=f"not run, because {', '.join(job.needs)} failed")
+            if not waiting:
+                return
             asked = launch.next_offers(asked)
 
     @cached_property

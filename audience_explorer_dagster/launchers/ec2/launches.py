@@ -24,7 +24,7 @@ from spark_jobs.errors import InputError
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-LEASE_SECONDS = 120  # nobody waits for a launch that was not held for so long
+LEASE_SECONDS = 300  # nobody waits for a launch that was not held for so long
 
 Stream = Literal["messages", "log"]
 

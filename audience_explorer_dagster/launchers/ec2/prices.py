@@ -51,7 +51,9 @@ def _spot(ec2: "EC2Client", instance_type: str, zone: str) -> float:
 def _on_demand(ec2: "EC2Client", instance_type: str) -> float:
     """https://docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/using-price-list-query-api.html"""
     # The price list is served in few regions only, of which this is one, for all of them.
-    pricing = boto3.client("pricing", region_name="us-east-1", config=Config(retries={"max_attempts": 2}))
+    # Nobody waits long for it.
+    config = Config(retries={"total_max_attempts": 2}, connect_timeout=2, read_timeout=5)
+    pricing = boto3.client("pricing", region_name="us-east-1", config=config)
     facts = {
         "regionCode": ec2.meta.region_name,
         "instanceType": instance_type,
