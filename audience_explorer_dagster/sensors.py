@@ -3,6 +3,7 @@
 import json
 
 import dagster as dg
+from botocore.exceptions import BotoCoreError, ClientError
 
 from audience_explorer_dagster.launchers import Launcher
 from audience_explorer_dagster.launchers.ec2 import instances
@@ -50,12 +51,16 @@ def category_files(context: dg.SensorEvaluationContext, store: Store) -> dg.Sens
 def abandoned_instances(context: dg.SensorEvaluationContext, launcher: dg.ResourceParam[Launcher]) -> dg.SkipReason:
     assert isinstance(launcher, EC2StepLauncher)
     announced: list[str] = json.loads(context.cursor or "[]")
-    abandoned = {
-        instance.id: why
-        for instance in instances.find(launcher.ec2)
-        if (why := _why_abandoned(context.instance, launcher, instance)) is not None
-    }
+    abandoned = {}
     told = []
+    for instance in instances.find(launcher.ec2):
+        try:
+            why = _why_abandoned(context.instance, launcher, instance)
+        except (BotoCoreError, ClientError) as error:  # the others are looked at all the same
+            told.append(f"whether {instance.id} is abandoned can't be told: {error}.")
+            continue
+        if why is not None:
+            abandoned[instance.id] = why
     for name, why in abandoned.items():
         told.append(f"{name} {'is ended' if name in announced else 'will be ended the next time'}: {why}.")
         context.log.warning(told[-1])

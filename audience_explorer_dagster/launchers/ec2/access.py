@@ -8,9 +8,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_ssm import SSMClient
 
-_ATTEMPTS = (
-    10  # at a request that is throttled, meets an error of the server's or a lost connection; with growing waits
-)
+# At a request that is throttled, or meets an error of the server's or a lost connection; with growing waits.
+_ATTEMPTS = 10
 
 
 @overload

@@ -159,7 +159,10 @@ def _value(name: str) -> Any:
     if kind is list:
         return [part.strip() for part in text.split(",") if part.strip()]
     if kind is dict:
-        return dict(part.strip().partition("=")[::2] for part in text.split(",") if part.strip())
+        pairs = [part.strip().partition("=") for part in text.split(",") if part.strip()]
+        if wrong := [name for name, separator, _ in pairs if not separator]:
+            raise InputError(f"{_variable(name)}: {wrong[0]!r} is not of the form name=value.")
+        return {name: value for name, _, value in pairs}
     return text
 
 

@@ -1,0 +1,87 @@
+"""The sensor that ends instances for which nobody waits: it says so one look before it does it."""
+
+import json
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from types import SimpleNamespace
+from typing import Any
+
+import dagster as dg
+import pytest
+from botocore.exceptions import ClientError
+
+from audience_explorer_dagster.launchers.ec2 import instances
+from audience_explorer_dagster.launchers.ec2.instances import Instance
+from audience_explorer_dagster.launchers.ec2.launcher import EC2StepLauncher
+from audience_explorer_dagster.launchers.ec2.launches import LEASE_SECONDS
+from audience_explorer_dagster.sensors import abandoned_instances
+
+
+class Account:
+    """Instances of two runs: one is over, one goes on."""
+
+    def __init__(self, dagster: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch):
+        self.dagster = dagster
+        self.cursor: str | None = None
+        self.terminated: list[str] = []
+        self.held: Any = 1.0  # how long ago the launch of the run that goes on was held
+
+        @dg.job
+        def nothing() -> None: ...
+
+        over = nothing.execute_in_process(instance=dagster).run_id
+        goes_on = dagster.create_run_for_job(nothing, status=dg.DagsterRunStatus.STARTED).run_id
+        self.found = [instance("i-over", over), instance("i-goes-on", goes_on), instance("i-elsewhere", "unknown")]
+        monkeypatch.setattr(EC2StepLauncher, "ec2", None)
+        folder = SimpleNamespace(seconds_since_held=self.seconds_since_held)
+        monkeypatch.setattr(EC2StepLauncher, "all_launches", SimpleNamespace(folder=lambda _: folder))
+        monkeypatch.setattr(instances, "find", lambda *_: self.found)
+        monkeypatch.setattr(instances, "terminate", lambda _, ended: self.terminated.extend(ended))
+
+    def seconds_since_held(self) -> float:
+        if isinstance(self.held, Exception):
+            raise self.held
+        return float(self.held)
+
+    def look(self) -> str:
+        launcher = EC2StepLauncher(launches="s3://bucket/launches", instance_profile="p")
+        context = dg.build_sensor_context(self.dagster, cursor=self.cursor, resources={"launcher": launcher})
+        skipped = abandoned_instances(context)
+        self.cursor = context.cursor
+        assert isinstance(skipped, dg.SkipReason)
+        return str(skipped.skip_message)
+
+
+def instance(name: str, run: str) -> Instance:
+    tags = {"launch": "l", "pipeline": "p", "run": run, "label": "2024-01"}
+    return Instance(name, "t", "z", "spot", "running", datetime.now(timezone.utc), tags)
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
+    with dg.DagsterInstance.ephemeral() as dagster:
+        yield Account(dagster, monkeypatch)
+
+
+def test_an_instance_whose_run_is_over_is_announced_and_then_ended(account: Account) -> None:
+    assert "i-over will be ended the next time: its run" in account.look()
+    assert account.terminated == []
+    assert "i-over is ended: its run" in account.look()
+    assert account.terminated == ["i-over"], "neither one of a run that goes on, nor one of another deployment"
+
+
+def test_an_instance_is_spared_that_was_announced_and_is_waited_for_again(account: Account) -> None:
+    account.found = account.found[1:]
+    account.held = LEASE_SECONDS + 1
+    assert "i-goes-on will be ended the next time: nobody has waited for it" in account.look()
+    account.held = 1
+    assert account.look() == "No instance is abandoned."
+    assert json.loads(account.cursor or "") == []
+    assert account.terminated == []
+
+
+def test_an_instance_of_which_nothing_can_be_told_keeps_no_other_from_being_ended(account: Account) -> None:
+    account.held = ClientError({"Error": {"Code": "SlowDown"}}, "HeadObject")
+    account.look()
+    assert "whether i-goes-on is abandoned can't be told" in account.look()
+    assert account.terminated == ["i-over"]
