@@ -35,6 +35,7 @@ def test_terminating_a_run_in_the_ui_terminates_its_instance(
         page.get_by_role("dialog").get_by_role("button", name="Terminate").click()
 
         instance.wait_until("terminated", seconds=30)
+        assert "TerminateInstances" in [call.action for call in sandbox.calls]
         page.goto(f"{address}/runs/{instance.tags['run']}")
         expect(page.get_by_text("Canceled").first).to_be_visible()
         take(page, "6-canceled")
