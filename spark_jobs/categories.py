@@ -10,11 +10,15 @@ from spark_jobs.errors import InputError
 from spark_jobs.fingerprints import digest_of
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_NOT_NETWORKS = {"id", "name", "private"}
+NOT_NETWORKS = ("id", "name", "private")  # the other keys of a category file
 
 
 class BadCategory(InputError):
-    """A category file that breaks a rule of the contract."""
+    """A category that breaks rules of the contract: the first is told, and `problems` has all."""
+
+    def __init__(self, *problems: str):
+        self.problems = problems
+        super().__init__(f"{problems[0]} (And {len(problems) - 1} more.)" if len(problems) > 1 else problems[0])
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,6 @@ def check_name(name: str) -> str:
     if not _NAME.fullmatch(name) or ".." in name:
         raise BadCategory(
             f"{name!r} can't be a category's name: 1 to 64 letters, digits, '_', '-' or '.', no two dots in a row."
-            " Rename the file."
         )
     return name
 
@@ -63,20 +66,79 @@ def read_category(location: str) -> Category:
     Raises:
         BadCategory: It breaks a rule; the message names file and rule.
     """
-    path = storage.at(location)
-    name = check_name(path.name.removesuffix(".json"))
+    content = read_content(location)
     try:
-        content = json.loads(path.read_bytes())
+        return parse_category(storage.at(location).name.removesuffix(".json"), content)
+    except BadCategory as error:
+        raise BadCategory(*(f"{location}: {problem}" for problem in error.problems)) from None
+
+
+def read_content(location: str) -> Any:
+    """What a category file holds, not checked yet.
+
+    Raises:
+        BadCategory: It can't be read, or is not JSON.
+    """
+    try:
+        return json.loads(storage.at(location).read_bytes())
     except FileNotFoundError:
         raise BadCategory(f"{location} does not exist.") from None
     except OSError as error:
         raise BadCategory(f"{location} can't be read: {error}.") from None
     except ValueError as error:
         raise BadCategory(f"{location} is not JSON: {error}.") from None
+
+
+def category_folder(root: str) -> str:
+    """The folder of a root's category files."""
+    return storage.join(storage.absolute(root), "categories")
+
+
+def parse_category(name: str, content: Any) -> Category:
+    """The category of this name and this content of a file.
+
+    Raises:
+        BadCategory: They break rules; all of them are told.
+    """
+    wrong: list[str] = []
     try:
-        return _parse(name, content)
+        check_name(name)
     except BadCategory as error:
-        raise BadCategory(f"{location}: {error}") from None
+        wrong += error.problems
+    if not isinstance(content, dict):
+        raise BadCategory(*wrong, "it must hold a JSON object.")
+    if "id" not in content:
+        wrong.append("it has no 'id'.")
+    private = content.get("private", False)
+    if not isinstance(private, bool):
+        wrong.append(f"'private' is {private!r}; it must be true or false.")
+    title = content.get("name", name)
+    if not _is_text(title):
+        wrong.append(f"'name' is {title!r}; it must be a string.")
+    networks = page_lists(content)
+    if not networks:
+        wrong.append("it has no list of pages, such as 'facebook': [{'id': …, 'name': …}].")
+    pages: dict[str, Page] = {}
+    for network, entries in networks.items():
+        if not entries:
+            wrong.append(f"its list {network!r} is empty.")
+        for place, entry in enumerate(entries):
+            try:
+                page = _parse_page(entry, network, f"{network}[{place}]")
+            except BadCategory as error:
+                wrong += error.problems
+                continue
+            if page.id in pages:
+                wrong.append(f"page {page.id!r} is listed twice, the second time as {network}[{place}].")
+            pages[page.id] = page
+    if wrong:
+        raise BadCategory(*wrong)
+    return Category(name, content["id"], title, private, tuple(pages.values()))
+
+
+def page_lists(content: dict[str, Any]) -> dict[str, list[Any]]:
+    """The lists of pages in a category file, by network."""
+    return {key: value for key, value in content.items() if key not in NOT_NETWORKS and isinstance(value, list)}
 
 
 def list_category_files(folder: str) -> dict[str, str]:
@@ -86,32 +148,6 @@ def list_category_files(folder: str) -> dict[str, str]:
         return {}
     files = [file for file in path.iterdir() if file.name.endswith(".json")]
     return {file.name.removesuffix(".json"): str(file) for file in sorted(files, key=lambda file: file.name)}
-
-
-def _parse(name: str, content: Any) -> Category:
-    if not isinstance(content, dict):
-        raise BadCategory("it must hold a JSON object.")
-    if "id" not in content:
-        raise BadCategory("it has no 'id'.")
-    private = content.get("private", False)
-    if not isinstance(private, bool):
-        raise BadCategory(f"'private' is {private!r}; it must be true or false.")
-    title = content.get("name", name)
-    if not _is_text(title):
-        raise BadCategory(f"'name' is {title!r}; it must be a string.")
-    networks = {key: value for key, value in content.items() if key not in _NOT_NETWORKS and isinstance(value, list)}
-    if not networks:
-        raise BadCategory("it has no list of pages, such as 'facebook': [{'id': …, 'name': …}].")
-    pages: dict[str, Page] = {}
-    for network, entries in networks.items():
-        if not entries:
-            raise BadCategory(f"its list {network!r} is empty.")
-        for place, entry in enumerate(entries):
-            page = _parse_page(entry, network, f"{network}[{place}]")
-            if page.id in pages:
-                raise BadCategory(f"page {page.id!r} is listed twice, the second time as {network}[{place}].")
-            pages[page.id] = page
-    return Category(name, content["id"], title, private, tuple(pages.values()))
 
 
 def _parse_page(entry: Any, network: str, where: str) -> Page:

@@ -230,6 +230,14 @@ def describe(profiles: sp.csr_matrix, weight: np.ndarray, model: Model) -> Clust
     )
 
 
+def value_range(profiles: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+    """The smallest and the largest value of any profile on each dimension, both (d,)."""
+    if profiles.shape[0] == 0:
+        return np.zeros(profiles.shape[1]), np.zeros(profiles.shape[1])
+    columns = profiles.tocsc()
+    return columns.min(axis=0).toarray().ravel(), columns.max(axis=0).toarray().ravel()
+
+
 def diameters(model: Model) -> np.ndarray:
     """Twice the largest distance of a member to its center, (k,)."""
     largest = np.zeros(model.k)

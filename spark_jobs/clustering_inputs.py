@@ -8,7 +8,8 @@ import pyarrow as pa
 import scipy.sparse as sp
 
 from spark_jobs import outputs
-from spark_jobs.profiles import from_table
+from spark_jobs.profiles import DIMENSIONS, PROFILES, from_table
+from spark_jobs.schemas import strictness
 
 _STEP = "clustering_inputs"
 
@@ -19,6 +20,7 @@ class Inputs:
 
     folder: str
     fingerprint: str
+    config: dict[str, Any]  # of make_clustering_inputs
     category: dict[str, Any]  # id, name, private
     dimensions: pa.Table
     profiles: sp.csr_matrix  # (n, d)
@@ -26,16 +28,26 @@ class Inputs:
     bytes: int  # of its files
 
 
-def read(folder: str) -> Inputs:
-    """Read an output of make_clustering_inputs.
+def read(folder: str, strict: bool) -> Inputs:
+    """Read an output of make_clustering_inputs, and look at every row if it is to be strict.
 
     Raises:
         InputError: The folder holds none.
+        SchemaBreach: A row breaks a rule.
     """
+    checked = strictness(strict)
     manifest = outputs.read_manifest(folder, _STEP)
-    dimensions = outputs.read_table(folder, "dimensions.parquet")
-    profiles, weight = from_table(outputs.read_table(folder, "profiles.parquet"), dimensions.num_rows)
+    dimensions = checked(DIMENSIONS, outputs.read_table(folder, "dimensions.parquet"))
+    table = checked(PROFILES, outputs.read_table(folder, "profiles.parquet"))
+    profiles, weight = from_table(table, dimensions.num_rows)
     summary = manifest["summary"]
     return Inputs(
-        folder, manifest["fingerprint"], summary["category"], dimensions, profiles, weight, summary["bytes_out"]
+        folder,
+        manifest["fingerprint"],
+        manifest["config"],
+        summary["category"],
+        dimensions,
+        profiles,
+        weight,
+        summary["bytes_out"],
     )

@@ -1,9 +1,12 @@
 """The config of every step: one typed, validated place, from which come the jobs' options and Dagster's launchpad."""
 
+import os
 import re
 from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from spark_jobs.errors import InputError
 
 ACTIONS = ("page_like", "page_comment", "post_like", "post_comment")
 
@@ -122,13 +125,27 @@ class KMeansConfig(StepConfig):
         return label
 
 
+def _strict_by_default() -> bool:
+    """Whether the environment asks for strict schemas."""
+    name = "AUDIENCE_EXPLORER_STRICT_SCHEMA"
+    text = os.environ.get(name) or "0"
+    if text not in ("0", "1"):
+        raise InputError(f"{name} is {text!r}; it must be 1 (check every table between steps) or 0.")
+    return text == "1"
+
+
 class EngineConfig(BaseModel):
-    """What runs the DataFrame code. The result does not depend on it, so it is in no fingerprint."""
+    """How the jobs run. The result does not depend on it, so it is in no fingerprint."""
 
     engine: Engine = Field(
         default="sail", description="sail (in process, no JVM) or spark (Apache Spark, needs Java 17+)."
     )
     spark_master: str = Field(default="local[*]", description="The Spark master, where the engine is spark.")
+    strict_schema: bool = Field(
+        default_factory=_strict_by_default,
+        description="Check every table between two steps against its schema and rules, and fail where one is broken;"
+        " if not given, $AUDIENCE_EXPLORER_STRICT_SCHEMA.",
+    )
 
 
 def parse_params(text: str) -> KMeansParams:

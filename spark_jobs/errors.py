@@ -19,3 +19,13 @@ class TooManyRejects(InputError):
 
 class OutputExists(InputError):
     """The output folder holds a finished output already; outputs are written once."""
+
+
+class SchemaBreach(InputError):
+    """Rows of a table between two steps that break one of its rules, where strict schemas are asked for."""
+
+    def __init__(self, table: str, rule: str):
+        super().__init__(
+            f"Strict schema: {table}: {rule}. Either the input or the code is wrong; without"
+            " AUDIENCE_EXPLORER_STRICT_SCHEMA it is not looked at."
+        )

@@ -15,13 +15,14 @@ import click
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from spark_jobs import engines, outputs, raw_actions, storage
+from spark_jobs import checks, engines, outputs, raw_actions, storage
 from spark_jobs.config import ACTIONS, EngineConfig, GroupedUsersConfig
 from spark_jobs.errors import InputError, TooManyRejects, UnreadableFile
 from spark_jobs.fingerprints import files_fingerprint, fingerprint
-from spark_jobs.grouping import nest_users
+from spark_jobs.grouping import SUMS, USERS, nest_users
 from spark_jobs.options import config_options
 from spark_jobs.reporting import heartbeat, reporter, run_as_command
+from spark_jobs.schemas import Inspection, strictness
 
 STEP = "grouped_users"
 CODE_VERSION = "1"  # raise it with every change of what comes out: partitions are then made again
@@ -69,10 +70,14 @@ def main(raw: str, output: str, month: str | None, config: GroupedUsersConfig, e
         return
     report.progress(f"grouping {len(files)} raw files, {size / 1e6:,.1f} MB, with {engine.engine}")
     spark = engines.session_of(engine)
+    checked = strictness(engine.strict_schema)
 
     def read(item: tuple[int, str]) -> Iterator[pa.RecordBatch]:
-        number, location = item
-        return _read_raw_file(folder, number, location, span)
+        for rows in _read_raw_file(folder, *item, span):
+            yield checked(raw_actions.ACCEPTED, rows)
+
+    def write(sums: pa.Table) -> pa.Table:
+        return _write_users(folder, int(sums["bucket"][0].as_py()), checked(USERS, nest_users(checked(SUMS, sums))))
 
     buckets = max(1, -(-size // _RAW_BYTES_A_FILE))
 
@@ -95,7 +100,7 @@ def main(raw: str, output: str, month: str | None, config: GroupedUsersConfig, e
             )
         )
         .groupBy("bucket")
-        .applyInArrow(lambda table: _write_users(folder, table), "users bigint, pages bigint, actions bigint")
+        .applyInArrow(write, "users bigint, pages bigint, actions bigint")
     )
     with heartbeat(report, lambda: _progress(folder, len(files), buckets)):
         parts = engines.collect(written)
@@ -103,7 +108,7 @@ def main(raw: str, output: str, month: str | None, config: GroupedUsersConfig, e
     users, pages, kept = (sum(part[column] for part in parts) for column in ("users", "pages", "actions"))
     intake = _read_intake(folder)
     rejects = _check_intake(intake, folder, config.max_reject_ratio)
-    accepted = sum(file["actions"] for file in intake)
+    accepted = sum(sum(file["actions"].values()) for file in intake)
     if accepted >= 2**63:
         raise InputError(f"The counts of {raw} add up to {accepted:,}, more than 64 bits hold. Mend the files.")
     if kept != accepted:
@@ -114,6 +119,7 @@ def main(raw: str, output: str, month: str | None, config: GroupedUsersConfig, e
         report.progress("the month has no action: no users are written")
         _write_part(folder, 0, nest_users(pa.table({})))
     storage.delete_folder(storage.join(folder, _INTAKE))
+    found = _check_output(folder, intake, config.max_reject_ratio)
     manifest = outputs.finish(
         folder,
         step=STEP,
@@ -134,6 +140,7 @@ def main(raw: str, output: str, month: str | None, config: GroupedUsersConfig, e
             "engine": engines.version_of(spark),
             "seconds": round(time.monotonic() - started, 3),
         },
+        checks=found,
     )
     report.progress(f"{users:,} users of {accepted:,} actions, {sum(rejects.values()):,} rows rejected")
     report.output(folder, manifest)
@@ -151,12 +158,12 @@ def _month_of(raw: str) -> str:
 
 def _read_raw_file(folder: str, number: int, location: str, month: raw_actions.Month) -> Iterator[pa.RecordBatch]:
     """Yield a raw file's accepted rows; write its rejects, and what was found of it, beside."""
-    found: dict[str, Any] = {"file": location, "rows": 0, "actions": 0, "rejects": Counter(), "error": None}
+    found: dict[str, Any] = {"file": location, "rows": 0, "actions": Counter(), "rejects": Counter(), "error": None}
     rejects: pq.ParquetWriter | None = None
     try:
         for checked in raw_actions.read_file(location, month):
             found["rows"] += checked.accepted.num_rows + checked.rejected.num_rows
-            found["actions"] += sum(checked.accepted.column("count").to_numpy().tolist())
+            found["actions"].update(_sum_actions(checked.accepted))
             if checked.rejected.num_rows:
                 if rejects is None:
                     file = outputs.open_file(folder, f"rejects/part-{number:05d}.parquet")
@@ -174,13 +181,17 @@ def _read_raw_file(folder: str, number: int, location: str, month: raw_actions.M
     storage.write_text(storage.join(folder, _INTAKE, f"{number:05d}.json"), json.dumps(found))
 
 
-def _write_users(folder: str, actions: pa.Table) -> pa.Table:
+def _sum_actions(accepted: pa.RecordBatch) -> dict[str, int]:
+    """How many of each action some accepted rows are."""
+    action, count = accepted.column("action").to_numpy(), accepted.column("count").to_numpy()
+    return {name: checks.exact_sum(count[action == place]) for place, name in enumerate(ACTIONS)}
+
+
+def _write_users(folder: str, number: int, users: pa.Table) -> pa.Table:
     """Write one bucket's users, and give back how many users, pages and actions they are."""
-    number = actions["bucket"][0].as_py()
-    users = nest_users(actions)
     _write_part(folder, number, users)
     pages = users["pages"].combine_chunks().flatten()
-    total = sum(sum(pages.field(action).to_numpy().tolist()) for action in ACTIONS)
+    total = sum(checks.exact_sum(pages.field(action).to_numpy()) for action in ACTIONS)
     return pa.table({"users": [users.num_rows], "pages": [len(pages)], "actions": [total]})
 
 
@@ -220,6 +231,30 @@ def _check_intake(intake: list[dict[str, Any]], folder: str, max_reject_ratio: f
             f" reason: {storage.join(folder, 'rejects')}. Mend the files, or allow more with max_reject_ratio."
         )
     return rejects
+
+
+def _check_output(folder: str, intake: list[dict[str, Any]], largest_share: float) -> dict[str, checks.Check]:
+    """Read back what was written, and compare it with what was read."""
+    users, rejected = Inspection(USERS), Inspection(raw_actions.REJECTS)
+    written = checks.actions_of(_read_back(folder, "users", users))
+    for _ in _read_back(folder, "rejects", rejected):
+        pass
+    accepted: Counter[str] = Counter()
+    for file in intake:
+        accepted.update(file["actions"])
+    broken = sum(sum(file["rejects"].values()) for file in intake)
+    return {
+        "schema": checks.schema(users, rejected),
+        "conservation": checks.conservation_of_actions(accepted, written),
+        "rejects": checks.rejects(sum(file["rows"] for file in intake), broken, rejected.rows, largest_share),
+    }
+
+
+def _read_back(folder: str, table: str, inspection: Inspection) -> Iterator[pa.RecordBatch]:
+    """The batches of all files of a table."""
+    path = storage.at(storage.join(folder, table))
+    for file in sorted(path.iterdir(), key=str) if path.is_dir() else []:
+        yield from outputs.read_back(folder, f"{table}/{file.name}", inspection)
 
 
 def _first_reject(folder: str) -> str:

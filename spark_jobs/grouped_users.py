@@ -2,26 +2,20 @@
 
 import gzip
 import json
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from spark_jobs import engines, outputs, storage
+from spark_jobs import outputs, storage
 from spark_jobs.config import ACTIONS
 from spark_jobs.errors import InputError, UnreadableFile
 from spark_jobs.fingerprints import files_fingerprint
 from spark_jobs.grouping import GROUPED_USER, UNKNOWN_GENDER
 
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
-
 _STEP = "grouped_users"
-_SPARK_SCHEMA = (
-    "user_id string, gender string, pages array<struct<page_id: string, page_like: bigint, page_comment: bigint,"
-    " post_like: bigint, post_comment: bigint>>"
-)
 _USERS_A_BATCH = 1 << 13
 
 
@@ -45,8 +39,8 @@ def bytes_of(location: str) -> int:
     return sum(file.size for file in _files(location))
 
 
-def read(spark: "SparkSession", location: str) -> "DataFrame":
-    """Grouped users (GROUPED_USER) of an output folder, of a file, or of a folder of files.
+def readers(location: str) -> list[Callable[[], Iterator[pa.RecordBatch]]]:
+    """What reads grouped users (GROUPED_USER) of an output folder, of a file, or of a folder of files: one a file.
 
     Raises:
         InputError: There are none, or the files are of no known type.
@@ -56,10 +50,10 @@ def read(spark: "SparkSession", location: str) -> "DataFrame":
     if outputs.is_finished(location):
         listed = [file["path"] for file in outputs.read_manifest(location, _STEP)["files"]]
         parts = [storage.join(location, path) for path in listed if path.startswith("users/")]
-        return engines.map_items(spark, parts, lambda part: _read_part(location, part), _SPARK_SCHEMA)
+        return [partial(_read_part, location, part) for part in parts]
     files = [file.location for file in _files(location)]
     read_file = read_parquet if files[0].endswith(".parquet") else read_json_lines
-    return engines.map_items(spark, files, read_file, _SPARK_SCHEMA)
+    return [partial(read_file, file) for file in files]
 
 
 def read_parquet(location: str) -> Iterator[pa.RecordBatch]:

@@ -5,11 +5,35 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from spark_jobs.config import ACTIONS
+from spark_jobs.schemas import AT_LEAST_0, Table
 
 UNKNOWN_GENDER = "0"
 
 PAGE = pa.struct([("page_id", pa.string()), *((action, pa.int64()) for action in ACTIONS)])
 GROUPED_USER = pa.schema([("user_id", pa.string()), ("gender", pa.string()), ("pages", pa.list_(PAGE))])
+SUMMED = pa.schema(
+    [
+        ("bucket", pa.int32()),
+        ("user_id", pa.string()),
+        ("page_id", pa.string()),
+        ("gender", pa.string()),
+        *((action, pa.int64()) for action in ACTIONS),
+    ]
+)
+
+SUMS = Table(
+    "summed actions",
+    SUMMED,
+    filled=("user_id", "page_id", "gender"),
+    ranges={"bucket": AT_LEAST_0, **dict.fromkeys(ACTIONS, AT_LEAST_0)},
+)
+USERS = Table(
+    "grouped users",
+    GROUPED_USER,
+    filled=("user_id", "gender", "pages.page_id"),
+    ranges={f"pages.{action}": AT_LEAST_0 for action in ACTIONS},
+    key="user_id",
+)
 
 
 def nest_users(actions: pa.Table) -> pa.Table:

@@ -77,8 +77,7 @@ def to_arguments(config: BaseModel) -> list[str]:
 
 
 def _option(name: str, field: FieldInfo) -> Callable[[Command], Command]:
-    default = field.get_default()
-    shown = f"  [default: {default}]" if default is not None else ""
+    shown = f"  [default: {field.default}]" if field.default_factory is None and field.default is not None else ""
     return click.option(
         _option_name(name),
         name,

@@ -1,19 +1,26 @@
 """Output folders: written once, complete or absent. The manifest is written last and makes the folder an output."""
 
+import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.json
 import pyarrow.parquet as pq
 from upath import UPath
 
 from spark_jobs import storage
+from spark_jobs.checks import Check
 from spark_jobs.errors import InputError, OutputExists
+from spark_jobs.schemas import Inspection
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
+
+_BATCH = 1 << 18  # rows that are read at a time
 
 Manifest = dict[str, Any]
 
@@ -68,6 +75,7 @@ def finish(
     inputs: list[str],
     rows: dict[str, int],
     summary: dict[str, Any],
+    checks: Mapping[str, Check] | None = None,
 ) -> Manifest:
     """Write the manifest, which makes the folder an output, and return it.
 
@@ -80,6 +88,7 @@ def finish(
         inputs: The fingerprints of what it was made from.
         rows: Rows by table.
         summary: What people want to see of it: counts, scores, seconds.
+        checks: What the job found when it read back what it had written.
     """
     root = storage.at(folder)
     files = [
@@ -97,6 +106,7 @@ def finish(
         "rows": rows,
         "files": files,
         "summary": {**summary, "bytes_out": sum(file["bytes"] for file in files)},
+        "checks": {name: asdict(check) for name, check in (checks or {}).items()},
         "created_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     storage.write_text(storage.join(folder, MANIFEST), json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
@@ -154,5 +164,33 @@ def read_table(folder: str, name: str, columns: list[str] | None = None) -> pa.T
 def for_each_batch(folder: str, name: str, columns: list[str], do: Callable[[pa.RecordBatch], None]) -> None:
     """Hand a Parquet table over batch by batch, in its order, so that it never is in memory as a whole."""
     with storage.at(storage.join(folder, name)).open("rb") as file:
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=1 << 18, columns=columns):
+        for batch in pq.ParquetFile(file).iter_batches(batch_size=_BATCH, columns=columns):
             do(batch)
+
+
+def read_back(folder: str, name: str, inspection: Inspection) -> Iterator[pa.RecordBatch]:
+    """The batches of a Parquet table as it was written; what is wrong with it is for the inspection to tell."""
+    try:
+        with storage.at(storage.join(folder, name)).open("rb") as file:
+            parquet = pq.ParquetFile(file)
+            # A table of no rows has no batch, but columns that can be wrong.
+            none = pa.RecordBatch.from_pylist([], schema=parquet.schema_arrow)
+            yield from inspection.through(itertools.chain([none], parquet.iter_batches(batch_size=_BATCH)))
+    except (OSError, OverflowError, pa.ArrowException) as error:  # a line may be longer than Arrow can take
+        inspection.add(f"{name} can't be read back: {error}")
+
+
+def read_back_json(folder: str, name: str, inspection: Inspection, *, lines: bool) -> Iterator[pa.RecordBatch]:
+    """The same of JSON, one value or one a line: a batch of one row each. There may be more fields than the table's."""
+    schema = inspection.table.schema
+    options = pyarrow.json.ParseOptions(
+        explicit_schema=schema, newlines_in_values=True, unexpected_field_behavior="ignore"
+    )
+    try:
+        with storage.at(storage.join(folder, name)).open("rb") as file:
+            for text in file if lines else [file.read()]:
+                read = pyarrow.json.ReadOptions(use_threads=False, block_size=len(text) + 1)
+                rows = pyarrow.json.read_json(pa.BufferReader(text), read, options)
+                yield from inspection.through(rows.select(schema.names).combine_chunks().to_batches())
+    except (OSError, OverflowError, pa.ArrowException) as error:  # a line may be longer than Arrow can take
+        inspection.add(f"{name} can't be read back: {error}")

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from spark_jobs.categories import Category
 from spark_jobs.config import ACTIONS, Scaling
 from spark_jobs.errors import InputError
+from spark_jobs.schemas import AT_LEAST_0, AT_LEAST_1, Table
 
 # A user's vector travels as bytes: its non-zero entries, by dimension.
 ENTRY = np.dtype([("dimension", "<i4"), ("value", "<f8")])
@@ -42,6 +43,22 @@ PROFILE = pa.schema(
     ]
 )
 MEMBER = pa.schema([("user_id", pa.string()), ("gender", pa.string()), ("profile_id", pa.int64())])
+
+VECTORS = Table("vectors", VECTOR, filled=("user_id", "gender"), ranges={"category": AT_LEAST_0})
+DIMENSIONS = Table(
+    "dimensions",
+    DIMENSION,
+    filled=("dimension_id",),
+    ranges=dict.fromkeys(("dimension_index", "users", "total"), AT_LEAST_0),
+    key="dimension_index",
+)
+PROFILES = Table(
+    "profiles",
+    PROFILE,
+    ranges={**dict.fromkeys(("profile_id", "indices", "values"), AT_LEAST_0), "weight": AT_LEAST_1},
+    key="profile_id",
+)
+MEMBERS = Table("members", MEMBER, filled=("user_id", "gender"), ranges={"profile_id": AT_LEAST_0}, key="user_id")
 
 
 class PageIndex:

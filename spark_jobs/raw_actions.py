@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from spark_jobs import storage
 from spark_jobs.config import ACTIONS
 from spark_jobs.errors import InputError, UnreadableFile
+from spark_jobs.schemas import AT_LEAST_1, Table
 
 _BLOCK = 8 << 20  # bytes of text that are parsed at a time
 _BATCH = 1 << 17  # Parquet rows, or records of a CSV, that are read at a time
@@ -49,6 +50,14 @@ ACTION = pa.schema(
     ]
 )
 REJECT = pa.schema([("file", pa.string()), ("line", pa.int64()), ("reason", pa.string())])
+
+ACCEPTED = Table(
+    "accepted raw actions",
+    ACTION,
+    filled=("user_id", "page_id", "gender"),
+    ranges={"action": (0, len(ACTIONS) - 1), "count": AT_LEAST_1},
+)
+REJECTS = Table("rejects", REJECT, filled=("file", "reason"), ranges={"line": AT_LEAST_1}, key="line")
 
 NO_USER = "user_id is missing"
 NO_PAGE = "page_id is missing"

@@ -9,15 +9,27 @@ import time
 from typing import Any
 
 import click
+import pyarrow as pa
 
-from spark_jobs import clustering, clustering_inputs, outputs, storage
+from spark_jobs import checks, clustering, clustering_inputs, outputs, storage
 from spark_jobs.config import EngineConfig, KMeansParams, KSelectionConfig
 from spark_jobs.fingerprints import fingerprint
 from spark_jobs.options import config_options
 from spark_jobs.reporting import Reporter, reporter, run_as_command
+from spark_jobs.schemas import AT_LEAST_0, AT_LEAST_1, Inspection, Table
 
 STEP = "k_selection"
 CODE_VERSION = "1"  # raise it with every change of what comes out: partitions are then made again
+
+_SCORES = ("wssse", "silhouette", "calinski_harabasz")
+_TRIED = pa.struct([("k", pa.int64()), *((score, pa.float64()) for score in _SCORES)])
+CHOICE = Table(
+    "k.json",
+    pa.schema([("k", pa.int64()), ("criterion", pa.string()), ("tried", pa.list_(_TRIED))]),
+    filled=("criterion",),
+    ranges={"k": AT_LEAST_0, "tried.k": AT_LEAST_1, "tried.wssse": AT_LEAST_0},
+    optional=("tried.silhouette", "tried.calinski_harabasz"),  # where they are not defined
+)
 
 _PARAMS = KMeansParams("kmeans||", 100, 0.001)
 
@@ -31,12 +43,12 @@ def step_fingerprint(config: KSelectionConfig, inputs: str) -> str:
 @click.argument("inputs")
 @click.argument("output")
 @config_options(KSelectionConfig)
-@config_options(EngineConfig, "_engine")
-def main(inputs: str, output: str, config: KSelectionConfig, _engine: EngineConfig) -> None:
+@config_options(EngineConfig, "engine")
+def main(inputs: str, output: str, config: KSelectionConfig, engine: EngineConfig) -> None:
     # scikit-learn does the work on either engine; the option is there so that all jobs take the same ones.
     report = reporter()
     started = time.monotonic()
-    source = clustering_inputs.read(storage.absolute(inputs))
+    source = clustering_inputs.read(storage.absolute(inputs), engine.strict_schema)
     folder = storage.absolute(output)
     made_from = step_fingerprint(config, source.fingerprint)
     if finished := outputs.start(folder, made_from):
@@ -62,6 +74,7 @@ def main(inputs: str, output: str, config: KSelectionConfig, _engine: EngineConf
             "bytes_in": source.bytes,
             "seconds": round(time.monotonic() - started, 3),
         },
+        checks=_check_output(folder, source.profiles.shape[0], config),
     )
     report.progress(f"k = {k} by {config.criterion}")
     report.output(folder, manifest)
@@ -76,6 +89,14 @@ def _try(source: clustering_inputs.Inputs, config: KSelectionConfig, report: Rep
         tried.append(row)
         report.detail(f"k = {k}: " + ", ".join(f"{name} {_shown(row[name])}" for name in row if name != "k"))
     return tried
+
+
+def _check_output(folder: str, profiles: int, config: KSelectionConfig) -> dict[str, checks.Check]:
+    """Read back what was written."""
+    choice = Inspection(CHOICE)
+    read = outputs.read_back_json(folder, "k.json", choice, lines=False)
+    in_range = checks.k_in_range(read, profiles, config.k_min, config.k_max)
+    return {"schema": checks.schema(choice), "k_in_range": in_range}
 
 
 def _shown(score: float | None) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 from upath import UPath
 
@@ -87,3 +88,31 @@ def delete_folder(location: str) -> None:
     path = at(location)
     if path.exists():
         path.fs.rm(path.path, recursive=True)
+
+
+@dataclass(frozen=True)
+class ListedFile:
+    """A file as a listing tells of it, with no look inside."""
+
+    size: int
+    modified: float  # seconds since the epoch, by the clock of its store
+    etag: str  # S3's; "" in a local folder
+
+
+def list_below(folder: str) -> dict[str, ListedFile]:
+    """All files below a folder, at any depth, by their path from it; none if it is missing. One listing on S3."""
+    path = at(folder)
+    if path.protocol in ("", "file"):
+        # What links lead to is there as well, for all else that reads.
+        below = [Path(parent, name) for parent, _, names in os.walk(path.path, followlinks=True) for name in names]
+        stats = {file.relative_to(path.path).as_posix(): file.stat() for file in below if file.exists()}
+        return {name: ListedFile(stat.st_size, stat.st_mtime, "") for name, stat in stats.items()}
+    prefix = path.path.rstrip("/") + "/"
+    # Objects that S3's console makes to stand for folders are no files.
+    return {
+        location.removeprefix(prefix): ListedFile(
+            info["size"], info["LastModified"].timestamp(), info["ETag"].strip('"')
+        )
+        for location, info in path.fs.find(path.path, detail=True).items()
+        if info["type"] == "file" and location.startswith(prefix) and not location.endswith("/")
+    }

@@ -140,6 +140,7 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("AUDIENCE_EXPLORER_", "DAGSTER_", "AWS_")):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("AUDIENCE_EXPLORER_STRICT_SCHEMA", "1")
 
 
 @pytest.fixture

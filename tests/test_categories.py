@@ -76,3 +76,16 @@ def test_files_are_listed_by_name_and_others_are_not(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     assert list(list_category_files(str(tmp_path))) == [".hidden", "a", "b"]
     assert list_category_files(str(tmp_path / "missing")) == {}
+
+
+def test_all_problems_of_a_file_are_told_together(tmp_path: Path) -> None:
+    file = write(tmp_path, {"private": 1, "facebook": [PAGE, {"id": 7}], "empty": []}, name="pi|pe")
+    with pytest.raises(BadCategory, match=r"can't be a category's name.* \(And 4 more\.\)$") as caught:
+        read_category(file)
+    assert [problem.removeprefix(f"{file}: ")[:12] for problem in caught.value.problems] == [
+        "'pi|pe' can'",
+        "it has no 'i",
+        "'private' is",
+        "facebook[1] ",
+        "its list 'em",
+    ]

@@ -90,8 +90,18 @@ inputs_configs = st.builds(
 )
 
 
-@given(st.one_of(kmeans_configs, inputs_configs))
-def test_a_config_survives_the_way_through_a_command_line(config: KMeansConfig | ClusteringInputsConfig) -> None:
+engine_configs = st.builds(
+    EngineConfig,
+    engine=st.sampled_from(["sail", "spark"]),
+    spark_master=st.just("local[2]"),
+    strict_schema=st.booleans(),
+)
+
+
+@given(st.one_of(kmeans_configs, inputs_configs, engine_configs))
+def test_a_config_survives_the_way_through_a_command_line(
+    config: KMeansConfig | ClusteringInputsConfig | EngineConfig,
+) -> None:
     got = []
 
     @click.command()
@@ -102,3 +112,21 @@ def test_a_config_survives_the_way_through_a_command_line(config: KMeansConfig |
     result = CliRunner().invoke(command, to_arguments(config), catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert got == [config]
+
+
+@pytest.mark.parametrize(("setting", "strict"), [(None, False), ("", False), ("0", False), ("1", True)])
+def test_strict_schemas_are_a_setting_and_go_with_the_jobs_to_wherever_they_run(
+    monkeypatch: pytest.MonkeyPatch, setting: str | None, strict: bool
+) -> None:
+    monkeypatch.delenv("AUDIENCE_EXPLORER_STRICT_SCHEMA")
+    if setting is not None:
+        monkeypatch.setenv("AUDIENCE_EXPLORER_STRICT_SCHEMA", setting)
+    assert to_arguments(EngineConfig())[-2:] == ["--strict-schema", str(strict)]
+
+
+def test_a_run_hands_its_engine_config_to_the_jobs_as_it_is() -> None:
+    from audience_explorer_dagster.config import RunConfig
+
+    given = EngineConfig(engine="spark", spark_master="local[3]", strict_schema=False)
+    assert RunConfig(**given.model_dump()).engine_config == given
+    assert RunConfig().engine_config.strict_schema

@@ -127,6 +127,24 @@ def test_a_file_of_another_type_is_named(sail: Engine, tmp_path: Path) -> None:
         sail.run("group_by_user", raw, tmp_path / "out")
 
 
+def test_markers_and_hidden_files_are_no_raw_files(tmp_path: Path, engine: Engine) -> None:
+    raw = raw_month(tmp_path, [GOOD])
+    said = engine.run("group_by_user", raw, tmp_path / "out")
+    for name in ("_SUCCESS", "_committed_1.parquet", ".a.jsonl.crc", ".DS_Store"):
+        (raw / name).write_text("no raw action")
+    (raw / "_temporary").mkdir()
+    # The same fingerprint, so the output that is there is told once more.
+    assert engine.run("group_by_user", raw, tmp_path / "out").outputs == said.outputs
+    engine.run("group_by_user", raw, tmp_path / "again")
+    assert users_of(tmp_path / "again") == users_of(tmp_path / "out")
+
+
+def test_a_month_with_nothing_but_a_marker_has_no_raw_data(sail: Engine, tmp_path: Path) -> None:
+    raw_month(tmp_path, [], "_SUCCESS")
+    with pytest.raises(InputError, match="no raw data"):
+        sail.run("group_by_user", tmp_path / "month=2024-01", tmp_path / "out")
+
+
 def test_an_empty_month_has_no_users_and_is_no_failure(
     tmp_path: Path, engine: Engine, write_category: Callable[..., Path]
 ) -> None:
@@ -225,7 +243,7 @@ def test_a_user_who_is_listed_twice_is_named(sail: Engine, tmp_path: Path, write
 def test_counts_beyond_64_bits_are_told(sail: Engine, tmp_path: Path) -> None:
     raw = raw_month(tmp_path, [{**GOOD, "count": 2**62}] * 3)
     with pytest.raises(InputError, match="more than 64 bits hold"):
-        sail.run("group_by_user", raw, tmp_path / "out")
+        sail.run("group_by_user", raw, tmp_path / "out", "--strict-schema", "false")
 
 
 def test_a_line_of_grouped_users_that_makes_no_sense_is_named(
@@ -258,6 +276,7 @@ def test_every_job_tells_its_options() -> None:
         result = CliRunner().invoke(command, ["--help"])
         assert result.exit_code == 0
         assert "--engine [sail|spark]" in result.output
+        assert "Undefined" not in result.output
 
 
 def test_parquet_of_the_layout_is_read_without_a_manifest(

@@ -1,0 +1,400 @@
+"""Checks: a job reads back what it wrote and says what is wrong with it; each kind of wrong output is told."""
+
+import importlib
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from spark_jobs import checks, outputs
+from spark_jobs.checks import Roll
+from spark_jobs.config import ACTIONS
+from tests.conftest import Engine
+
+USERS = 40
+
+JOBS = {
+    "group_by_user": ("grouped_users", {"schema", "conservation", "rejects"}),
+    "make_clustering_inputs": ("clustering_inputs", {"schema", "conservation"}),
+    "select_k": ("k_selection", {"schema", "k_in_range"}),
+    "kmeans": ("kmeans", {"schema", "every_user_once", "centers_in_range"}),
+}
+
+
+@pytest.fixture(scope="module")
+def place(sail: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A month of 40 users, one of whose rows is bad, and all that the jobs make of it."""
+    place = tmp_path_factory.mktemp("checks")
+    month = place / "month=2024-01"
+    month.mkdir()
+    rows = [
+        {"user_id": f"u{n:02}", "page_id": f"p{page}", "action": ACTIONS[(n + page) % 4], "count": 1 + n % 5}
+        for n in range(USERS)
+        for page in range(n % 3 + 1)
+    ]
+    rows.append({"user_id": "x", "page_id": "p0", "action": "page_poke"})
+    (month / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (place / "c.json").write_text(json.dumps({"id": 1, "facebook": [{"id": f"p{n}", "name": "P"} for n in range(4)]}))
+    for job in JOBS:
+        run(sail, place, job, place / job)
+    return place
+
+
+def run(sail: Engine, place: Path, job: str, out: Path) -> dict[str, Any]:
+    """Run a job on what is in `place`; the checks in the manifest."""
+    arguments: dict[str, list[object]] = {
+        "group_by_user": [place / "month=2024-01", out, "--max-reject-ratio", 0.05],
+        "make_clustering_inputs": [place / "group_by_user", out, "--category", place / "c.json"],
+        "select_k": [place / "make_clustering_inputs", out, "--k-min", 2, "--k-max", 4],
+        "kmeans": [place / "make_clustering_inputs", out, "--k", 3],
+    }
+    sail.run(job, *arguments[job])
+    found: dict[str, Any] = outputs.read_manifest(str(out), JOBS[job][0])["checks"]
+    return found
+
+
+Change = Callable[[Path], None]
+
+
+def parquet(name: str, change: Callable[[pa.Table], pa.Table]) -> Change:
+    """Write a Parquet table of an output again, changed."""
+
+    def write(folder: Path) -> None:
+        table = pq.read_table(folder / name)
+        assert not change(table).equals(table)
+        pq.write_table(change(table), folder / name)
+
+    return write
+
+
+def text(name: str, old: str, new: str) -> Change:
+    """Replace text of a file."""
+
+    def write(folder: Path) -> None:
+        before = (folder / name).read_text()
+        assert old in before
+        (folder / name).write_text(before.replace(old, new, 1))
+
+    return write
+
+
+def cut(name: str) -> Change:
+    """Cut a file in the middle."""
+
+    def write(folder: Path) -> None:
+        (folder / name).write_bytes((folder / name).read_bytes()[:-20])
+
+    return write
+
+
+def removed(name: str) -> Change:
+    """Delete a file."""
+    return lambda folder: (folder / name).unlink()
+
+
+def with_column(column: str, change: Callable[[Any], Any]) -> Callable[[pa.Table], pa.Table]:
+    """The table with one column's values changed."""
+
+    def changed(table: pa.Table) -> pa.Table:
+        place = table.schema.get_field_index(column)
+        values = change(table[column].to_pylist())
+        return table.set_column(place, table.schema.field(column), pa.array(values, table.schema.field(column).type))
+
+    return changed
+
+
+def first(value: Any) -> Callable[[list[Any]], list[Any]]:
+    """The values with another first one."""
+    return lambda values: [value, *values[1:]]
+
+
+def one_more_like(values: list[Any]) -> list[Any]:
+    values[0][0]["page_like"] += 1
+    return values
+
+
+def likes_as_comments(values: list[Any]) -> list[Any]:
+    for pages in values:
+        for page in pages:
+            page["page_like"], page["page_comment"] = page["page_comment"], page["page_like"]
+    return values
+
+
+def twice(table: pa.Table) -> pa.Table:
+    return pa.concat_tables([table.slice(0, 1), table])
+
+
+def without_first(table: pa.Table) -> pa.Table:
+    return table.slice(1)
+
+
+PART = "users/part-00000.parquet"
+
+WRONG: list[tuple[str, Change, dict[str, str]]] = [
+    # job, what is done to its files, and which checks fail, with a part of why
+    ("group_by_user", parquet(PART, without_first), {"conservation": "accepted"}),
+    ("group_by_user", parquet(PART, with_column("pages", one_more_like)), {"conservation": "page_like: .* accepted"}),
+    (
+        "group_by_user",
+        parquet(PART, with_column("pages", likes_as_comments)),
+        {"conservation": "page_like: .*; page_comment: "},
+    ),
+    ("group_by_user", removed(PART), {"conservation": "0 written"}),
+    ("group_by_user", cut(PART), {"schema": r"part-00000.parquet can't be read back", "conservation": "0 written"}),
+    ("group_by_user", parquet(PART, twice), {"schema": "user_id must rise", "conservation": "accepted"}),
+    (
+        "group_by_user",
+        parquet(PART, with_column("gender", first(None))),
+        {"schema": r"grouped users: column gender must have no null \(1 is not\)", "conservation": "0 written"},
+    ),
+    (
+        "group_by_user",
+        parquet(PART, lambda table: table.drop_columns(["gender"])),
+        {"schema": "its columns must be user_id, gender, pages", "conservation": "0 written"},
+    ),
+    ("group_by_user", removed("rejects/part-00000.parquet"), {"rejects": "1 rows were rejected, and 0 are in"}),
+    (
+        "group_by_user",
+        parquet("rejects/part-00000.parquet", with_column("line", first(0))),
+        {"schema": "column line must be at least 1"},
+    ),
+    ("make_clustering_inputs", parquet("members.parquet", without_first), {"conservation": "39 are members"}),
+    (
+        "make_clustering_inputs",
+        parquet("members.parquet", twice),
+        {"schema": "user_id must rise", "conservation": "41 are members"},
+    ),
+    (
+        "make_clustering_inputs",
+        parquet("members.parquet", with_column("profile_id", first(999))),
+        {"conservation": "1 members have a profile that is not there"},
+    ),
+    (
+        "make_clustering_inputs",
+        parquet(
+            "members.parquet", with_column("profile_id", lambda ids: [next(i for i in ids if i != ids[0]), *ids[1:]])
+        ),
+        {"conservation": "profiles do not weigh what they have members"},
+    ),
+    (
+        "make_clustering_inputs",
+        parquet("profiles.parquet", with_column("weight", first(1))),
+        {"conservation": "the profiles of all users"},
+    ),
+    (
+        "make_clustering_inputs",
+        parquet("profiles.parquet", with_column("weight", first(0))),
+        {"schema": "column weight must be at least 1", "conservation": "profiles weigh"},
+    ),
+    (
+        "make_clustering_inputs",
+        parquet("profiles.parquet", with_column("indices", first([7]))),
+        {"conservation": "an entry in dimension 7; there are 4"},
+    ),
+    (
+        "make_clustering_inputs",
+        parquet("profiles.parquet", with_column("values", first([float("nan")]))),
+        {"schema": "column values must be finite", "conservation": "profiles weigh"},
+    ),
+    (
+        "make_clustering_inputs",
+        parquet("dimensions.parquet", with_column("users", first(1))),
+        {"conservation": "1 dimensions have other users"},
+    ),
+    (
+        "make_clustering_inputs",
+        parquet("dimensions.parquet", lambda t: t.set_column(4, "users", t["users"].cast(pa.float64()))),
+        {"schema": "column users must be int64, not double", "conservation": "an entry in dimension"},
+    ),
+    ("select_k", text("k.json", '"k": ', '"k": 1'), {"k_in_range": r"k is 1\d; it must be from 2 to 4"}),
+    (
+        "select_k",
+        text("k.json", '"criterion"', '"rule"'),
+        {"schema": "k.json: column criterion", "k_in_range": "0 choices"},
+    ),
+    ("select_k", text("k.json", '"tried"', '"tried'), {"schema": "can't be read back", "k_in_range": "0 choices"}),
+    ("kmeans", parquet("assignments.parquet", without_first), {"every_user_once": "39 users, the inputs 40"}),
+    (
+        "kmeans",
+        parquet("assignments.parquet", twice),
+        {"schema": "user_id must rise", "every_user_once": "41 users, the inputs 40"},
+    ),
+    (
+        "kmeans",
+        parquet("assignments.parquet", with_column("user_id", first("u"))),
+        {"every_user_once": "40 users, the inputs 40, and they are not the same"},
+    ),
+    (
+        "kmeans",
+        parquet("assignments.parquet", with_column("cluster_id", lambda ids: [(ids[0] + 1) % 3, *ids[1:]])),
+        {"every_user_once": "data.json has .* users in cluster 0"},
+    ),
+    (
+        "kmeans",
+        parquet("assignments.parquet", with_column("distance", first(float("inf")))),
+        {"schema": "distance must be finite", "every_user_once": "0 users, the inputs 40"},
+    ),
+    ("kmeans", text("data.json", '"u00"', '"u00", "u00"'), {"every_user_once": "data.json has"}),
+    ("kmeans", text("data.json", '"u00", ', ""), {"every_user_once": "data.json has"}),
+    (
+        "kmeans",
+        text("data.json", '"cluster_id": 2', '"cluster_id": 1'),
+        {"every_user_once": "data.json has 3 clusters, assignments.parquet has 3"},
+    ),
+    ("kmeans", cut("data.json"), {"schema": "data.json can't be read back", "every_user_once": "2 clusters"}),
+    (
+        "kmeans",
+        text("meta-data.json", '"cluster_member_count": ', '"cluster_member_count": 1'),
+        {"every_user_once": "meta-data.json has other sizes"},
+    ),
+    (
+        "kmeans",
+        text("meta-data.json", '"member_count"', '"members"'),
+        {
+            "schema": "dimensions.member_count must have no null",
+            "every_user_once": "meta-data.json has other sizes",
+            "centers_in_range": "other centers",
+        },
+    ),
+    (
+        "kmeans",
+        parquet("centers.parquet", with_column("center", lambda rows: [[5.0] * 4, *rows[1:]])),
+        {"centers_in_range": "center 0 is 5 in dimension 0, where the data lie from 0.166667 to 0.833333"},
+    ),
+    (
+        "kmeans",
+        parquet("centers.parquet", with_column("center", lambda rows: [rows[0][:3], *rows[1:]])),
+        {"centers_in_range": "center 0 has 3 dimensions, the data 4"},
+    ),
+    (
+        "kmeans",
+        parquet("centers.parquet", with_column("users", first(1))),
+        {"every_user_once": "centers.parquet has other sizes"},
+    ),
+]
+
+
+def test_what_is_right_passes_and_says_what_was_found(place: Path) -> None:
+    for job, (step, names) in JOBS.items():
+        found = outputs.read_manifest(str(place / job), step)["checks"]
+        assert set(found) == names
+        assert all(check["passed"] and not check["why"] for check in found.values()), found
+        values = [value for check in found.values() for value in check["found"].values()]
+        assert all(isinstance(value, int | float) for value in values)
+    kmeans = outputs.read_manifest(str(place / "kmeans"), "kmeans")["checks"]
+    assert kmeans["every_user_once"]["found"] == {"users": 40, "assigned": 40, "listed": 40, "clusters": 3}
+    grouped = outputs.read_manifest(str(place / "group_by_user"), "grouped_users")["checks"]
+    assert grouped["rejects"]["found"]["rejected"] == 1
+    assert grouped["schema"]["found"] == {"grouped users": 40, "rejects": 1}
+
+
+def test_a_month_with_nobody_passes(sail: Engine, tmp_path: Path) -> None:
+    (tmp_path / "month=2024-01").mkdir()
+    (tmp_path / "month=2024-01" / "a.jsonl").touch()
+    (tmp_path / "c.json").write_text('{"id": 1, "facebook": [{"id": "p", "name": "P"}]}')
+    for job in JOBS:
+        found = run(sail, tmp_path, job, tmp_path / job)
+        assert set(found) == JOBS[job][1]
+        assert all(check["passed"] for check in found.values()), found
+
+
+@pytest.mark.parametrize(("job", "change", "fails"), WRONG)
+def test_what_is_wrong_with_the_written_files_is_told(
+    sail: Engine,
+    place: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    job: str,
+    change: Change,
+    fails: dict[str, str],
+) -> None:
+    module = importlib.import_module(f"spark_jobs.{job}")
+    check_output = module._check_output
+
+    def check_changed_output(folder: str, *args: Any) -> dict[str, checks.Check]:
+        change(Path(folder))
+        found: dict[str, checks.Check] = check_output(folder, *args)
+        return found
+
+    monkeypatch.setattr(module, "_check_output", check_changed_output)
+    found = run(sail, place, job, tmp_path / "out")
+    assert {name for name, check in found.items() if not check["passed"]} == set(fails), found
+    for name, why in fails.items():
+        assert re.search(why, found[name]["why"]), found[name]
+
+
+def test_users_lost_between_the_tasks_of_an_engine_are_told(
+    sail: Engine, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from spark_jobs import make_clustering_inputs
+
+    build = make_clustering_inputs.build_inputs
+    monkeypatch.setattr(make_clustering_inputs, "build_inputs", lambda c, vectors, s: build(c, vectors.slice(3), s))
+    found = run(sail, place, "make_clustering_inputs", tmp_path / "out")
+    assert not found["conservation"]["passed"]
+    assert "40 users have a vector, 37 are members" in found["conservation"]["why"]
+
+
+def test_only_the_first_things_that_are_wrong_are_told() -> None:
+    found = checks.every_user_once(
+        Roll(), checks.Assigned(Roll(), {}), [(number, roll("a")) for number in range(20)], {}
+    )
+    assert found.why.count(";") == 5
+    assert found.why.endswith("and 16 more")
+
+
+def test_sums_are_exact_beyond_64_bits() -> None:
+    values = [2**63 - 1] * 5 + [7, -3]
+    assert checks.exact_sum(np.array(values)) == sum(values)
+    assert checks.exact_sum(np.array([], np.int64)) == 0
+
+
+def roll(*users: str) -> Roll:
+    made = Roll()
+    made.add(pa.array(users, pa.string()))
+    return made
+
+
+def test_a_roll_tells_lists_apart_and_not_the_batches_they_came_in() -> None:
+    parts = Roll()
+    parts.add(pa.array(["x", "a", "bc", "y"]).slice(1, 2))
+    parts.add(pa.array([], pa.string()))
+    parts.add(pa.array(["ü"]))
+    assert parts.digest == roll("a", "bc", "ü").digest
+    assert parts.users == 3
+    others = [roll("ab", "c", "ü"), roll("bc", "a", "ü"), roll("a", "bc"), roll("a", "bc", "ü", "")]
+    assert parts.digest not in [other.digest for other in others]
+
+
+@pytest.mark.parametrize(
+    ("k", "tried", "profiles", "passes"),
+    [
+        (3, [2, 3, 4], 9, True),
+        (2, [2], 2, True),
+        (1, [1], 1, True),
+        (0, [], 0, True),
+        (5, [2, 3, 4], 9, False),
+        (3, [2, 4], 9, False),
+        (3, [2, 3], 9, False),
+        (3, [2, 3, 4], 2, False),
+    ],
+)
+def test_k_lies_in_the_range_asked_for_as_far_as_there_are_profiles(
+    k: int, tried: list[int], profiles: int, passes: bool
+) -> None:
+    choice = pa.RecordBatch.from_pylist([{"k": k, "tried": [{"k": n} for n in tried]}])
+    assert checks.k_in_range([choice], profiles, 2, 4).passed is passes
+
+
+def test_rejects_that_come_near_what_fails_the_month_are_told() -> None:
+    assert checks.rejects(1000, 5, 5, 0.01).passed
+    assert checks.rejects(0, 0, 0, 0).passed
+    found = checks.rejects(1000, 6, 6, 0.01)
+    assert found.why == "0.60% of the rows were rejected; more than 1.00% would fail the month"
+    assert found.found == {"rows": 1000, "rejected": 6, "share": 0.006, "largest_share": 0.01}
