@@ -1,31 +1,34 @@
 """The assets: raw audience → grouped users → clustering inputs → k selection → k-means."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import dagster as dg
 
-from audience_explorer_dagster import planning
-from audience_explorer_dagster.config import GroupingRunConfig, SegmentsRunConfig
+from audience_explorer_dagster import checks, planning
+from audience_explorer_dagster.attempts import Attempt, HistoryWithAttempts, attempts_of
+from audience_explorer_dagster.categories import list_categories, sync_categories
+from audience_explorer_dagster.config import GroupingRunConfig, MonthRunConfig, SegmentsRunConfig
 from audience_explorer_dagster.launchers import Launcher
 from audience_explorer_dagster.materializing import carry_out
 from audience_explorer_dagster.partitions import MONTH, Partition, month_by_category, months
 from audience_explorer_dagster.records import History
 from audience_explorer_dagster.schemas import column_schema
-from audience_explorer_dagster.store import Store, new_folder_name
-from spark_jobs import group_by_user, kmeans, make_clustering_inputs, profiles, raw_actions, select_k
+from audience_explorer_dagster.store import Store
+from spark_jobs import group_by_user, kmeans, make_clustering_inputs, profiles, raw_actions, select_k, storage
 from spark_jobs.categories import check_name, read_category
 from spark_jobs.errors import InputError
 from spark_jobs.fingerprints import files_fingerprint
 from spark_jobs.grouping import GROUPED_USER
-from spark_jobs.storage import StoredFile
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 # A launch at a time comes from a step, so the limit of this pool is that of launches, and so of instances, at once.
 LAUNCHES_POOL = "launches"
+
+WHOLE_MONTH_JOB = "whole_month"
 
 _GROUP = "audience"
 _OWNERS = ["team:audience"]
@@ -62,7 +65,9 @@ def _spec(name: str, *, columns: dg.TableSchema, **facts: Any) -> dg.AssetSpec:
         )
     ],
     partitions_def=months,
+    check_specs=checks.specs(planning.GROUPED_USERS),
     backfill_policy=dg.BackfillPolicy.single_run(),
+    can_subset=True,  # so that checks need not be yielded: they are logged, also when the step fails
     pool=LAUNCHES_POOL,
 )
 def grouped_users(
@@ -72,17 +77,10 @@ def grouped_users(
     launcher: dg.ResourceParam[Launcher],
 ) -> Iterator[dg.MaterializeResult[None]]:
     partitions = _partitions_of_run(context)
-    files = _ask_all(partitions, lambda partition: group_by_user.list_raw_files(store.raw(partition.month)))
-    for partition, found in files.items():
-        if not isinstance(found, Exception):
-            _observe_raw_audience(context, store, partition, found)
-    raw = {
-        partition: found if isinstance(found, Exception) else files_fingerprint(found)
-        for partition, found in files.items()
-    }
-    records = History(context.instance, store, planning.GROUPED_USERS, partitions)
-    plan = planning.plan_grouping(raw, config, records, store, new_folder_name())
-    carry_out(context, plan, launcher, store)
+    raw = _observe_raw_audience(context.op_execution_context, store, partitions)
+    attempt, records = _records(context.op_execution_context, store, {planning.GROUPED_USERS: partitions})
+    plan = planning.plan_grouping(raw, config, records[planning.GROUPED_USERS], store, attempt.folder_name)
+    carry_out(context.op_execution_context, plan, launcher, store, records)
     yield from ()  # each partition is recorded already
 
 
@@ -126,6 +124,11 @@ def grouped_users(
             columns=column_schema(kmeans.ASSIGNMENT),
         ),
     ],
+    check_specs=[
+        spec
+        for asset in (planning.CLUSTERING_INPUTS, planning.K_SELECTION, planning.KMEANS)
+        for spec in checks.specs(asset)
+    ],
     partitions_def=month_by_category,
     backfill_policy=dg.BackfillPolicy.single_run(),
     can_subset=True,
@@ -138,20 +141,73 @@ def segments(
     launcher: dg.ResourceParam[Launcher],
 ) -> Iterator[dg.MaterializeResult[None]]:
     partitions = _partitions_of_run(context)
-    of_months = sorted({Partition(partition.month) for partition in partitions})
     names = sorted({str(partition.category) for partition in partitions})
-    categories = _ask_all(names, lambda name: read_category(store.category_file(check_name(name))).fingerprint)
-    records = {
-        planning.GROUPED_USERS: History(context.instance, store, planning.GROUPED_USERS, of_months),
-        **{
-            asset: History(context.instance, store, asset, partitions)
-            for asset in (planning.CLUSTERING_INPUTS, planning.K_SELECTION, planning.KMEANS)
-        },
-    }
     selected = {key.to_user_string() for key in context.selected_asset_keys}
-    plan = planning.plan_segments(partitions, selected, categories, config, records, store, new_folder_name())
-    carry_out(context, plan, launcher, store)
+    attempt, records = _records(context.op_execution_context, store, _needed(partitions))
+    categories = _category_fingerprints(store, names)
+    plan = planning.plan_segments(partitions, selected, categories, config, records, store, attempt.folder_name)
+    carry_out(context.op_execution_context, plan, launcher, store, records)
     yield from ()  # each partition is recorded already
+
+
+@dg.op(
+    name=planning.MONTH_OP,
+    description="Groups a month's raw actions by user, and clusters the users of its categories, in one launch; what"
+    " is there already is reused.",
+    pool=LAUNCHES_POOL,
+)
+def month(
+    context: dg.OpExecutionContext, config: MonthRunConfig, store: Store, launcher: dg.ResourceParam[Launcher]
+) -> None:
+    of_month = Partition(context.partition_key)
+    _, refused = sync_categories(context.instance, store)
+    if not config.categories:
+        for why in refused.values():
+            context.log.warning(why)
+    names = config.categories or list_categories(context.instance, store)
+    if not names:
+        raise dg.Failure(f"There is no category file in {store.categories}. Put one there, NAME.json.")
+    raw = _observe_raw_audience(context, store, [of_month])[of_month]
+    attempt, records = _records(context, store, _needed([Partition(of_month.month, name) for name in names]))
+    categories = _category_fingerprints(store, names)
+    plan = planning.plan_month(of_month, raw, categories, config, records, store, attempt.folder_name)
+    carry_out(context, plan, launcher, store, records)
+
+
+@dg.job(
+    name=WHOLE_MONTH_JOB,
+    description="A whole month, from raw actions to the segments of every category. A run reads its month once and"
+    " launches once, so this is what to backfill, however many months and categories there are.",
+    partitions_def=months,
+    # A run is one step, which waits for a launch: a process of its own for it would only cost time.
+    executor_def=dg.in_process_executor,
+)
+def whole_month() -> None:
+    month()
+
+
+def _needed(partitions: Sequence[Partition]) -> dict[str, Sequence[Partition]]:
+    """What months × categories are planned from, by asset: their records, and those of their months' grouped users."""
+    return {
+        planning.GROUPED_USERS: sorted({Partition(partition.month) for partition in partitions}),
+        **dict.fromkeys((planning.CLUSTERING_INPUTS, planning.K_SELECTION, planning.KMEANS), partitions),
+    }
+
+
+def _records(
+    context: dg.OpExecutionContext, store: Store, partitions: Mapping[str, Sequence[Partition]]
+) -> tuple[Attempt, dict[str, History]]:
+    """The run as an attempt, and what is there of the partitions of each asset."""
+    attempt, earlier = attempts_of(context.instance, context.run)
+    return attempt, {
+        asset: HistoryWithAttempts(context.instance, store, asset, of_asset, earlier)
+        for asset, of_asset in partitions.items()
+    }
+
+
+def _category_fingerprints(store: Store, names: Sequence[str]) -> dict[str, str | Exception]:
+    """The fingerprint of each category's file, or what is wrong with it."""
+    return _ask_all(names, lambda name: read_category(store.category_file(check_name(name))).fingerprint)
 
 
 def _partitions_of_run(context: dg.AssetExecutionContext) -> list[Partition]:
@@ -167,7 +223,7 @@ def _partitions_of_run(context: dg.AssetExecutionContext) -> list[Partition]:
     return partitions
 
 
-def _ask_all(keys: list[Key], ask: Callable[[Key], Value]) -> dict[Key, Value | Exception]:
+def _ask_all(keys: Sequence[Key], ask: Callable[[Key], Value]) -> dict[Key, Value | Exception]:
     """Ask for each key, at the same time; an error that is the input's is an answer."""
 
     def answer(key: Key) -> Value | Exception:
@@ -181,17 +237,48 @@ def _ask_all(keys: list[Key], ask: Callable[[Key], Value]) -> dict[Key, Value | 
 
 
 def _observe_raw_audience(
-    context: dg.AssetExecutionContext, store: Store, partition: Partition, files: list[StoredFile]
-) -> None:
-    context.log_event(
-        dg.AssetObservation(
-            asset_key=raw_audience.key,
-            partition=partition.key,
-            metadata={
-                "raw_files": len(files),
-                "bytes": sum(file.size for file in files),
-                "folder": dg.MetadataValue.path(store.raw(partition.month)),
-                "fingerprint": files_fingerprint(files),
-            },
+    context: dg.OpExecutionContext, store: Store, partitions: Sequence[Partition]
+) -> dict[Partition, str | Exception]:
+    """The fingerprint of each month's raw files, or why there is none. What is there is on record as an observation."""
+    fingerprints: dict[Partition, str | Exception] = {}
+    listed = _ask_all(partitions, lambda partition: group_by_user.list_raw_files(store.raw(partition.month)))
+    for partition, files in listed.items():
+        if isinstance(files, Exception):
+            fingerprints[partition] = files
+            continue
+        fingerprints[partition] = files_fingerprint(files)
+        context.log_event(
+            dg.AssetObservation(
+                asset_key=raw_audience.key,
+                partition=partition.key,
+                metadata={
+                    "raw_files": len(files),
+                    "bytes": sum(file.size for file in files),
+                    "folder": dg.MetadataValue.path(store.raw(partition.month)),
+                    "fingerprint": files_fingerprint(files),
+                },
+            )
         )
+    return fingerprints
+
+
+@dg.asset_check(
+    asset=raw_audience.key,
+    name="known_file_types",
+    description="Every month's folder that is there holds raw files, and only of the types that are read.",
+)
+def raw_files(store: Store) -> dg.AssetCheckResult:
+    problems: dict[str, list[str]] = {}
+    for path in storage.list_below(store.all_raw):
+        folder, _, name = path.partition("/")
+        of_month = problems.setdefault(folder, [])
+        if name and name[0] not in "._":
+            try:
+                raw_actions.check_file_type(path)
+            except InputError as error:
+                of_month.append(str(error))
+    rows = [{"folder": folder, "problems": " ".join(of_month)} for folder, of_month in sorted(problems.items())]
+    return dg.AssetCheckResult(
+        passed=not any(problems.values()),
+        metadata={"folders": len(rows), "found": dg.MetadataValue.table([dg.TableRecord(row) for row in rows])},
     )

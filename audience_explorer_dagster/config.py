@@ -30,7 +30,7 @@ class RunConfig(dg.Config, jobs.EngineConfig):
     @property
     def engine_config(self) -> jobs.EngineConfig:
         """What the jobs get of it."""
-        return jobs.EngineConfig(engine=self.engine, spark_master=self.spark_master)
+        return jobs.EngineConfig(**{name: getattr(self, name) for name in jobs.EngineConfig.model_fields})
 
 
 class GroupingRunConfig(RunConfig):
@@ -49,3 +49,9 @@ class SegmentsRunConfig(RunConfig):
     )
     k_selection: KSelectionConfig = Field(default_factory=KSelectionConfig, description="How k is chosen.")
     kmeans: KMeansConfig = Field(default_factory=KMeansConfig, description="How k-means runs.")
+
+
+class MonthRunConfig(GroupingRunConfig, SegmentsRunConfig):
+    """The config of a whole month."""
+
+    categories: list[str] = Field(default_factory=list, description="The categories; all that have a file by default.")

@@ -1,44 +1,59 @@
 """Carrying a plan out: one launch for all that must be computed, and a record for each partition once it is done."""
 
+from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import dagster as dg
 
-from audience_explorer_dagster import metadata
+from audience_explorer_dagster import checks, metadata, tweaks
 from audience_explorer_dagster.launchers import Launcher, LaunchFailed, Report
+from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.planning import KMEANS, Computation, Plan, Target
-from audience_explorer_dagster.store import Store
+from audience_explorer_dagster.records import History, Record
+from audience_explorer_dagster.store import Store, Why
 
 
-def carry_out(context: dg.AssetExecutionContext, plan: Plan, launcher: Launcher, store: Store) -> None:
-    """Reuse and compute what the plan says, recording each partition as soon as it is done.
+def carry_out(
+    context: dg.OpExecutionContext, plan: Plan, launcher: Launcher, store: Store, records: Mapping[str, History]
+) -> None:
+    """Reuse and compute what the plan says, recording each partition as soon as it is done; then tell the checks.
 
     Raises:
         dagster.Failure: Some partitions failed. The others are done and recorded; the failure names each that is not.
     """
+    recorder = _Recorder(context, store, plan, records, checks.drift_limit())
     for target, why in plan.failed.items():
         context.log.error(f"{_name(target)}: {why}")
     for target, record in plan.reused.items():
-        label = plan.label if target.asset == KMEANS else None
         context.log.info(f"{_name(target)}: reused from {record.recorded_at:%Y-%m-%d %H:%M} UTC, {record.folder}")
-        _record(context, store, target, metadata.of_reused(record, label), record.folder, record.fingerprint)
+        recorder.reuse(target, record)
 
     failed = dict(plan.failed)
-    if plan.jobs:
-        for computation in plan.computed.values():
-            context.log.info(f"{_name(computation.target)}: computed by {computation.job}, into {computation.folder}")
-        failed |= _launch(context, plan, launcher, store)
+    try:
+        if plan.jobs:
+            for computation in plan.computed.values():
+                context.log.info(
+                    f"{_name(computation.target)}: computed by {computation.job}, into {computation.folder}"
+                )
+            failed |= _launch(context, plan, launcher, recorder)
+    finally:
+        recorder.tell_checks()
     if failed:
+        asked = len(plan.failed) + len(plan.reused) + len(plan.computed)
+        others = "; the others are done" if len(failed) < asked else ""
         by_name = {_name(target): why for target, why in failed.items()}
         raise dg.Failure(
-            description=f"{len(failed)} of {len(plan.failed) + len(plan.reused) + len(plan.computed)}"
-            f" partitions failed; the others are done. {_told(by_name)}",
+            description=f"{len(failed)} of {asked} partitions failed{others}. {_told(by_name)}",
             metadata=metadata.of_failures(by_name),
             allow_retries=False,
         )
 
 
-def _launch(context: dg.AssetExecutionContext, plan: Plan, launcher: Launcher, store: Store) -> dict[Target, str]:
+def _launch(context: dg.OpExecutionContext, plan: Plan, launcher: Launcher, recorder: "_Recorder") -> dict[Target, str]:
     """Launch the plan's jobs; what failed, and why.
 
     Raises:
@@ -54,9 +69,12 @@ def _launch(context: dg.AssetExecutionContext, plan: Plan, launcher: Launcher, s
             for report in reports:
                 if report.event == "output":
                     computation = waiting.pop(report.folder)
-                    why = _accept(context, store, computation, report)
+                    why = recorder.accept(computation, report)
                     if why:
                         failed[computation.target] = why
+                    else:
+                        done = len(plan.computed) - len(waiting) - len(failed)
+                        context.log.info(f"{_name(computation.target)}: done, {done} of {len(plan.computed)}")
                 elif report.event == "failed":
                     errors[report.job] = report.error
     except LaunchFailed as error:
@@ -71,28 +89,92 @@ def _launch(context: dg.AssetExecutionContext, plan: Plan, launcher: Launcher, s
     return failed
 
 
-def _accept(context: dg.AssetExecutionContext, store: Store, computation: Computation, report: Report) -> str | None:
-    """Record an output that a job reports; or why it is not the one that was asked for."""
-    assert report.manifest is not None
-    if report.manifest["fingerprint"] != computation.fingerprint:
-        return "its input changed between planning and reading. Run it again."
-    target = computation.target
-    details = metadata.of_computed(target.asset, report.folder, report.manifest, report.launch)
-    _record(context, store, target, details, report.folder, computation.fingerprint)
-    return None
+@dataclass
+class _Recorder:
+    """Records partitions, and keeps what was found of them."""
+
+    context: dg.OpExecutionContext
+    store: Store
+    plan: Plan
+    records: Mapping[str, History]
+    drift_limit: float
+    recorded: dict[str, dict[Partition, dict[str, Any]]] = field(default_factory=lambda: defaultdict(dict))
+
+    def reuse(self, target: Target, record: Record) -> None:
+        """Record that an earlier output is what was asked for."""
+        details = metadata.of_reused(record, self.plan.label if target.asset == KMEANS else None)
+        why: Why = "reused" if record.on_record else "computed"
+        self._record(target, details, record.folder, record.fingerprint, why)
+
+    def accept(self, computation: Computation, report: Report) -> str | None:
+        """Record an output that a job reports; or why it is not the one that was asked for."""
+        assert report.manifest is not None
+        if report.manifest["fingerprint"] != computation.fingerprint:
+            return "its input changed between planning and reading. Run it again."
+        target = computation.target
+        details = metadata.of_computed(target.asset, report.folder, report.manifest, report.launch)
+        self._record(target, details, report.folder, computation.fingerprint, "computed")
+        return None
+
+    def tell_checks(self) -> None:
+        """Tell what was found of all that was recorded."""
+        found = {
+            asset: {partition: details[metadata.CHECKS].value for partition, details in by_partition.items()}
+            for asset, by_partition in self.recorded.items()
+        }
+        for evaluation in checks.evaluations(found):
+            if not evaluation.passed:
+                # The asset's page shows the newest run's evaluation only.
+                name = f"{evaluation.asset_key.to_user_string()}: check {evaluation.check_name} failed"
+                level = "warning" if evaluation.severity == dg.AssetCheckSeverity.WARN else "error"
+                self.context.log.log(level.upper(), f"{name} for {evaluation.description}")
+            self.context.log_event(evaluation)  # type: ignore[arg-type]  # it takes them, and does not say so
+
+    def _record(self, target: Target, details: dict[str, Any], folder: str, fingerprint: str, why: Why) -> None:
+        details = self._with_drift(target, details)
+        current = self.store.point_current(target.asset, target.partition, folder, fingerprint, why)
+        if target.asset == KMEANS:
+            details |= tweaks.beside(self.records[KMEANS], target.partition, details, current)
+        event = dg.AssetMaterialization(asset_key=target.asset, partition=target.partition.key, metadata=details)
+        # Logged, not yielded: an event that is yielded would wait for the end of the step, and be lost if it fails.
+        self.context.log_event(event)
+        self.recorded[target.asset][target.partition] = dict(event.metadata)
+
+    def _with_drift(self, target: Target, details: dict[str, Any]) -> dict[str, Any]:
+        found = dict(details[metadata.CHECKS].value) if metadata.CHECKS in details else {}
+        if checks.has_drift(target.asset):
+            before = self._month_before(target)
+            found[checks.DRIFT] = checks.drift(
+                target.asset, _values(details), None if before is None else _values(before), self.drift_limit
+            )
+        return {**details, metadata.CHECKS: dg.MetadataValue.json(found)}
+
+    def _month_before(self, target: Target) -> Mapping[str, Any] | None:
+        partition = target.partition.month_before
+        in_this_run = self.recorded[target.asset].get(partition)
+        if in_this_run is not None:
+            return in_this_run
+        record = self._months_before[target.asset].get(partition)
+        return None if record is None else record.metadata
+
+    @cached_property
+    def _months_before(self) -> dict[str, dict[Partition, Record | None]]:
+        """The newest records of the months before, by asset and partition."""
+        targets = [*self.plan.reused, *self.plan.computed]
+        newest: dict[str, dict[Partition, Record | None]] = {}
+        for asset in {target.asset for target in targets if checks.has_drift(target.asset)}:
+            # Only of those that have one: in search of another's, all records would be read.
+            materialized = self.context.instance.get_materialized_partitions(dg.AssetKey(asset))
+            wanted = {target.partition.month_before for target in targets if target.asset == asset}
+            partitions = [partition for partition in wanted if partition.key in materialized]
+            history = History(self.context.instance, self.store, asset, partitions)
+            newest[asset] = {partition: history.newest(partition) for partition in partitions}
+        return newest
 
 
-def _record(
-    context: dg.AssetExecutionContext,
-    store: Store,
-    target: Target,
-    details: dict[str, dg.MetadataValue],
-    folder: str,
-    fingerprint: str,
-) -> None:
-    # Logged, not yielded: an event that is yielded would wait for the end of the step, and be lost if it fails.
-    context.log_event(dg.AssetMaterialization(asset_key=target.asset, partition=target.partition.key, metadata=details))
-    store.point_current(target.asset, target.partition, folder, fingerprint)
+def _values(details: Mapping[str, Any]) -> dict[str, Any]:
+    """A record's metadata as plain values."""
+    return {name: getattr(value, "value", value) for name, value in details.items()}
 
 
 def _told(failed: dict[str, str]) -> str:

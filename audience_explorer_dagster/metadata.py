@@ -9,6 +9,7 @@ from audience_explorer_dagster import pictures, planning
 from audience_explorer_dagster.records import FINGERPRINT, FOLDER, INPUTS, Record
 
 REUSED = "reused"
+CHECKS = "checks"
 LAUNCH = "launch/"  # what begins the names of facts about where an output was computed, and what that cost
 
 
@@ -32,6 +33,7 @@ def of_computed(asset: str, folder: str, manifest: dict[str, Any], launch: dict[
         "code_version": manifest["code_version"],
         FINGERPRINT: manifest["fingerprint"],
         INPUTS: dg.MetadataValue.json(manifest["inputs"]),
+        CHECKS: dg.MetadataValue.json(manifest.get("checks", {})),
         REUSED: False,
         **{f"{LAUNCH}{name}": value for name, value in launch.items()},
     }
@@ -41,7 +43,11 @@ def of_reused(record: Record, label: str | None) -> dict[str, Any]:
     """The metadata of a materialization that points at an earlier one's output, under a label of its own."""
     first = {"computed_by_run": dg.MetadataValue.dagster_run(record.run_id), "computed_at": _time(record)}
     # A record that is itself a reuse knows when its output was made.
-    kept = {n: value for n, value in record.metadata.items() if n != "label" and not n.startswith(LAUNCH)}
+    kept = {
+        name: value
+        for name, value in record.metadata.items()
+        if name not in ("label", "promoted") and not name.startswith(LAUNCH)
+    }
     return {
         **kept,
         **{key: record.metadata.get(key, value) for key, value in first.items()},
@@ -117,6 +123,7 @@ def _kmeans(summary: dict[str, Any]) -> dict[str, Any]:
         **({"label": summary["label"]} if summary["label"] else {}),
         "sizes": dg.MetadataValue.text(", ".join(f"{cluster['users']:,}" for cluster in clusters) or "none"),
         "clusters": _table(["cluster_id", "users", "diameter", "top_pages"], rows),
+        "clustering_inputs": dg.MetadataValue.json(summary["clustering_inputs"]),
         "dagster/row_count": summary["users"],
     }
 

@@ -1,7 +1,7 @@
 """The partitions of the assets: months that grow by themselves, and categories that come from the category files."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
@@ -48,6 +48,13 @@ class Partition:
         """The partition key, such as `2024-01` or `coffee|2024-01`: Dagster joins the dimensions by their names."""
         return self.month if self.category is None else f"{self.category}|{self.month}"
 
+    @property
+    def month_before(self) -> "Partition":
+        """The same of the month before."""
+        year, month = map(int, self.month.split("-"))
+        year, month = (year, month - 1) if month > 1 else (year - 1, 12)
+        return Partition(f"{year:04}-{month:02}", self.category)
+
     @classmethod
     def parse(cls, key: str) -> "Partition":
         """The partition of a key."""
@@ -56,6 +63,12 @@ class Partition:
             return cls(dimensions[MONTH], dimensions[CATEGORY])
         category, separator, month = key.rpartition("|")
         return cls(month, category if separator else None)
+
+
+def of_run(tags: Mapping[str, str]) -> str:
+    """The partition of a run, or the first and last of several; empty if it has none."""
+    ends = [tags.get(f"dagster/asset_partition_range_{end}") for end in ("start", "end")]
+    return tags.get("dagster/partition") or "...".join(dict.fromkeys(end for end in ends if end))
 
 
 def short_name(partitions: Sequence[Partition]) -> str:

@@ -1,6 +1,6 @@
-"""The whole pipeline in this process: for each month grouped_users, then its categories' segments."""
+"""The whole pipeline in this process: a run for each month."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -8,14 +8,13 @@ from typing import Any, Literal
 import dagster as dg
 
 from audience_explorer_dagster import planning
-from audience_explorer_dagster.config import GroupingRunConfig, SegmentsRunConfig
-from audience_explorer_dagster.definitions import FIND_SEGMENTS_JOB, GROUP_USERS_JOB
+from audience_explorer_dagster.assets import WHOLE_MONTH_JOB
+from audience_explorer_dagster.config import MonthRunConfig
 from audience_explorer_dagster.launchers import PIPELINE_TAG
 from audience_explorer_dagster.metadata import REUSED
-from audience_explorer_dagster.partitions import Partition, categories, months, short_name
+from audience_explorer_dagster.partitions import Partition, months, of_run
 from audience_explorer_dagster.records import FOLDER
-from audience_explorer_dagster.sensors import new_categories
-from audience_explorer_dagster.store import Store, new_folder_name
+from audience_explorer_dagster.store import new_folder_name
 from spark_jobs.errors import InputError
 
 Status = Literal["launched", "reused", "failed"]
@@ -59,51 +58,22 @@ def check_months(keys: Iterable[str]) -> list[str]:
     return wanted
 
 
-def sync_categories(instance: dg.DagsterInstance, store: Store) -> tuple[list[str], dict[str, str]]:
-    """Add a partition for every new category file; those added, and what is wrong with those refused."""
-    added, refused = new_categories(instance, store)
-    if added:
-        instance.add_dynamic_partitions(str(categories.name), added)
-    return added, refused
-
-
-def check_categories(instance: dg.DagsterInstance, store: Store, names: Iterable[str]) -> list[str]:
-    """The categories, once each; all that have a file and a partition, if none is given.
-
-    Raises:
-        InputError: One has no file, or there is none at all.
-    """
-    with_file = set(store.category_names())
-    known = [name for name in instance.get_dynamic_partitions(str(categories.name)) if name in with_file]
-    wanted = list(dict.fromkeys(names)) or known
-    if not wanted:
-        raise InputError(f"There is no category file in {store.categories}. Put one there, NAME.json.")
-    for name in wanted:
-        if name not in known:
-            raise InputError(
-                f"There is no category {name!r}: no file {store.category_file(name)}. Known: {', '.join(known)}."
-            )
-    return wanted
-
-
 def run_pipeline(
     definitions: dg.Definitions,
     instance: dg.DagsterInstance,
     wanted_months: Sequence[str],
     wanted_categories: Sequence[str],
-    grouping: GroupingRunConfig,
-    segments: SegmentsRunConfig,
+    config: MonthRunConfig,
     tell: Callable[[str], None],
 ) -> list[Outcome]:
-    """Materialize months × categories, each month in a run for grouped_users and a run for the rest.
+    """Materialize months × categories, each month in a run.
 
     Args:
         definitions: What Dagster loads.
         instance: Where the records are.
         wanted_months: Checked months.
         wanted_categories: Checked categories.
-        grouping: The config of grouped_users.
-        segments: The config of the other assets.
+        config: The config, but for the categories.
         tell: Told what starts.
 
     Returns:
@@ -112,52 +82,21 @@ def run_pipeline(
     """
     # With a given k, k_selection is no input of kmeans, and nothing that was asked for.
     assets = [planning.CLUSTERING_INPUTS, planning.KMEANS]
-    if segments.kmeans.k is None:
+    if config.kmeans.k is None:
         assets.insert(1, planning.K_SELECTION)
+    values = {**config.model_dump(mode="json", exclude_none=True), "categories": list(wanted_categories)}
+    run_config = {"ops": {planning.MONTH_OP: {"config": values}}}
     pipeline = new_folder_name()
     outcomes: list[Outcome] = []
-    interrupted = False
     for month in wanted_months:
-        partitions = [Partition(month, category) for category in wanted_categories]
-        grouped: list[Outcome] = []
-        if not interrupted:
-            tell(f"{month}: grouped users")
-            job = (GROUP_USERS_JOB, planning.GROUPED_USERS_OP)
-            grouped = _run(definitions, instance, pipeline, job, [planning.GROUPED_USERS], [Partition(month)], grouping)
-            interrupted = _were_interrupted(grouped)
-        outcomes += grouped or [Outcome(planning.GROUPED_USERS, month, "failed", error=INTERRUPTED)]
-        if interrupted or any(outcome.status == "failed" for outcome in grouped):
-            why = INTERRUPTED if interrupted else f"grouped_users of {month} failed"
-            outcomes += [Outcome(asset, p.key, "failed", error=why) for p in partitions for asset in assets]
+        targets = [(planning.GROUPED_USERS, month)]
+        targets += [(asset, Partition(month, name).key) for name in wanted_categories for asset in assets]
+        if any(outcome.error == INTERRUPTED for outcome in outcomes):
+            outcomes += [Outcome(*target, "failed", error=INTERRUPTED) for target in targets]
             continue
-        tell(f"{month}: segments of {len(partitions)} categories")
-        for block in _blocks(instance.get_dynamic_partitions(str(categories.name)), wanted_categories):
-            of_block = [Partition(month, category) for category in block]
-            if interrupted:
-                outcomes += [Outcome(asset, p.key, "failed", error=INTERRUPTED) for p in of_block for asset in assets]
-                continue
-            job = (FIND_SEGMENTS_JOB, planning.SEGMENTS_OP)
-            ended = _run(definitions, instance, pipeline, job, assets, of_block, segments)
-            interrupted = _were_interrupted(ended)
-            outcomes += ended
+        tell(f"{month}: {len(wanted_categories)} categories")
+        outcomes += _run(definitions, instance, pipeline, month, targets, run_config)
     return outcomes
-
-
-def _were_interrupted(outcomes: Iterable[Outcome]) -> bool:
-    return any(outcome.error == INTERRUPTED for outcome in outcomes)
-
-
-def _blocks(known: Sequence[str], wanted: Sequence[str]) -> Iterator[list[str]]:
-    """Cut the wanted categories into blocks that are neighbours, for a run carries the ends of a range only."""
-    block: list[str] = []
-    for name in known:
-        if name in wanted:
-            block.append(name)
-        elif block:
-            yield block
-            block = []
-    if block:
-        yield block
 
 
 def run_again(
@@ -192,7 +131,7 @@ def run_again(
     recorded, errors, run_error = _ended(instance, result)
     failed = [Outcome(*_asset_and_partition(name), "failed", error=why) for name, why in errors.items()]
     if not result.success and not failed:
-        failed = [Outcome(run.job_name, _told_partitions(run), "failed", error=run_error)]
+        failed = [Outcome(run.job_name, of_run(run.tags), "failed", error=run_error)]
     return [*recorded.values(), *failed]
 
 
@@ -208,39 +147,24 @@ def _asset_and_partition(name: str) -> tuple[str, str]:
     return asset, partition
 
 
-def _told_partitions(run: dg.DagsterRun) -> str:
-    ends = [run.tags.get(f"dagster/asset_partition_range_{end}") for end in ("start", "end")]
-    return run.tags.get("dagster/partition") or "...".join(dict.fromkeys(end for end in ends if end))
-
-
 def _run(
     definitions: dg.Definitions,
     instance: dg.DagsterInstance,
     pipeline: str,
-    job_and_op: tuple[str, str],
-    assets: list[str],
-    partitions: list[Partition],
-    config: dg.Config,
+    month: str,
+    targets: Sequence[tuple[str, str]],
+    run_config: Mapping[str, Any],
 ) -> list[Outcome]:
-    """Run a job over a block of partitions, given in order."""
-    job_name, op = job_and_op
-    job = definitions.resolve_job_def(job_name)
-    tags = {
-        "dagster/asset_partition_range_start": partitions[0].key,
-        "dagster/asset_partition_range_end": partitions[-1].key,
-        PIPELINE_TAG: pipeline,
-    }
-    run_config = {"ops": {op: {"config": config.model_dump(mode="json", exclude_none=True)}}}
-    result = _execute(job, instance, [dg.AssetKey(asset) for asset in assets], tags, run_config)
+    """Run a month, and tell what became of its targets, each an asset and a partition."""
+    tags = {"dagster/partition": month, PIPELINE_TAG: pipeline}
+    result = _execute(definitions.resolve_job_def(WHOLE_MONTH_JOB), instance, None, tags, run_config)
     recorded, errors, run_error = _ended(instance, result)
     outcomes = [
-        recorded.get((asset, partition.key))
-        or Outcome(asset, partition.key, "failed", error=errors.get(f"{asset} {partition.key}", run_error))
-        for partition in partitions
-        for asset in assets
+        recorded.get(target) or Outcome(*target, "failed", error=errors.get(" ".join(target), run_error))
+        for target in targets
     ]
     if not result.success and all(outcome.status != "failed" for outcome in outcomes):
-        outcomes.append(Outcome("launch", short_name(partitions), "failed", error=run_error))
+        outcomes.append(Outcome("launch", month, "failed", error=run_error))
     return outcomes
 
 

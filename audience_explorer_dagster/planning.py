@@ -5,10 +5,9 @@ Nothing here touches Dagster, files or engines but through what it is handed, so
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Protocol
 
-from audience_explorer_dagster.config import GroupingRunConfig, SegmentsRunConfig
+from audience_explorer_dagster.config import GroupingRunConfig, MonthRunConfig, SegmentsRunConfig
 from audience_explorer_dagster.launchers import Job
 from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.records import Record
@@ -22,9 +21,11 @@ CLUSTERING_INPUTS = make_clustering_inputs.STEP
 K_SELECTION = select_k.STEP
 KMEANS = kmeans.STEP
 
-# The ops: grouped_users is one of its own, the three assets of month × category are one together.
+# The ops: grouped_users is one of its own, the three assets of month × category are one together, and one does both for
+# a month.
 GROUPED_USERS_OP = GROUPED_USERS
 SEGMENTS_OP = "segments"
+MONTH_OP = "month"
 
 
 class Records(Protocol):
@@ -136,7 +137,47 @@ def plan_segments(
     plan = Plan(label=config.kmeans.label)
     for month in sorted({partition.month for partition in partitions}):
         of_month = sorted(partition for partition in partitions if partition.month == month)
-        _Month(plan, Partition(month), selected, config, records, store, folder_name).plan(of_month, categories)
+        grouped = _recorded(records[GROUPED_USERS], GROUPED_USERS, Partition(month))
+        _Month(plan, Partition(month), grouped, selected, config, records, store, folder_name).plan(
+            of_month, categories
+        )
+    return plan
+
+
+def plan_month(
+    month: Partition,
+    raw: str | Exception,
+    categories: Mapping[str, str | Exception],
+    config: MonthRunConfig,
+    records: Mapping[str, Records],
+    store: Store,
+    folder_name: str,
+) -> Plan:
+    """Plan a whole month in one launch: grouped_users, and the segments that are made from it.
+
+    With a given k, k_selection is no input of kmeans, and left out.
+
+    Args:
+        month: The month.
+        raw: The fingerprint of its raw files, or why there is none.
+        categories: The fingerprint of each category's file, or what is wrong with it.
+        config: The run's config.
+        records: Those of all four assets, by asset.
+        store: Where outputs go.
+        folder_name: The name of the run's output folders.
+    """
+    plan = plan_grouping({month: raw}, config, records[GROUPED_USERS], store, folder_name)
+    plan.label = config.kmeans.label
+    selected = {CLUSTERING_INPUTS, KMEANS} | ({K_SELECTION} if config.kmeans.k is None else set())
+    partitions = [Partition(month.month, category) for category in categories]
+    target = Target(GROUPED_USERS, month)
+    if target in plan.failed:
+        why = f"grouped_users of {month.key} failed"
+        plan.failed |= {Target(asset, partition): why for partition in partitions for asset in sorted(selected)}
+        return plan
+    planned = plan.computed.get(target) or plan.reused[target]
+    grouped = _Source(GROUPED_USERS, month, planned.fingerprint, planned.folder)
+    _Month(plan, month, grouped, selected, config, records, store, folder_name).plan(partitions, categories)
     return plan
 
 
@@ -150,6 +191,7 @@ class _Month:
 
     all: Plan
     month: Partition
+    grouped: "_Source | None"  # None: never materialized
     selected: set[str]
     config: SegmentsRunConfig
     records: Mapping[str, Records]
@@ -188,18 +230,17 @@ class _Month:
 
     def _settle_inputs(self, plan: Plan, partition: Partition, category: str | Exception) -> "_Source":
         if CLUSTERING_INPUTS not in self.selected:
-            return self._recorded(CLUSTERING_INPUTS, partition)
+            return self._on_record(CLUSTERING_INPUTS, partition)
         if isinstance(category, Exception):
             raise _Impossible(str(category))
-        grouped = self.records[GROUPED_USERS].newest(self.month)
-        if grouped is None:
+        if self.grouped is None:
             raise _Impossible(f"grouped_users of {self.month.key} was never materialized here. Materialize it first.")
         fingerprint = make_clustering_inputs.step_fingerprint(
-            self.config.clustering_inputs, grouped.fingerprint, category
+            self.config.clustering_inputs, self.grouped.fingerprint, category
         )
         job = f"make_clustering_inputs {self.month.key}"
         if self._settle(plan, CLUSTERING_INPUTS, partition, fingerprint, job):
-            _ = self._grouped_users_folder  # it must be there to be read
+            self._readable(self.grouped)  # it must be there to be read
         return self._source(plan, CLUSTERING_INPUTS, partition, fingerprint)
 
     def _settle_choice(self, plan: Plan, partition: Partition, inputs: "_Source") -> "_Source":
@@ -228,13 +269,14 @@ class _Month:
     def _inputs_job(self, plan: Plan) -> Job | None:
         """The one job that makes the inputs of all the month's categories that need it."""
         made = [c.target.partition for c in plan.computed.values() if c.target.asset == CLUSTERING_INPUTS]
-        if not made:
+        if not made or self.grouped is None:
             return None
-        arguments = [self._grouped_users_folder, self._new_folder(CLUSTERING_INPUTS, _any_category(self.month))]
+        arguments = [self._readable(self.grouped), self._new_folder(CLUSTERING_INPUTS, _any_category(self.month))]
         for partition in made:
             arguments += ["--category", self.store.category_file(str(partition.category))]
         options = to_arguments(self.config.clustering_inputs) + to_arguments(self.config.engine_config)
-        return Job(f"make_clustering_inputs {self.month.key}", "make_clustering_inputs", arguments + options)
+        needs = self.all.job_of(GROUPED_USERS, self.month)
+        return Job(f"make_clustering_inputs {self.month.key}", "make_clustering_inputs", arguments + options, needs)
 
     def _settle(self, plan: Plan, asset: str, partition: Partition, fingerprint: str, job: str) -> bool:
         folder = self._new_folder(asset, partition)
@@ -243,24 +285,15 @@ class _Month:
     def _new_folder(self, asset: str, partition: Partition) -> str:
         return join(self.store.outputs(asset, partition), self.folder_name)
 
-    @cached_property
-    def _grouped_users_folder(self) -> str:
-        newest = self.records[GROUPED_USERS].newest(self.month)
-        record = newest and self.records[GROUPED_USERS].reusable(self.month, newest.fingerprint)
-        if record is None:
-            raise _Impossible(f"the output of grouped_users of {self.month.key} is gone. Materialize it again.")
-        return record.folder
-
-    def _recorded(self, asset: str, partition: Partition) -> "_Source":
+    def _on_record(self, asset: str, partition: Partition) -> "_Source":
         """What an asset that is not selected last was."""
-        newest = self.records[asset].newest(partition)
-        if newest is None:
+        source = _recorded(self.records[asset], asset, partition)
+        if source is None:
             raise _Impossible(f"{asset} of {partition.key} was never materialized here. Select it as well.")
-        available = self.records[asset].reusable(partition, newest.fingerprint)
-        return _Source(asset, partition, newest.fingerprint, available.folder if available else None)
+        return source
 
     def _recorded_choice(self, partition: Partition, inputs: "_Source") -> "_Source":
-        choice = self._recorded(K_SELECTION, partition)
+        choice = self._on_record(K_SELECTION, partition)
         newest = self.records[K_SELECTION].newest(partition)
         if newest is None or inputs.fingerprint not in newest.inputs:
             raise _Impossible(
@@ -275,7 +308,8 @@ class _Month:
 
     def _readable(self, source: "_Source") -> str:
         if source.folder is None:
-            raise _Impossible(f"the output of {source.asset} of {source.partition.key} is gone. Select it as well.")
+            way_out = "Materialize it again." if source.asset == GROUPED_USERS else "Select it as well."
+            raise _Impossible(f"the output of {source.asset} of {source.partition.key} is gone. {way_out}")
         return source.folder
 
 
@@ -287,6 +321,15 @@ class _Source:
     partition: Partition
     fingerprint: str
     folder: str | None
+
+
+def _recorded(records: Records, asset: str, partition: Partition) -> _Source | None:
+    """What is on record of an asset's partition."""
+    newest = records.newest(partition)
+    if newest is None:
+        return None
+    available = records.reusable(partition, newest.fingerprint)
+    return _Source(asset, partition, newest.fingerprint, available.folder if available else None)
 
 
 def _any_category(month: Partition) -> Partition:

@@ -15,7 +15,7 @@ FINGERPRINT = "fingerprint"
 FOLDER = "folder"
 INPUTS = "inputs"
 
-_PAGE = 200  # records a look-up
+_PAGE = 200  # records a look-up, at most
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Record:
     run_id: str
     recorded_at: datetime
     metadata: dict[str, Any]
+    on_record: bool = True  # False: an attempt that was killed finished the output, and could not tell
 
 
 class History:
@@ -44,18 +45,21 @@ class History:
 
     def newest(self, partition: Partition) -> Record | None:
         """The newest record of a partition."""
-        return next(self._of(partition), None)
+        return next(self.all(partition), None)
 
     def reusable(self, partition: Partition, fingerprint: str) -> Record | None:
         """The newest record of a partition with this fingerprint whose output is still there."""
-        matching = (record for record in self._of(partition) if record.fingerprint == fingerprint)
+        matching = (record for record in self.all(partition) if record.fingerprint == fingerprint)
         return next((record for record in matching if outputs.is_finished(record.folder)), None)
 
-    def _of(self, partition: Partition) -> Iterator[Record]:
+    def all(self, partition: Partition) -> Iterator[Record]:
+        """All records of a partition, looked up as they are asked for."""
+        known = self._known[partition]
         place = 0
         while True:
-            yield from self._known[partition][place:]
-            place = len(self._known[partition])
+            while place < len(known):
+                yield known[place]
+                place += 1
             page = next(self._pages, None)
             if page is None:
                 return
@@ -69,22 +73,32 @@ def _pages(instance: dg.DagsterInstance, asset: str, partitions: Sequence[Partit
     wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=keys)
     cursor: str | None = None
     more = bool(keys)
+    # The newest of each partition are most often the newest of all: a run records them together.
+    page = len(keys)
     while more:
-        found = instance.fetch_materializations(wanted, limit=_PAGE, cursor=cursor)
+        page = min(page, _PAGE)
+        found = instance.fetch_materializations(wanted, limit=page, cursor=cursor)
+        page *= 4
         yield [record for record in map(_parse, found.records) if record is not None]
         cursor, more = found.cursor, found.has_more
 
 
 def _parse(record: dg.EventLogRecord) -> Record | None:
     event = record.asset_materialization
-    if event is None or event.partition is None or not {FINGERPRINT, FOLDER} <= event.metadata.keys():
-        return None  # reported by hand in the UI, or by other code
+    recorded_at = datetime.fromtimestamp(record.timestamp, timezone.utc)
+    return None if event is None else as_record(event, record.run_id, recorded_at)
+
+
+def as_record(event: dg.AssetMaterialization, run_id: str, recorded_at: datetime) -> Record | None:
+    """The record that a materialization is, or will be; None if it was reported by hand in the UI, or by other code."""
+    if event.partition is None or not {FINGERPRINT, FOLDER} <= event.metadata.keys():
+        return None
     return Record(
         Partition.parse(event.partition),
         str(event.metadata[FINGERPRINT].value),
         str(event.metadata[FOLDER].value),
         tuple(event.metadata[INPUTS].value) if INPUTS in event.metadata else (),  # type: ignore[arg-type]
-        record.run_id,
-        datetime.fromtimestamp(record.timestamp, timezone.utc),
+        run_id,
+        recorded_at,
         dict(event.metadata),
     )

@@ -10,10 +10,14 @@ from typing import Any, cast
 import dagster as dg
 from dagster_pipes import PipesContext
 
-from audience_explorer_dagster.config import GroupingRunConfig, SegmentsRunConfig
+from audience_explorer_dagster.assets import WHOLE_MONTH_JOB
+from audience_explorer_dagster.categories import sync_categories
+from audience_explorer_dagster.checks import specs
+from audience_explorer_dagster.config import MonthRunConfig
 from audience_explorer_dagster.definitions import definitions
 from audience_explorer_dagster.launchers import Job, Launcher, Report, pipes_context
-from audience_explorer_dagster.pipeline import Outcome, run_pipeline, sync_categories
+from audience_explorer_dagster.pipeline import Outcome, run_pipeline
+from audience_explorer_dagster.planning import GROUPED_USERS, GROUPED_USERS_OP, MONTH_OP, SEGMENTS_OP
 from audience_explorer_dagster.store import Store
 from spark_jobs.__main__ import run
 
@@ -23,7 +27,7 @@ LAUNCHES: list[list[str]] = []
 class InProcessLauncher(Launcher):
     """Runs the jobs in this process, all of them before the first report is handed over."""
 
-    def launch(self, context: dg.AssetExecutionContext, jobs: Sequence[Job]) -> Iterator[Report]:
+    def launch(self, context: dg.OpExecutionContext, jobs: Sequence[Job]) -> Iterator[Report]:
         LAUNCHES.append([job.id for job in jobs])
         messages: list[dict[str, Any]] = []
         pipes = SimpleNamespace(
@@ -72,8 +76,7 @@ class Project:
         self,
         months: Sequence[str] = months,
         categories: Sequence[str] = categories,
-        grouping: dict[str, Any] | None = None,
-        **segments: Any,
+        **config: Any,
     ) -> dict[str, Outcome]:
         """Run the pipeline; the outcomes by asset and partition."""
         LAUNCHES.clear()
@@ -82,26 +85,44 @@ class Project:
             self.instance,
             months,
             categories,
-            GroupingRunConfig(**(grouping or {})),
-            SegmentsRunConfig(**segments),
+            MonthRunConfig(**config),
             lambda _: None,
         )
         return {f"{outcome.asset} {outcome.partition}": outcome for outcome in outcomes}
 
     def run(
-        self, job: str, start: str, end: str, assets: Sequence[str] | None = None, config: dict[str, Any] | None = None
+        self, assets: Sequence[str], start: str, end: str, config: dict[str, Any] | None = None
     ) -> dg.ExecuteInProcessResult:
-        """Run a job over a range of partitions, as the UI and the dagster CLI do."""
+        """Materialize assets over a range of partitions, as the UI and the dagster CLI do."""
         LAUNCHES.clear()
-        definition = self.definitions.resolve_job_def(job)
-        op = {"group_users": "grouped_users", "find_segments": "segments"}[job]
-        return definition.execute_in_process(
+        op = GROUPED_USERS_OP if GROUPED_USERS in assets else SEGMENTS_OP
+        return self.definitions.resolve_implicit_global_asset_job_def().execute_in_process(
             instance=self.instance,
-            asset_selection=[dg.AssetKey(asset) for asset in assets] if assets else None,
+            asset_selection=[dg.AssetKey(asset) for asset in assets],
             tags={"dagster/asset_partition_range_start": start, "dagster/asset_partition_range_end": end},
             run_config={"ops": {op: {"config": config or {}}}},
             raise_on_error=False,
         )
+
+    def run_month(self, month: str, tags: dict[str, str] | None = None, **config: Any) -> dg.ExecuteInProcessResult:
+        """Run the job of a whole month, as the sensor, the schedule and a backfill do."""
+        LAUNCHES.clear()
+        return self.definitions.resolve_job_def(WHOLE_MONTH_JOB).execute_in_process(
+            instance=self.instance,
+            tags={"dagster/partition": month, **(tags or {})},
+            run_config={"ops": {MONTH_OP: {"config": config}}},
+            raise_on_error=False,
+        )
+
+    def checks(self, asset: str) -> dict[str, dg.AssetCheckEvaluation]:
+        """The newest evaluation of each check of an asset."""
+        found = {}
+        for spec in specs(asset):
+            (execution,) = self.instance.event_log_storage.get_asset_check_execution_history(spec.key, limit=1)
+            assert execution.event is not None
+            assert execution.event.dagster_event is not None
+            found[spec.name] = execution.event.dagster_event.asset_check_evaluation_data
+        return found
 
     def records(self, asset: str, partition: str) -> list[dict[str, Any]]:
         """The metadata of an asset's records of a partition, the newest first."""

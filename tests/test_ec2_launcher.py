@@ -280,8 +280,8 @@ class Watched:
         """Run the launch of the jobs a and b; what they report."""
         log = SimpleNamespace(**dict.fromkeys(("info", "warning", "log"), lambda *_: None), error=self.errors.append)
         run = SimpleNamespace(run_id="r1", job_name="j")
-        context = SimpleNamespace(log=log, run=run, op_execution_context=SimpleNamespace(retry_number=0))
-        watched = Launch(self.settings, self.folder, TAGS, cast(dg.AssetExecutionContext, context))
+        context = SimpleNamespace(log=log, run=run, retry_number=0)
+        watched = Launch(self.settings, self.folder, TAGS, cast(dg.OpExecutionContext, context))
         return list(watched.run(IMAGE, "s3://b/code", [], [Job("a", "kmeans", []), Job("b", "kmeans", [])]))
 
 

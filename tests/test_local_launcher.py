@@ -41,7 +41,7 @@ class Context:
 
     log = logging.getLogger("test")
     run = SimpleNamespace(run_id="r", job_name="j")
-    op_execution_context = SimpleNamespace(retry_number=0)
+    retry_number = 0
 
 
 def launch_script(script: str) -> Iterator[Report]:

@@ -20,8 +20,7 @@ CATEGORY = "cloud"
 PARTITION = f"{CATEGORY}|{MONTH}"
 ARGUMENTS = ("--month", MONTH, "--category", CATEGORY)
 
-GROUPING = [f"group_by_user {MONTH}"]
-SEGMENTS = [f"make_clustering_inputs {MONTH}", f"select_k {PARTITION}", f"kmeans {PARTITION}"]
+JOBS = [f"group_by_user {MONTH}", f"make_clustering_inputs {MONTH}", f"select_k {PARTITION}", f"kmeans {PARTITION}"]
 ALL = {f"grouped_users {MONTH}"} | {f"{asset} {PARTITION}" for asset in ("clustering_inputs", "k_selection", "kmeans")}
 
 
@@ -31,7 +30,7 @@ def test_a_type_without_capacity_is_replaced_by_the_next(
     explorer.bring(ansible, MONTH)
     sandbox.faults.no_capacity(TYPES[0])
     assert explorer.pipeline(*ARGUMENTS).launched == ALL
-    assert [(i.type, i.market) for i in sandbox.instances] == [(TYPES[1], "spot")] * 2
+    assert [(i.type, i.market) for i in sandbox.instances] == [(TYPES[1], "spot")]
 
 
 def test_without_spot_capacity_an_on_demand_instance_is_taken(
@@ -41,7 +40,7 @@ def test_without_spot_capacity_an_on_demand_instance_is_taken(
     for instance_type in TYPES:
         sandbox.faults.no_capacity(instance_type, "spot")
     assert explorer.pipeline(*ARGUMENTS).launched == ALL
-    assert [(i.type, i.market) for i in sandbox.instances] == [(TYPES[0], "on-demand")] * 2
+    assert [(i.type, i.market) for i in sandbox.instances] == [(TYPES[0], "on-demand")]
 
 
 def test_without_any_capacity_the_error_names_every_place_that_was_asked(
@@ -62,8 +61,8 @@ def test_capacity_that_is_lost_after_the_launch_is_looked_for_elsewhere(
     explorer.bring(ansible, MONTH)
     sandbox.faults.lose_capacity()
     assert explorer.pipeline(*ARGUMENTS).launched == ALL
-    assert explorer.launched_jobs() == [GROUPING, GROUPING, SEGMENTS]
-    lost, again, _ = sandbox.instances
+    assert explorer.launched_jobs() == [JOBS, JOBS]
+    lost, again = sandbox.instances
     assert lost.about.subnet_id != again.about.subnet_id
 
 
@@ -76,8 +75,8 @@ def test_a_spot_interruption_is_told_and_costs_only_what_was_not_finished(
         sandbox, f"kmeans {PARTITION} starts", lambda i: (hold_up(sandbox, 4), sandbox.faults.interrupt(i, seconds=3))
     )
     assert explorer.pipeline(*ARGUMENTS).launched == ALL
-    assert explorer.launched_jobs() == [GROUPING, SEGMENTS, SEGMENTS[2:]]
-    assert_named(explorer.log_of_run(), "SpotInterrupted", instance=sandbox.instances[1])
+    assert explorer.launched_jobs() == [JOBS, JOBS[3:]]
+    assert_named(explorer.log_of_run(), "SpotInterrupted", instance=sandbox.instances[0])
 
 
 def test_after_a_spot_notice_the_job_that_runs_goes_on_and_no_further_is_taken(
@@ -91,10 +90,10 @@ def test_after_a_spot_notice_the_job_that_runs_goes_on_and_no_further_is_taken(
         lambda i: (hold_up(sandbox, 4), sandbox.faults.interrupt(i, seconds=60)),
     )
     assert explorer.pipeline(*ARGUMENTS).launched == ALL
-    assert explorer.launched_jobs() == [GROUPING, SEGMENTS, SEGMENTS[2:]], "select_k was done, kmeans not begun"
+    assert explorer.launched_jobs() == [JOBS, JOBS[3:]], "select_k was done, kmeans not begun"
     log = explorer.log_of_run()
     assert "AWS takes the instance back at" in log
-    assert_named(log, "SpotInterrupted", instance=sandbox.instances[1])
+    assert_named(log, "SpotInterrupted", instance=sandbox.instances[0])
 
 
 def test_a_killed_boot_program_ends_its_instance_and_is_launched_again(
@@ -103,7 +102,7 @@ def test_a_killed_boot_program_ends_its_instance_and_is_launched_again(
     explorer.bring(ansible, MONTH)
     when_seen(sandbox, f"select_k {PARTITION} starts", sandbox.faults.kill_boot)
     assert explorer.pipeline(*ARGUMENTS).launched == ALL
-    assert explorer.launched_jobs() == [GROUPING, SEGMENTS, SEGMENTS[1:]]
+    assert explorer.launched_jobs() == [JOBS, JOBS[2:]]
     assert_named(explorer.log_of_run(), "BootFailed")
 
 
@@ -114,7 +113,7 @@ def test_a_boot_that_never_finishes_is_given_up_and_launched_again_elsewhere(
     explorer.configure(boot_timeout=8)
     sandbox.faults.boot_never_finishes()
     assert explorer.pipeline(*ARGUMENTS).launched == ALL
-    assert explorer.launched_jobs() == [GROUPING, GROUPING, SEGMENTS]
+    assert explorer.launched_jobs() == [JOBS, JOBS]
     assert "no sign of life in 8 s" in explorer.log_of_run()
 
 
@@ -133,12 +132,12 @@ def test_a_full_disk_fails_the_jobs_with_the_end_of_their_log(
     sandbox: Sandbox, explorer: EC2Explorer, ansible: Path
 ) -> None:
     explorer.bring(ansible, MONTH)
-    when_seen(sandbox, f"group_by_user {MONTH} starts", lambda _: sandbox.faults.disk_size(64 << 20))
+    sandbox.faults.disk_size(64 << 20)
     when_seen(sandbox, f"make_clustering_inputs {MONTH} starts", sandbox.faults.fill_disk)
     error = explorer.pipeline(*ARGUMENTS, ok=False).failed[f"kmeans {PARTITION}"]
     assert "No space left on device" in error
-    assert_named(error, "JobFailed", instance=sandbox.instances[1])
-    assert explorer.launched_jobs() == [GROUPING, SEGMENTS], "a failed job is not launched again"
+    assert_named(error, "JobFailed", instance=sandbox.instances[0])
+    assert explorer.launched_jobs() == [JOBS], "a failed job is not launched again"
 
 
 def test_a_network_that_is_lost_for_a_while_loses_nothing(
@@ -148,7 +147,7 @@ def test_a_network_that_is_lost_for_a_while_loses_nothing(
     # While k is chosen, which needs no network, and for a little longer than boto3 repeats a request.
     when_seen(sandbox, "k = 2: wssse", lambda i: sandbox.faults.cut_network(i, seconds=4))
     assert explorer.pipeline(*ARGUMENTS).launched == ALL
-    assert explorer.launched_jobs() == [GROUPING, SEGMENTS]
+    assert explorer.launched_jobs() == [JOBS]
     assert_every_message_arrived(explorer)
 
 
@@ -160,7 +159,7 @@ def test_throttling_and_server_errors_are_ridden_out(sandbox: Sandbox, explorer:
     sandbox.faults.server_errors(5, action="PutObject", caller="instance")
     sandbox.faults.server_errors(5, action="GetObject", caller="launcher")
     assert explorer.pipeline(*ARGUMENTS).launched == ALL
-    assert len(sandbox.instances) == 2
+    assert len(sandbox.instances) == 1
     assert_every_message_arrived(explorer)
 
 
@@ -170,8 +169,8 @@ def test_an_answer_that_is_lost_after_the_launch_happened_starts_no_second_insta
     explorer.bring(ansible, MONTH)
     sandbox.faults.lose_answer("RunInstances")
     assert explorer.pipeline(*ARGUMENTS).launched == ALL
-    assert [call.action for call in sandbox.calls].count("RunInstances") == 3
-    assert len(sandbox.instances) == 2
+    assert [call.action for call in sandbox.calls].count("RunInstances") == 2
+    assert len(sandbox.instances) == 1
 
 
 def test_a_new_instance_that_is_not_visible_yet_is_waited_for(
@@ -180,7 +179,7 @@ def test_a_new_instance_that_is_not_visible_yet_is_waited_for(
     explorer.bring(ansible, MONTH)
     sandbox.faults.invisible(seconds=5)
     assert explorer.pipeline(*ARGUMENTS).launched == ALL
-    assert len(sandbox.instances) == 2
+    assert len(sandbox.instances) == 1
 
 
 def test_an_instance_that_somebody_terminates_fails_the_run_and_is_not_launched_again(
@@ -190,8 +189,8 @@ def test_an_instance_that_somebody_terminates_fails_the_run_and_is_not_launched_
     when_seen(sandbox, f"select_k {PARTITION} starts", sandbox.faults.terminate)
     ended = explorer.pipeline(*ARGUMENTS, ok=False)
     assert ended.launched == {f"grouped_users {MONTH}", f"clustering_inputs {PARTITION}"}, "what was done is recorded"
-    assert_named(ended.failed[f"kmeans {PARTITION}"], "TerminatedFromOutside", instance=sandbox.instances[1])
-    assert explorer.launched_jobs() == [GROUPING, SEGMENTS]
+    assert_named(ended.failed[f"kmeans {PARTITION}"], "TerminatedFromOutside", instance=sandbox.instances[0])
+    assert explorer.launched_jobs() == [JOBS]
     # The way out: run it again, and only what is missing is launched.
     assert explorer.pipeline(*ARGUMENTS).launched == {f"k_selection {PARTITION}", f"kmeans {PARTITION}"}
 
@@ -205,7 +204,7 @@ def test_a_job_that_uses_up_the_memory_is_told_by_that_name(
     error = explorer.pipeline(*ARGUMENTS, ok=False).failed[f"grouped_users {MONTH}"]
     assert "Choose a larger type" in error
     assert_named(error, "OutOfMemory", instance=sandbox.instances[0])
-    assert explorer.launched_jobs() == [GROUPING]
+    assert explorer.launched_jobs() == [JOBS]
 
 
 def test_an_instance_that_takes_too_long_is_ended(sandbox: Sandbox, explorer: EC2Explorer, ansible: Path) -> None:
@@ -277,7 +276,7 @@ def test_a_job_that_fails_names_its_instance_and_log_and_the_others_are_done(
     error = explorer.pipeline(*ARGUMENTS, ok=False).failed[f"grouped_users {MONTH}"]
     assert "broken.parquet can't be read" in error
     assert_named(error, "JobFailed", instance=sandbox.instances[0])
-    assert explorer.launched_jobs() == [GROUPING]
+    assert explorer.launched_jobs() == [JOBS]
 
 
 # --- what the stories share ---
@@ -301,7 +300,7 @@ def assert_named(error: str, kind: str, instance: Instance | None = None) -> Non
 def assert_every_message_arrived(explorer: EC2Explorer) -> None:
     """Each job's beginning, told by message, is in the run's log once."""
     log = explorer.log_of_run()
-    for job in GROUPING + SEGMENTS:
+    for job in JOBS:
         assert log.count(f"{job} starts") == 1, log
 
 

@@ -45,7 +45,7 @@ class Launcher(dg.ConfigurableResource[None], ABC):
     """
 
     @abstractmethod
-    def launch(self, context: dg.AssetExecutionContext, jobs: Sequence[Job]) -> Generator[Report]:
+    def launch(self, context: dg.OpExecutionContext, jobs: Sequence[Job]) -> Generator[Report]:
         """Run `python -m spark_jobs` with these jobs somewhere, and yield what each reports, as it reports it.
 
         A job that fails is a report, not an exception: the others have their turn. What jobs log goes to the run's
@@ -56,7 +56,7 @@ class Launcher(dg.ConfigurableResource[None], ABC):
         """
 
 
-def pipes_context(context: dg.AssetExecutionContext, jobs: Sequence[Job]) -> PipesContextData:
+def pipes_context(context: dg.OpExecutionContext, jobs: Sequence[Job]) -> PipesContextData:
     """The Pipes context in which `python -m spark_jobs` finds its jobs."""
     return {
         "asset_keys": None,
@@ -67,12 +67,12 @@ def pipes_context(context: dg.AssetExecutionContext, jobs: Sequence[Job]) -> Pip
         "partition_time_window": None,
         "run_id": context.run.run_id,
         "job_name": context.run.job_name,
-        "retry_number": context.op_execution_context.retry_number,
+        "retry_number": context.retry_number,
         "extras": {"jobs": [asdict(job) for job in jobs]},
     }
 
 
-def receive(context: dg.AssetExecutionContext, message: dict[str, Any]) -> Report | None:
+def receive(context: dg.OpExecutionContext, message: dict[str, Any]) -> Report | None:
     """Take one message of the Pipes protocol: logs go to the run's log, a job's report is given back."""
     method, params = message["method"], message["params"] or {}
     if method == "log":

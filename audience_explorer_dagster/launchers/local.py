@@ -38,7 +38,7 @@ class LocalLauncher(Launcher):
         default=10, ge=0, description="How long an interrupted launch may take to end before it is killed, in seconds."
     )
 
-    def launch(self, context: dg.AssetExecutionContext, jobs: Sequence[Job]) -> Generator[Report]:
+    def launch(self, context: dg.OpExecutionContext, jobs: Sequence[Job]) -> Generator[Report]:
         with tempfile.TemporaryDirectory(prefix="audience-explorer-") as folder:
             context_file, message_file = Path(folder, "context.json"), Path(folder, "messages.jsonl")
             context_file.write_text(json.dumps(pipes_context(context, jobs)), encoding="utf-8")
@@ -80,7 +80,7 @@ class LocalLauncher(Launcher):
         return [sys.executable, "-m", "spark_jobs", "--end-with-stdin"]
 
     def _follow(
-        self, context: dg.AssetExecutionContext, process: "subprocess.Popen[str]", message_file: Path
+        self, context: dg.OpExecutionContext, process: "subprocess.Popen[str]", message_file: Path
     ) -> Iterator[Report]:
         with message_file.open("rb") as messages:
             rest = b""

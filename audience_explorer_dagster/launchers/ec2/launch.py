@@ -67,7 +67,7 @@ class Launch:
         settings: "EC2StepLauncher",
         folder: LaunchFolder,
         tags: LaunchTags,
-        context: dg.AssetExecutionContext,
+        context: dg.OpExecutionContext,
     ):
         self._settings, self._folder, self._tags, self._context = settings, folder, tags, context
         self._instance: Instance | None = None

@@ -92,13 +92,14 @@ class EC2StepLauncher(Launcher):
         texts = [name for name in given if cls.model_fields[name].annotation in (str, str | None)]
         return cls(**values | {name: dg.EnvVar(_variable(name)) for name in texts})
 
-    def launch(self, context: dg.AssetExecutionContext, jobs: Sequence[Job]) -> Generator[Report]:
+    def launch(self, context: dg.OpExecutionContext, jobs: Sequence[Job]) -> Generator[Report]:
         try:
             yield from self._launch(context, jobs)
         except (BotoCoreError, ClientError) as error:
             raise kind_of(error)(str(error)) from error
 
-    def _launch(self, context: dg.AssetExecutionContext, jobs: Sequence[Job]) -> Iterator[Report]:
+    def _launch(self, context: dg.OpExecutionContext, jobs: Sequence[Job]) -> Iterator[Report]:
+        self._end_earlier(context)
         image = find_image(self.ec2, self.image)
         check_fit(image, self.volume_gb)
         code_location = self.all_launches.keep_code(*code.pack())
@@ -133,6 +134,14 @@ class EC2StepLauncher(Launcher):
                 return
             asked = launch.next_offers(asked)
 
+    def _end_earlier(self, context: dg.OpExecutionContext) -> None:
+        """End what an earlier process of the run left, or of the run that it repeats: nobody waits for it."""
+        runs = {context.run.run_id, context.run.tags.get("dagster/parent_run_id")} - {None}
+        left = [found.id for run in runs for found in instances.find(self.ec2, {"run": str(run)})]
+        if left:
+            context.log.warning(f"{', '.join(left)}, left by an earlier attempt of this run, is ended")
+            instances.terminate(self.ec2, left)
+
     @cached_property
     def ec2(self) -> "EC2Client":
         """The EC2 client."""
@@ -166,7 +175,7 @@ def _value(name: str) -> Any:
     return text
 
 
-def _tags(context: dg.AssetExecutionContext) -> LaunchTags:
+def _tags(context: dg.OpExecutionContext) -> LaunchTags:
     run = context.run
     pipeline = run.tags.get(PIPELINE_TAG) or run.tags.get("dagster/backfill") or run.root_run_id or run.run_id
     label = short_name([Partition.parse(key) for key in context.partition_keys])

@@ -1,0 +1,174 @@
+"""The job of a whole month: one launch, whatever it is that is missing."""
+
+from typing import Any
+
+import pytest
+
+from audience_explorer_dagster.attempts import attempts_of
+from spark_jobs import kmeans
+from spark_jobs.checks import Check
+from tests.project import LAUNCHES, Project, why
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def test_a_month_is_one_launch_for_all_categories(project: Project) -> None:
+    assert project.run_month("2024-01").success
+    (jobs,) = LAUNCHES
+    assert jobs[:2] == ["group_by_user 2024-01", "make_clustering_inputs 2024-01"]
+    assert [job for job in jobs if job.startswith("kmeans")] == [f"kmeans {c}|2024-01" for c in project.categories]
+    assert project.run_month("2024-01").success
+    assert LAUNCHES == []
+
+
+def test_what_is_there_is_reused_and_only_the_rest_launched(project: Project) -> None:
+    project.run(["grouped_users"], "2024-01", "2024-01")
+    assert project.run_month("2024-01", categories=["tea"], kmeans={"k": 2}).success
+    assert LAUNCHES == [["make_clustering_inputs 2024-01", "kmeans tea|2024-01"]], "with k, it is not chosen"
+    assert project.run_month("2024-01", categories=["tea", "coffee"], kmeans={"k": 2}).success
+    assert LAUNCHES == [["make_clustering_inputs 2024-01", "kmeans coffee|2024-01"]], "not of one read before"
+
+
+def test_a_new_category_file_needs_no_other_step_to_become_a_partition(project: Project) -> None:
+    project.write_category("bread", "tea-1")
+    assert project.run_month("2024-01").success
+    assert len(project.records("kmeans", "bread|2024-01")) == 1
+
+
+def test_a_failed_month_takes_its_segments_along_and_says_so(project: Project) -> None:
+    result = project.run_month("2024-05")
+    assert "[grouped_users 2024-05] There is no raw data in" in why(result)
+    assert "kmeans tea|2024-05] grouped_users of 2024-05 failed" in why(result)
+    assert LAUNCHES == []
+    (project.root / "raw" / "month=2024-01" / "actions.jsonl").write_text("no JSON\n")
+    result = project.run_month("2024-01", categories=["tea"])
+    assert "kmeans tea|2024-01] not run, because" in why(result)
+
+
+def test_a_failed_category_stops_no_other(project: Project) -> None:
+    (project.root / "categories" / "games.json").write_text("{}")
+    result = project.run_month("2024-01")
+    assert "[clustering_inputs games|2024-01, k_selection games|2024-01, kmeans games|2024-01]" in why(result)
+    assert "3 of 10 partitions failed" in why(result)
+    assert {len(project.records("kmeans", f"{name}|2024-01")) for name in ("coffee", "tea")} == {1}
+
+
+def test_a_category_that_has_no_file_is_named(project: Project) -> None:
+    result = project.run_month("2024-01", categories=["tea", "nowhere"])
+    assert "nowhere.json does not exist" in why(result)
+    assert len(project.records("kmeans", "tea|2024-01")) == 1
+
+
+def test_what_an_attempt_finished_before_it_was_killed_is_not_made_again(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(_recorder: Any, _computation: Any, report: Any) -> None:
+        if report.job.startswith("kmeans games"):
+            raise SystemExit  # nothing before it was recorded either
+
+    with monkeypatch.context() as killed:
+        killed.setattr("audience_explorer_dagster.materializing._Recorder.accept", die)
+        assert not project.run_month("2024-01").success
+    assert project.records("grouped_users", "2024-01") == []
+    lost = project.instance.get_runs(limit=1)[0]
+
+    tags = {"dagster/parent_run_id": lost.run_id, "dagster/root_run_id": lost.run_id}
+    assert project.run_month("2024-01", tags=tags).success
+    assert LAUNCHES == []
+    (record,) = project.records("kmeans", "tea|2024-01")
+    assert record["computed_by_run"] == lost.run_id
+    assert record["folder"].endswith(lost.run_id[:8])
+
+
+def test_each_process_of_a_run_has_folders_of_its_own(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = project.run_month("2024-01").dagster_run
+    first, earlier = attempts_of(project.instance, run)
+    assert first.folder_name.endswith(f"-{run.run_id[:8]}")
+    assert earlier == []
+    monkeypatch.setattr(type(project.instance), "count_resume_run_attempts", lambda *_: 2)
+    third, earlier = attempts_of(project.instance, run)
+    assert third.folder_name == f"{first.folder_name}-2"
+    assert [attempt.folder_name for attempt in earlier] == [f"{first.folder_name}-1", first.folder_name]
+
+
+# --- checks ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_tells_every_check_once_with_what_it_found_of_each_partition(project: Project) -> None:
+    project.run_month("2024-01")
+    for asset, partitions in {"grouped_users": 1, "clustering_inputs": 3, "k_selection": 3, "kmeans": 3}.items():
+        for name, evaluation in project.checks(asset).items():
+            assert evaluation.passed, (name, evaluation.description)
+            rows = [record.data for record in evaluation.metadata["found"].records]
+            assert len(rows) == partitions
+            assert {row["passed"] for row in rows} == {"True"}
+    assert rows[0]["partition"] == "coffee|2024-01"
+
+
+def test_a_reused_output_is_told_again_without_being_read(project: Project) -> None:
+    project.run_month("2024-01")
+    before = project.checks("kmeans")
+    for file in (project.root / "kmeans").rglob("*.parquet"):
+        file.write_bytes(b"")
+    project.run_month("2024-01")
+    after = project.checks("kmeans")
+    assert {name: e.metadata["found"] for name, e in after.items()} == {
+        name: e.metadata["found"] for name, e in before.items()
+    }
+
+
+def test_a_month_that_is_unlike_the_one_before_is_a_warning(project: Project) -> None:
+    project.write_raw("2024-02", users=40)
+    project.run_month("2024-01")
+    project.run_month("2024-02")
+    drift = project.checks("grouped_users")["drift"]
+    assert not drift.passed
+    assert drift.severity.value == "WARN"
+    assert "users changed by 70%, pages changed by 70% since the month before, more than 50%" in str(drift.description)
+    (row,) = [record.data for record in drift.metadata["found"].records]
+    assert "users: 12 → 40" in str(row["found"])
+    assert not project.checks("kmeans")["drift"].passed
+
+
+def test_drift_is_told_as_soon_as_the_month_before_is_there(project: Project) -> None:
+    project.run_month("2024-02")
+    (row,) = [record.data for record in project.checks("grouped_users")["drift"].metadata["found"].records]
+    assert row["why"] == "there is no record of the month before"
+    project.run_month("2024-01")
+    project.run_month("2024-02")
+    (row,) = [record.data for record in project.checks("grouped_users")["drift"].metadata["found"].records]
+    assert "users: 12 → 12" in str(row["found"])
+
+
+def test_a_check_that_a_job_found_broken_is_an_error_that_names_the_partition(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Check(passed=False, found={"users": 1}, why="1 user is in two clusters")
+    monkeypatch.setattr(kmeans.checks, "every_user_once", lambda *_: found)
+    assert project.run_month("2024-01", categories=["tea"]).success
+    check = project.checks("kmeans")["every_user_once"]
+    assert (check.passed, check.severity.value) == (False, "ERROR")
+    assert check.description == "1 of 1 partitions: tea|2024-01: 1 user is in two clusters"
+    run = project.instance.get_runs(limit=1)[0]
+    logged = [entry.user_message for entry in project.instance.all_logs(run.run_id)]
+    assert (
+        "kmeans: check every_user_once failed for 1 of 1 partitions: tea|2024-01: 1 user is in two clusters" in logged
+    )
+
+
+def test_drift_follows_what_the_month_before_became(project: Project) -> None:
+    project.run_month("2024-01")
+    project.run_month("2024-02")
+    project.write_raw("2024-01", users=60)
+    project.run_month("2024-01")
+    project.run_month("2024-02")
+    (row,) = [record.data for record in project.checks("grouped_users")["drift"].metadata["found"].records]
+    assert "users: 60 → 12" in str(row["found"])
+
+
+def test_a_limit_of_drift_that_makes_no_sense_is_refused_before_anything_is_launched(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUDIENCE_EXPLORER_DRIFT", "50%")
+    assert "AUDIENCE_EXPLORER_DRIFT is '50%'; it must be a number from 0 to 1" in why(project.run_month("2024-01"))
+    assert LAUNCHES == []
