@@ -5,16 +5,14 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from audience_explorer_dagster.assets import grouped_users, raw_audience, segments
+from audience_explorer_dagster.assets import grouped_users, raw_audience, raw_files, segments, whole_month
 from audience_explorer_dagster.launchers import Launcher
 from audience_explorer_dagster.launchers.ec2.launcher import EC2StepLauncher
 from audience_explorer_dagster.launchers.local import LocalLauncher
-from audience_explorer_dagster.sensors import abandoned_instances, category_files
+from audience_explorer_dagster.schedules import monthly
+from audience_explorer_dagster.sensors import abandoned_instances, category_files, complete_months, run_failures
 from audience_explorer_dagster.store import Store
 from spark_jobs.errors import InputError
-
-GROUP_USERS_JOB = "group_users"
-FIND_SEGMENTS_JOB = "find_segments"
 
 
 def launcher_from_environment() -> Launcher:
@@ -40,17 +38,10 @@ def definitions(root: str, launcher: Launcher) -> dg.Definitions:
         raise InputError(f"Instances can't reach {root}: set AUDIENCE_EXPLORER_ROOT to s3://bucket/prefix.")
     return dg.Definitions(
         assets=[raw_audience, grouped_users, segments],
-        jobs=[
-            dg.define_asset_job(
-                GROUP_USERS_JOB, selection=[grouped_users], description="Groups the raw actions of months by user."
-            ),
-            dg.define_asset_job(
-                FIND_SEGMENTS_JOB,
-                selection=dg.AssetSelection.assets(segments),
-                description="Clusters the users of months and categories.",
-            ),
-        ],
-        sensors=[category_files, *([abandoned_instances] if on_ec2 else [])],
+        asset_checks=[raw_files],
+        jobs=[whole_month],
+        schedules=[monthly],
+        sensors=[category_files, complete_months, run_failures, *([abandoned_instances] if on_ec2 else [])],
         resources={"store": Store(root=root), "launcher": launcher},
         # A run is one step, which waits for a launch: a process of its own for it would only cost time.
         executor=dg.in_process_executor,
