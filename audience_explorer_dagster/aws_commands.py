@@ -1,6 +1,5 @@
-"""What the commands on AWS have in common: options, how errors of AWS's are told, and that nothing is ended unasked."""
+"""What the commands on AWS have in common: the region, how errors of AWS's are told, and tags to select by."""
 
-import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,8 +15,6 @@ region_option = click.option(
     show_envvar=True,
     help="The region; by default AWS's usual settings name it.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
-yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
 class AWSGroup(click.Group):
@@ -50,17 +47,3 @@ def as_selectors(given: Iterable[str]) -> dict[str, str]:
             raise InputError(f"{name}= is given twice.")
         tags[name] = value
     return tags
-
-
-def ask(question: str, yes: bool) -> None:
-    """Go on only if a person agrees, or if `--yes` said so beforehand."""
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise click.UsageError("Nothing is done without a terminal to ask at. If you are sure: --yes")
-    click.confirm(question, abort=True, err=True)
-
-
-def tell(message: str) -> None:
-    """Tell a person, apart from what a program reads."""
-    click.echo(message, err=True)

@@ -11,15 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from audience_explorer_dagster.aws_commands import (
-    AWSGroup,
-    as_selectors,
-    ask,
-    json_option,
-    region_option,
-    tell,
-    yes_option,
-)
+from audience_explorer_dagster.aws_commands import AWSGroup, as_selectors, region_option
+from audience_explorer_dagster.command_line import ask, json_option, tell, yes_option
 from audience_explorer_dagster.launchers.ec2.access import client
 from audience_explorer_dagster.tables import as_age, as_table
 

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from audience_explorer_dagster.aws_commands import (
-    REGION,
-    AWSGroup,
+from audience_explorer_dagster.aws_commands import REGION, AWSGroup, region_option
+from audience_explorer_dagster.command_line import (
+    ROOT,
     ask,
+    exit_code,
     json_option,
-    region_option,
+    open_project,
+    outcomes_as_json,
+    outcomes_as_table,
     tell,
     yes_option,
 )
@@ -33,7 +36,6 @@ if TYPE_CHECKING:
     from audience_explorer_dagster.launchers.ec2.launches import Launches, LaunchTags
     from audience_explorer_dagster.pipeline import Outcome
 
-_ROOT = "AUDIENCE_EXPLORER_ROOT"
 _LAUNCHES = "AUDIENCE_EXPLORER_EC2_LAUNCHES"
 
 _FOLLOW_SECONDS = 2.0  # between two looks for what was added to a log
@@ -47,7 +49,7 @@ launches_option = click.option(
     envvar=_LAUNCHES,
     show_envvar=True,
     default=launches_of_root,
-    show_default=f"launches of ${_ROOT}, if that is on S3",
+    show_default=f"launches of ${ROOT}, if that is on S3",
     metavar="s3://…",
     help="Where launches keep their messages and logs.",
 )
@@ -213,7 +215,7 @@ def params(wanted: str, location: str | None, region: str | None, as_json: bool)
 
 @launch.command()
 @launch_argument
-@click.option("--root", envvar=_ROOT, show_envvar=True, required=True, help="The root of the pipeline, on S3.")
+@click.option("--root", envvar=ROOT, show_envvar=True, required=True, help="The root of the pipeline, on S3.")
 @launches_option
 @region_option
 @yes_option
@@ -235,9 +237,7 @@ def retry(wanted: str, root: str, location: str | None, region: str | None, yes:
     else:
         tell(as_table({"launch": lambda s: s.tags.launch, **_COLUMNS, "why": lambda s: s.why}, lost))
     place.set_environment()
-    from audience_explorer_dagster import cli
-
-    with cli._project(root) as project:
+    with open_project(root) as project:
         from audience_explorer_dagster.pipeline import INTERRUPTED, run_again
 
         runs = [(place.run_of(project.instance, tags), tags.pipeline) for tags in _one_a_run(lost)]
@@ -248,8 +248,8 @@ def retry(wanted: str, root: str, location: str | None, region: str | None, yes:
             outcomes += run_again(project.definitions, project.instance, run, pipeline)
             if any(outcome.error == INTERRUPTED for outcome in outcomes):
                 break
-    click.echo(cli._as_json(outcomes) if as_json else cli._as_table(outcomes, root.rstrip("/")))
-    sys.exit(cli._exit_code(outcomes))
+    click.echo(outcomes_as_json(outcomes) if as_json else outcomes_as_table(outcomes, root.rstrip("/")))
+    sys.exit(exit_code(outcomes))
 
 
 @launch.command()

@@ -1,12 +1,17 @@
 """The command line: what it refuses, what it says, and its exit codes."""
 
 import json
+import os
 import re
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from audience_explorer_dagster import command_line
+from audience_explorer_dagster import definitions as loaded
 from audience_explorer_dagster.cli import main
 from tests.project import Project
 
@@ -97,3 +102,53 @@ def test_the_demo_mixes_its_data_with_nobodys(project: Project) -> None:
     result = run(project, "demo")
     assert result.exit_code == 2
     assert "holds raw data that is not the demo's" in result.output
+
+
+def test_quiet_prints_nothing_if_all_is_done(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loaded, "defs", project.definitions)
+    arguments = ("pipeline", "--month", "2024-01", "--category", "tea", "--force")
+    talkative, quiet = run(project, *arguments), run(project, *arguments, "--quiet")
+    assert (talkative.exit_code, quiet.exit_code) == (0, 0)
+    assert "kmeans tea|2024-01 starts" in talkative.stderr
+    assert "4 launched" in talkative.stdout
+    assert (quiet.stdout, quiet.stderr) == ("", "")
+
+
+def test_quiet_tells_what_failed_and_why_and_what_was_logged_last(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loaded, "defs", project.definitions)
+    (project.root / "raw" / "month=2024-01" / "actions.jsonl").write_text("no JSON\n")
+    result = run(project, "pipeline", "--month", "2024-01", "--month", "2024-02", "--category", "tea", "--quiet")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    told, logged = result.stderr.split("What was logged last:")
+    assert told.startswith("4 of 8 failed")
+    assert re.search(r"\n2024-01 +grouped_users +.*actions.jsonl", told)
+    assert re.search(r"\ntea\|2024-01 +kmeans +not run, because make_clustering_inputs", told)
+    assert "2024-02 " not in told
+    assert "kmeans tea|2024-02 starts" in logged
+
+
+def test_what_is_held_back_is_that_of_other_processes_too(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ZeroDivisionError), command_line.held_back() as last:  # noqa: PT012
+        print("ours")
+        subprocess.run("echo theirs; seq 30; echo worse >&2", shell=True, check=True)
+        raise ZeroDivisionError
+    assert len(last) == 20
+    assert last[-2:] == ["30\n", "worse\n"]
+    assert capfd.readouterr() == ("", "")
+    subprocess.run(["echo", "after"], check=True)
+    assert capfd.readouterr() == ("after\n", "")
+
+
+def test_what_prints_nothing_prints_no_json(project: Project) -> None:
+    result = run(project, "pipeline", "--quiet", "--json")
+    assert result.exit_code == 2
+    assert "--json does not go with it" in result.stderr
+
+
+def test_an_interrupt_before_anything_runs_is_told_too(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command_line.Project, "run", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    result = run(project, "pipeline", "--quiet")
+    assert (result.exit_code, result.stderr) == (130, "Interrupted before it was done.\n")

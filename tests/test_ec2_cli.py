@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from moto import mock_aws
 
-from audience_explorer_dagster import aws_commands, ec2_cli
+from audience_explorer_dagster import command_line, ec2_cli
 from audience_explorer_dagster.cli import main
 from audience_explorer_dagster.launchers.ec2 import instances
 from audience_explorer_dagster.launchers.ec2.images import PROJECT, tags_of
@@ -209,7 +209,7 @@ def test_rm_asks_first_and_does_nothing_without_a_yes(account: Account, monkeypa
     assert result.exit_code == 2
     assert wanted in result.stderr
     assert "If you are sure: --yes" in result.stderr
-    monkeypatch.setattr(aws_commands, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    monkeypatch.setattr(command_line, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
     assert CliRunner().invoke(main, ["ec2", "rm", "label=2024-01"], input="n\n").exit_code == 1
     assert [found.state for found in instances.find(account.ec2)] == ["running"]
     assert CliRunner().invoke(main, ["ec2", "rm", "label=2024-01"], input="y\n").exit_code == 0

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 from moto import mock_aws
 
-from audience_explorer_dagster import aws_commands, cli, launch_cli
+from audience_explorer_dagster import command_line, launch_cli
 from audience_explorer_dagster.cli import main
 from audience_explorer_dagster.launch_states import why_not_done
 from audience_explorer_dagster.launchers import PIPELINE_TAG, LaunchFailed, Report
@@ -53,7 +53,7 @@ def said(*arguments: str) -> Any:
 
 
 def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aws_commands, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    monkeypatch.setattr(command_line, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
 
 
 # --- which launches are meant ---
@@ -292,8 +292,8 @@ class LosesItsMachine(made_up.InProcessLauncher):
 @pytest.fixture
 def loaded(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     """The project that `retry` loads: not that of $DAGSTER_HOME and the root, but one with a launcher that is here."""
-    as_loaded = cli._Project(project.definitions, project.instance, project.store)
-    monkeypatch.setattr(cli, "_project", lambda _: nullcontext(as_loaded))
+    as_loaded = command_line.Project(project.definitions, project.instance, project.store)
+    monkeypatch.setattr(launch_cli, "open_project", lambda _: nullcontext(as_loaded))
     monkeypatch.setenv("AUDIENCE_EXPLORER_ROOT", str(project.root))
     monkeypatch.setenv("AUDIENCE_EXPLORER_LAUNCHER", "local")
     return project
@@ -311,7 +311,7 @@ def test_retry_launches_only_what_is_missing_in_a_run_of_the_same_pipeline(accou
     assert result.exit_code == 0, result.output
     assert LAUNCHES == [["kmeans tea|2024-01"]]
     told = json.loads(result.stdout)
-    assert (told["launched"], told["reused"], told["failed"]) == (1, 3, 0)
+    assert (told["launched"], told["reused"], told["failed"]) == (1, 4, 0)
     again = loaded.instance.get_runs(limit=1)[0]
     assert again.run_id != first.run_id
     assert again.run_config["ops"] == first.run_config["ops"]
@@ -323,7 +323,7 @@ def test_retry_launches_only_what_is_missing_in_a_run_of_the_same_pipeline(accou
 
 def failed_run(project: Project, **tags: str) -> str:
     """A run that failed, for its month has no raw data."""
-    job = project.definitions.resolve_job_def("group_users")
+    job = project.definitions.resolve_job_def("whole_month")
     return job.execute_in_process(
         instance=project.instance, tags={"dagster/partition": "2024-05", **tags}, raise_on_error=False
     ).run_id
@@ -371,7 +371,7 @@ def test_retry_refuses_a_run_of_other_records_and_says_where_it_looked(account: 
 def test_retry_refuses_a_run_for_which_somebody_waits(
     account: Account, loaded: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = loaded.definitions.resolve_job_def("group_users")
+    job = loaded.definitions.resolve_job_def("whole_month")
     going = loaded.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
     monkeypatch.setattr(LaunchFolder, "seconds_since_held", lambda _: 5.0)
     result = run("retry", account.launch(run=going.run_id).launch, "--yes")

@@ -1,0 +1,390 @@
+"""Tweaks side by side: every clustering of a partition is listed, and a person's choice of one stays."""
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import click
+import dagster as dg
+import pytest
+from click.testing import CliRunner, Result
+
+from audience_explorer_dagster import records as record_keeping
+from audience_explorer_dagster.partitions import Partition
+from audience_explorer_dagster.records import History, Record, as_record
+from audience_explorer_dagster.runs_cli import promote, runs
+from audience_explorer_dagster.store import Current, Store
+from audience_explorer_dagster.tweaks import as_metadata, beside, side_by_side
+from spark_jobs.config import ClusteringInputsConfig, KMeansConfig
+from tests.project import LAUNCHES, Project
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+TEA = Partition("2024-01", "tea")
+START = datetime(2024, 2, 1, tzinfo=timezone.utc)
+
+
+@pytest.fixture(autouse=True)
+def home(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", project.instance.root_directory)
+    monkeypatch.setenv("AUDIENCE_EXPLORER_ROOT", str(project.root))
+
+
+def run(project: Project, command: click.Command, *arguments: str) -> Result:
+    partition = ("--month", "2024-01", "--category", "tea")
+    return CliRunner().invoke(command, [*partition, *arguments, "--root", str(project.root)])
+
+
+def listed(project: Project) -> list[dict[str, Any]]:
+    result = run(project, runs, "--json")
+    assert result.exit_code == 0, result.output
+    found: list[dict[str, Any]] = json.loads(result.stdout)
+    return found
+
+
+def tweak(project: Project, **config: Any) -> str:
+    """Run the pipeline of a partition; the folder of its clustering."""
+    outcome = project.pipeline(["2024-01"], ["tea"], **config)["kmeans tea|2024-01"]
+    assert outcome.folder is not None
+    return outcome.folder
+
+
+def current(project: Project) -> str:
+    found = project.store.current("kmeans", TEA)
+    assert found is not None
+    return found.folder
+
+
+def rows(table: dg.TableMetadataValue) -> list[dict[str, Any]]:
+    """The rows of a record's table."""
+    return [dict(row.data) for row in table.records]
+
+
+def record(folder: str, place: int = 0, label: str | None = None, **details: Any) -> Record:
+    """A made-up record, the newer the larger its place."""
+    metadata = {
+        "fingerprint": "f",
+        "folder": dg.MetadataValue.path(f"/root/kmeans/{folder}"),
+        "config": dg.MetadataValue.json(KMeansConfig(k=2).model_dump()),
+        "clustering_inputs": dg.MetadataValue.json(ClusteringInputsConfig().model_dump()),
+        "k": 2,
+        "requested_k": 2,
+        "users": 12,
+        "sizes": dg.MetadataValue.text("7, 5"),
+        "wssse": 0.5,
+        **({"label": label} if label else {}),
+        **details,
+    }
+    event = dg.AssetMaterialization("kmeans", partition=TEA.key, metadata=metadata)
+    made = as_record(event, "run", START + timedelta(hours=place))
+    assert made is not None
+    return made
+
+
+class Known(History):
+    """A history of given records, of which it counts how many were asked for."""
+
+    def __init__(self, *known: Record):
+        self.given = known
+        self.asked = 0
+
+    def all(self, partition: Partition) -> Iterator[Record]:
+        assert partition == TEA
+        for known in self.given:
+            self.asked += 1
+            yield known
+
+
+# --- side by side ----------------------------------------------------------------------------------------------------
+
+
+def test_all_clusterings_of_a_partition_are_listed_the_last_computed_first(project: Project) -> None:
+    first = tweak(project)
+    second = tweak(project, kmeans={"k": 2, "params": "random,5,0.1", "seed": 7, "label": "two"})
+    third = tweak(project, kmeans={"k": 50}, clustering_inputs={"scaling": "none", "action_weights": {"page_like": 2}})
+
+    assert [found["folder"] for found in listed(project)] == [third, second, first]
+    newest, labelled, oldest = listed(project)
+    assert (labelled["labels"], labelled["k"], labelled["users"], sum(labelled["sizes"])) == (["two"], 2, 12, 12)
+    assert [found["current"] for found in (newest, labelled, oldest)] == [True, False, False]
+    assert {"wssse", "silhouette", "config", "clustering_inputs", "computed_at", "there"} <= newest.keys()
+
+    header, *lines = run(project, runs).stdout.splitlines()
+    assert header.split("  ")[0] == "current"
+    assert header.endswith(f"folder below {project.root}/kmeans/month=2024-01/category=tea")
+    assert re.match(r"yes .* of 50 +kmeans\|\|,100,0.001; page_like 2.0; scaling none +12 ", lines[0])
+    assert re.match(r" +two +2 +random,5,0.1; seed 7 +12 ", lines[1])
+    assert re.match(r" +\d chosen +kmeans\|\|,100,0.001 +12 ", lines[2])
+
+
+def test_an_output_that_was_reused_is_listed_once_with_all_labels_and_its_own_date(project: Project) -> None:
+    tweak(project)
+    (before,) = listed(project)
+    for label in ("old", "new", "old"):
+        tweak(project, kmeans={"label": label})
+    (found,) = listed(project)
+    assert found["labels"] == ["old", "new"], "the last one first"
+    assert found["computed_at"] == before["computed_at"]
+
+
+def test_an_output_that_is_gone_says_so(project: Project) -> None:
+    project.delete(tweak(project))
+    (found,) = listed(project)
+    assert found["there"] is False
+    assert run(project, runs).stdout.rstrip().endswith(" (gone)")
+
+
+def test_a_partition_without_records_has_an_empty_list(project: Project) -> None:
+    assert listed(project) == []
+    assert "kmeans of tea|2024-01 was never materialized here" in run(project, runs).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--category", "nope"], "There is no category 'nope'. Known: coffee, games, tea."),
+        (["--month", "January"], "'January' is no month"),
+    ],
+)
+def test_what_is_no_partition_is_refused(project: Project, arguments: list[str], says: str) -> None:
+    result = run(project, runs, *arguments)
+    assert result.exit_code == 2
+    assert says in " ".join(result.output.split())
+
+
+def test_a_clustering_without_users_is_listed(project: Project) -> None:
+    project.write_category("tea", "nobody-was-here")
+    tweak(project)
+    (found,) = listed(project)
+    assert (found["users"], found["k"], found["sizes"], found["silhouette"]) == (0, 0, [], None)
+
+
+def test_a_record_that_is_all_that_is_left_of_an_output_knows_when_it_was_computed() -> None:
+    (found,) = side_by_side([record("a", 9, computed_at=dg.MetadataValue.timestamp(START))], None)
+    assert found.computed_at == START
+
+
+# --- beside each record ----------------------------------------------------------------------------------------------
+
+
+def test_each_record_shows_the_tweaks_and_the_current_output(project: Project) -> None:
+    first = tweak(project)
+    second = tweak(project, kmeans={"k": 1, "label": "one"})
+    newest = project.records("kmeans", TEA.key)[0]
+    assert newest["current"] == second
+    assert [(row["current"], row["label"], row["folder"]) for row in rows(newest["tweaks"])] == [
+        ("yes", "one", Path(second).name),
+        ("", "", Path(first).name),
+    ]
+
+
+def test_a_run_that_finds_nothing_to_do_looks_no_record_up_but_the_newest(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_keeping, "_PAGE", 1)
+    for label in ("first", "second", "third"):
+        folder = tweak(project, kmeans={"label": label})
+    fetched: list[int] = []
+    fetch = type(project.instance).fetch_materializations
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        found = fetch(*arguments, **options)
+        fetched.extend(record.storage_id for record in found.records if record.asset_key.path == ["kmeans"])
+        return found
+
+    monkeypatch.setattr(type(project.instance), "fetch_materializations", counted)
+    assert tweak(project) == folder
+    assert len(fetched) == 1
+    newest, before = project.records("kmeans", TEA.key)[:2]
+    assert newest["tweaks"] == before["tweaks"]
+
+
+def test_beside_a_record_older_ones_are_looked_up_only_if_something_changed() -> None:
+    shown = as_metadata(side_by_side([record("b", 2, "new"), record("a", 1)], None), Current("/root/kmeans/b"))
+    newest = record("b", 2, "new", **shown)
+    same = record("b").metadata
+    for details, at, looked_up in (
+        (same, Current("/root/kmeans/b"), False),
+        (record("b", label="new").metadata, Current("/root/kmeans/b"), False),
+        (record("b", label="newer").metadata, Current("/root/kmeans/b"), True),
+        (record("a").metadata, Current("/root/kmeans/a"), False),
+        (same, Current("/root/kmeans/a", promoted=True), False),
+        (record("c").metadata, Current("/root/kmeans/c"), True),
+    ):
+        history = Known(newest, record("a", 1))
+        found = beside(history, TEA, details, at)
+        assert found["current"].value == at.folder
+        told = {row.data["folder"]: row.data["current"] for row in found["tweaks"].records}
+        assert told.pop(at.folder.rpartition("/")[2]) == ("promoted" if at.promoted else "yes")
+        assert set(told.values()) == {""}
+        assert (history.asked > 1) is looked_up, (details, at)
+
+
+def test_the_table_of_a_record_stays_small_and_has_the_current_one() -> None:
+    many = [record(f"t{place}", place) for place in reversed(range(30))]
+    at = Current("/root/kmeans/t3", promoted=True)
+    shown = rows(as_metadata(side_by_side(many, at), at)["tweaks"])
+    assert [row["folder"] for row in shown] == [f"t{place}" for place in range(29, 9, -1)] + ["t3"]
+    assert shown[-1]["current"] == "promoted"
+
+
+def test_of_many_clusters_a_table_has_the_largest() -> None:
+    (found,) = side_by_side([record("a", sizes=dg.MetadataValue.text("1,200, 90, 8, 7, 6, 5"))], None)
+    (shown,) = rows(as_metadata([found], Current(found.folder))["tweaks"])
+    assert shown["sizes"] == "1,200, 90, 8, 7, 6, …"
+    assert found.sizes == (1200, 90, 8, 7, 6, 5)
+
+
+# --- promoting -------------------------------------------------------------------------------------------------------
+
+
+def test_promote_makes_another_output_current_and_records_it(project: Project) -> None:
+    one = tweak(project, kmeans={"k": 1, "label": "one"})
+    two = tweak(project, kmeans={"k": 2})
+    for option, folder in (
+        (("--label", "one"), one),
+        (("--folder", two), two),
+        (("--folder", Path(one).name), one),
+    ):
+        result = run(project, promote, *option)
+        assert result.exit_code == 0, result.output
+        assert f"current output of kmeans tea|2024-01: {Path(folder).name}, k " in result.stdout
+        named = json.loads((Path(folder).parent / "current.json").read_text())
+        assert (named["folder"], named["promoted"]) == (folder, True)
+
+    newest, before = project.records("kmeans", TEA.key)[:2]
+    assert (newest["folder"], newest["label"], newest["promoted"], newest["reused"]) == (one, "one", True, True)
+    assert "label" not in before, "it was never given one"
+    assert rows(newest["tweaks"])[1]["current"] == "promoted"
+    assert [(found["current"], found["promoted"]) for found in listed(project)] == [(False, False), (True, True)]
+    assert run(project, runs).stdout.splitlines()[2].startswith("promoted ")
+
+
+def test_a_pipeline_that_finds_nothing_to_do_takes_no_promotion_back(project: Project) -> None:
+    promoted = tweak(project, kmeans={"k": 1, "label": "one"})
+    other = tweak(project)
+    run(project, promote, "--label", "one")
+    for _ in range(2):
+        assert tweak(project) == other
+        assert LAUNCHES == []
+        assert current(project) == promoted
+        newest = project.records("kmeans", TEA.key)[0]
+        assert (newest["folder"], newest["current"]) == (other, promoted)
+        assert "promoted" not in newest, "that was the record before"
+    tweak(project, kmeans={"k": 1})
+    assert [found["promoted"] for found in listed(project)] == [False, True], "reusing the promoted one changes nothing"
+
+
+def test_what_is_computed_anew_becomes_current_whatever_was_promoted(project: Project) -> None:
+    tweak(project, kmeans={"k": 1, "label": "one"})
+    run(project, promote, "--label", "one")
+    computed = tweak(project, kmeans={"k": 2})
+    assert current(project) == computed
+    assert not any(found["promoted"] for found in listed(project))
+
+
+def test_a_promoted_output_that_is_gone_is_current_no_longer(project: Project) -> None:
+    promoted = tweak(project, kmeans={"k": 1, "label": "one"})
+    other = tweak(project)
+    run(project, promote, "--label", "one")
+    tweak(project)
+    project.delete(promoted)
+    tweak(project)
+    assert current(project) == other
+    newest = project.records("kmeans", TEA.key)[0]
+    assert [row["current"] for row in rows(newest["tweaks"])] == ["yes", ""]
+
+
+def test_a_label_is_that_of_the_output_that_was_given_it_last(project: Project) -> None:
+    tweak(project, kmeans={"k": 1, "label": "best"})
+    second = tweak(project, kmeans={"k": 2, "label": "best"})
+    tweak(project, kmeans={"k": 1})
+    assert run(project, promote, "--label", "best").exit_code == 0
+    assert current(project) == second
+
+
+def test_what_cannot_be_promoted_is_told_with_what_can(project: Project) -> None:
+    folder = tweak(project, kmeans={"k": 1, "label": "one", "params": "random,5,0.1"})
+    other = tweak(project)
+    project.delete(folder)
+    for arguments, says in (
+        (["--label", "two"], "No output on record has the label 'two'. There are: one."),
+        (["--folder", "20000101"], f"has the folder '20000101'. There are: {Path(other).name}, {Path(folder).name}."),
+        (["--label", "one"], f"The output {folder} is gone. Make it again, by a pipeline with its parameters: k 1;"),
+        (["--label", "one", "--folder", "x"], "by --label or by --folder"),
+        ([], "by --label or by --folder"),
+    ):
+        result = run(project, promote, *arguments)
+        assert result.exit_code == 2
+        assert says in " ".join(result.output.split()), arguments
+    assert current(project) == other
+    assert len(project.records("kmeans", TEA.key)) == 2
+
+
+# --- the rule --------------------------------------------------------------------------------------------------------
+
+
+def finished(store: Store, name: str) -> str:
+    folder = Path(store.outputs("kmeans", TEA), name)
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{}")
+    return str(folder)
+
+
+def test_the_newest_is_current_unless_another_was_promoted_and_it_is_merely_reused(tmp_path: Path) -> None:
+    store = Store(root=str(tmp_path))
+    a, b = finished(store, "a"), finished(store, "b")
+
+    def point(folder: str, why: Any) -> Current:
+        pointed = store.point_current("kmeans", TEA, folder, "f", why)
+        assert store.current("kmeans", TEA) == pointed
+        return pointed
+
+    assert store.current("kmeans", TEA) is None
+    assert point(a, "computed") == Current(a)
+    assert point(b, "reused") == Current(b)
+    assert point(a, "promoted") == Current(a, promoted=True)
+    assert point(b, "reused") == Current(a, promoted=True)
+    assert point(a, "reused") == Current(a, promoted=True)
+    assert point(b, "computed") == Current(b)
+
+
+def test_a_promoted_output_of_another_root_does_not_count(tmp_path: Path) -> None:
+    elsewhere, store = Store(root=str(tmp_path / "before")), Store(root=str(tmp_path / "after"))
+    elsewhere.point_current("kmeans", TEA, finished(elsewhere, "a"), "f", "promoted")
+    (tmp_path / "before").rename(tmp_path / "after")
+    (tmp_path / "before").symlink_to(tmp_path / "after")
+    folder = finished(store, "b")
+    assert store.point_current("kmeans", TEA, folder, "f", "reused") == Current(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", "[]", '"a"'])
+def test_a_current_json_that_says_nothing_is_written_anew(tmp_path: Path, text: str) -> None:
+    store = Store(root=str(tmp_path))
+    folder = finished(store, "a")
+    Path(folder).with_name("current.json").write_text(text)
+    assert store.current("kmeans", TEA) is None
+    assert store.point_current("kmeans", TEA, folder, "f", "reused") == Current(folder)
+
+
+def test_records_are_all_found_page_by_page_whatever_else_is_asked_meanwhile(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_keeping, "_PAGE", 1)
+    for place in range(3):
+        for category in ("tea", "coffee"):
+            partition = Partition("2024-01", category)
+            details = {"fingerprint": str(place), "folder": f"{project.root}/{category}{place}"}
+            project.instance.report_runless_asset_event(
+                dg.AssetMaterialization("kmeans", partition=partition.key, metadata=details)
+            )
+    coffee = Partition("2024-01", "coffee")
+    history = History(project.instance, project.store, "kmeans", [TEA, coffee])
+    seen = []
+    for found in history.all(TEA):
+        seen.append(found.fingerprint)
+        assert len(list(history.all(coffee))) == 3
+    assert seen == ["2", "1", "0"]
