@@ -1,0 +1,231 @@
+"""A deployment is killed in the middle of a backfill and started again: nothing is lost, and nothing done twice.
+
+It is the one of `deploy/`: its dagster.yaml, its workspace.yaml and the commands of its systemd units, with a real
+PostgreSQL, and S3 as moto plays it. Only the environment is the story's own.
+"""
+
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import dagster as dg
+import psutil
+import pytest
+import requests
+from dagster._core.execution.backfill import BulkActionStatus
+from moto.server import ThreadedMotoServer
+
+from acceptance.conftest import PROJECT
+from audience_explorer_dagster.assets import WHOLE_MONTH_JOB
+from tests.postgres import postgres
+
+DEPLOY = PROJECT / "deploy"
+BUCKET = "audience"
+MONTHS = [f"2018-{month:02}" for month in range(8, 13)]
+OUTPUTS = len(MONTHS) * (1 + 3 * 13)  # grouped users, and three of each category
+
+
+class Deployment:
+    """The services of `deploy/systemd`, with this process in systemd's place."""
+
+    def __init__(self, home: Path, port: int):
+        self.home = home
+        self.url = f"http://127.0.0.1:{port}"
+        self.s3 = boto3.client("s3")
+        self._services: list[subprocess.Popen[bytes]] = []
+        shutil.copy(DEPLOY / "dagster.yaml", home)
+
+    def start(self) -> None:
+        """Start all services at the same time, as after a boot."""
+        for unit in sorted(DEPLOY.glob("systemd/*.service")):
+            (command,) = (line for line in unit.read_text().splitlines() if line.startswith("ExecStart="))
+            program, *arguments = shlex.split(command.removeprefix("ExecStart="))
+            with (self.home / f"{unit.stem}.log").open("a") as log:
+                service = subprocess.Popen(
+                    [Path(sys.executable).parent / Path(program).name, *arguments],
+                    cwd=PROJECT,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+                self._services.append(service)
+
+    def kill(self) -> None:
+        """End all that was started, runs and their jobs as well, with signal 9."""
+        for service in self._services:
+            service.kill()
+        while alive := [process for process in psutil.process_iter() if self._is_own(process)]:
+            for process in alive:
+                process.kill()
+            psutil.wait_procs(alive, timeout=10)
+        for service in self._services:
+            service.wait()
+        self._services.clear()
+
+    def _is_own(self, process: psutil.Process) -> bool:
+        try:
+            mine = process.environ().get("DAGSTER_HOME") == str(self.home)
+            return mine and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.Error:
+            return False
+
+    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
+        """Ask the webserver, as the UI does."""
+        answer = requests.post(f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=60).json()
+        assert "errors" not in answer, answer
+        data: dict[str, Any] = answer["data"]
+        return data
+
+    def has_loaded(self) -> bool:
+        """Whether the webserver is there, and has the code."""
+        try:
+            found = self.ask("{ repositoriesOrError { ... on RepositoryConnection { nodes { name } } } }")
+        except requests.ConnectionError:
+            return False
+        return bool(found["repositoriesOrError"].get("nodes"))
+
+    def backfill(self, job: str, months: list[str]) -> str:
+        """Launch a job's backfill, as the UI does; its id."""
+        repository = {"repositoryLocationName": "audience_explorer", "repositoryName": "__repository__"}
+        launched = self.ask(
+            "mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {"
+            " ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message }"
+            " ... on PartitionSetNotFoundError { message } } }",
+            params={
+                "selector": {"repositorySelector": repository, "partitionSetName": f"{job}_partition_set"},
+                "partitionNames": months,
+            },
+        )["launchPartitionBackfill"]
+        return str(launched["backfillId"])
+
+    def finished_folders(self) -> Counter[str]:
+        """How many finished outputs each partition of each asset has, by its folder."""
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix="explorer/")
+        keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+        return Counter(str(Path(key).parents[1]) for key in keys if key.endswith("/manifest.json"))
+
+    def runs_with_logs(self) -> set[str]:
+        """The runs of which something printed is kept."""
+        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix="logs/storage/")
+        return {entry["Key"].split("/")[2] for page in pages for entry in page.get("Contents", [])}
+
+    def log(self) -> str:
+        """The last words of each service."""
+        return "\n".join(f"--- {log.name}\n{log.read_text()[-3000:]}" for log in self.home.glob("*.log"))
+
+
+@pytest.fixture
+def deployment(ansible: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployment]:
+    """The deployment with real data on S3, not started."""
+    s3 = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    s3.start()
+    host, port = s3.get_host_and_port()
+    # Short, for the path of a socket must be.
+    home = Path(tempfile.mkdtemp(prefix="deployment-"))
+    try:
+        with postgres() as database, socket.create_server(("127.0.0.1", 0)) as listener:
+            environment = {
+                "DAGSTER_HOME": str(home),
+                "DAGSTER_GRPC_SOCKET": str(home / "code.sock"),
+                "DAGSTER_WEBSERVER_PORT": str(listener.getsockname()[1]),
+                "AUDIENCE_EXPLORER_POSTGRES": database.url(),
+                "AUDIENCE_EXPLORER_LOGS_BUCKET": BUCKET,
+                "AUDIENCE_EXPLORER_LOGS_PREFIX": "logs",
+                "AUDIENCE_EXPLORER_LOGS_FOLDER": str(home / "logs"),
+                "AUDIENCE_EXPLORER_ROOT": f"s3://{BUCKET}/explorer",
+                "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+                "AWS_ALLOW_HTTP": "true",
+                "AWS_ACCESS_KEY_ID": "testing",
+                "AWS_SECRET_ACCESS_KEY": "testing",
+                "AWS_REGION": "us-east-1",
+                "AWS_DEFAULT_REGION": "us-east-1",
+            }
+            for name, value in environment.items():
+                monkeypatch.setenv(name, value)
+            listener.close()
+            made = Deployment(home, int(environment["DAGSTER_WEBSERVER_PORT"]))
+            made.s3.create_bucket(Bucket=BUCKET)
+            for folder in ("categories", *(f"raw/month={month}" for month in MONTHS)):
+                for file in (ansible / folder).iterdir():
+                    made.s3.upload_file(str(file), BUCKET, f"explorer/{folder}/{file.name}")
+            try:
+                yield made
+            finally:
+                made.kill()
+    finally:
+        s3.stop()
+        shutil.rmtree(home)
+
+
+def test_a_backfill_outlives_a_kill_of_everything(deployment: Deployment) -> None:
+    deployment.start()
+    wait_for("the code is loaded", deployment.has_loaded, deployment)
+    backfill = deployment.backfill(WHOLE_MONTH_JOB, MONTHS)
+
+    with dg.DagsterInstance.get() as instance:
+
+        def is_half_done() -> bool:
+            done = Counter(key.split("|")[1] for key in instance.get_materialized_partitions(dg.AssetKey("kmeans")))
+            runs = {run.tags["dagster/partition"]: run.status for run in instance.get_runs()}
+            of_started = [done[month] for month, status in runs.items() if status == dg.DagsterRunStatus.STARTED]
+            # None is about to end, and so none about to start: one that is only starting would be given up and
+            # retried, after a longer while, which is not what this is about.
+            return dg.DagsterRunStatus.STARTING not in runs.values() and any(of_started) and max(of_started) < 11
+
+        def is_over() -> bool:
+            found = instance.get_backfill(backfill)
+            return found is not None and found.status != BulkActionStatus.REQUESTED
+
+        wait_for("a month is half done", is_half_done, deployment)
+        deployment.kill()
+        at_the_kill = {run.run_id: run.status for run in instance.get_runs()}
+        done_at_the_kill = deployment.finished_folders()
+        deployment.start()
+        wait_for("the backfill is over", is_over, deployment)
+
+        # The kill was in the middle.
+        assert dg.DagsterRunStatus.STARTED in at_the_kill.values()
+        assert 0 < len(done_at_the_kill) < OUTPUTS
+        # Nothing is lost: the same runs succeeded, and all is on record.
+        (ended,) = instance.get_backfills()
+        assert ended.status == BulkActionStatus.COMPLETED_SUCCESS
+        assert {run.run_id for run in instance.get_runs()} == set(at_the_kill)
+        assert {run.status for run in instance.get_runs()} == {dg.DagsterRunStatus.SUCCESS}
+        # Nothing is done twice: not even what was finished and not on record yet, which is now, as reused.
+        assert len(computed(instance)) == OUTPUTS
+        assert max(computed(instance).values()) == 1
+        assert len(deployment.finished_folders()) == OUTPUTS
+        assert set(deployment.finished_folders().values()) == {1}
+        # What the runs printed is on S3.
+        assert deployment.runs_with_logs() == set(at_the_kill)
+
+
+def computed(instance: dg.DagsterInstance) -> Counter[str]:
+    """How often each partition of each asset that is on record was computed, as its records say."""
+    found: Counter[str] = Counter()
+    for asset in ("grouped_users", "clustering_inputs", "k_selection", "kmeans"):
+        for record in instance.fetch_materializations(dg.AssetKey(asset), limit=1000).records:
+            event = record.asset_materialization
+            assert event is not None
+            found[f"{asset} {event.partition}"] += not event.metadata["reused"].value
+    return found
+
+
+def wait_for(what: str, is_so: Callable[[], bool], deployment: Deployment) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + 300
+    while not is_so():
+        if time.monotonic() > deadline:
+            pytest.fail(f"Not so within five minutes: {what}.\n{deployment.log()}")
+        time.sleep(0.5)
