@@ -11,7 +11,7 @@ from audience_explorer_dagster.attempts import Attempt, HistoryWithAttempts, att
 from audience_explorer_dagster.categories import list_categories, sync_categories
 from audience_explorer_dagster.config import GroupingRunConfig, MonthRunConfig, SegmentsRunConfig
 from audience_explorer_dagster.launchers import Launcher
-from audience_explorer_dagster.materializing import carry_out
+from audience_explorer_dagster.materializing import carry_out, tell_checks_again
 from audience_explorer_dagster.partitions import MONTH, Partition, month_by_category, months
 from audience_explorer_dagster.records import History
 from audience_explorer_dagster.schemas import column_schema
@@ -76,6 +76,9 @@ def grouped_users(
     store: Store,
     launcher: dg.ResourceParam[Launcher],
 ) -> Iterator[dg.MaterializeResult[None]]:
+    if not context.selected_asset_keys:
+        tell_checks_again(context, store)
+        return
     partitions = _partitions_of_run(context)
     raw = _observe_raw_audience(context.op_execution_context, store, partitions)
     attempt, records = _records(context.op_execution_context, store, {planning.GROUPED_USERS: partitions})
@@ -140,6 +143,9 @@ def segments(
     store: Store,
     launcher: dg.ResourceParam[Launcher],
 ) -> Iterator[dg.MaterializeResult[None]]:
+    if not context.selected_asset_keys:
+        tell_checks_again(context, store)
+        return
     partitions = _partitions_of_run(context)
     names = sorted({str(partition.category) for partition in partitions})
     selected = {key.to_user_string() for key in context.selected_asset_keys}

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from audience_explorer_dagster.attempts import attempts_of
+from audience_explorer_dagster.checks import specs
 from spark_jobs import kmeans
 from spark_jobs.checks import Check
 from tests.project import LAUNCHES, Project, why
@@ -171,4 +172,19 @@ def test_a_limit_of_drift_that_makes_no_sense_is_refused_before_anything_is_laun
 ) -> None:
     monkeypatch.setenv("AUDIENCE_EXPLORER_DRIFT", "50%")
     assert "AUDIENCE_EXPLORER_DRIFT is '50%'; it must be a number from 0 to 1" in why(project.run_month("2024-01"))
+    assert LAUNCHES == []
+
+
+@pytest.mark.parametrize("asset", ["grouped_users", "kmeans"])
+def test_a_check_that_is_executed_by_itself_tells_all_partitions_on_record(project: Project, asset: str) -> None:
+    for month in project.months:
+        project.run_month(month, categories=["tea"])
+    LAUNCHES.clear()
+    keys = [spec.key for spec in specs(asset)]
+    asset_job = project.definitions.resolve_implicit_global_asset_job_def()
+    job = asset_job.get_subset(asset_selection=set(), asset_check_selection=set(keys))
+    assert job.execute_in_process(instance=project.instance, resources={}, raise_on_error=False).success
+    for evaluation in project.checks(asset).values():
+        told = [record.data["partition"] for record in evaluation.metadata["found"].records]
+        assert told == (["2024-01", "2024-02"] if asset == "grouped_users" else ["tea|2024-01", "tea|2024-02"])
     assert LAUNCHES == []

@@ -12,11 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect, sync_playwright
 
 from acceptance.conftest import OUTPUT, PROJECT, Explorer
+from audience_explorer_dagster.assets import WHOLE_MONTH_JOB
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+VIEWPORT = ViewportSize(width=1500, height=1300)
 QUIET = ["--disable-gpu", "--disable-sync", "--disable-background-networking", "--disable-component-update"]
 
 
@@ -58,6 +60,13 @@ def _wait_until_up(address: str, server: "subprocess.Popen[bytes]", log: Path) -
     pytest.fail(f"dagster dev is not up:\n{log.read_text()[-3000:]}")
 
 
+def keep_categories(explorer: Explorer, *names: str) -> None:
+    """Leave these category files, no others: a story is to be quick."""
+    for path in (explorer.root / "categories").glob("*.json"):
+        if path.stem not in names:
+            path.unlink()
+
+
 @pytest.fixture
 def browser() -> Iterator[Browser]:
     """Chromium, headless."""
@@ -73,10 +82,11 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-def open_page(browser: Browser, address: str) -> Page:
+def open_page(browser: Browser, address: str, viewport: ViewportSize = VIEWPORT) -> Page:
     """Open the UI for the first time."""
-    page = browser.new_page(viewport={"width": 1500, "height": 1300})
+    page = browser.new_page(viewport=viewport)
     page.set_default_timeout(60_000)
+    expect.set_options(timeout=60_000)
     page.goto(address)
     # Dagster asks newcomers for their address, once.
     page.get_by_role("button", name="Skip", exact=True).click()
@@ -86,4 +96,26 @@ def open_page(browser: Browser, address: str) -> Page:
 def take(page: Page, name: str) -> None:
     """Keep a picture of a page."""
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=OUTPUT / f"{name}.png")
+    page.screenshot(path=OUTPUT / f"{name}.png", animations="disabled")
+
+
+def open_job(browser: Browser, address: str, tab: str) -> Page:
+    """Open the UI for the first time, and go to a tab of the job `whole_month`."""
+    page = open_page(browser, f"{address}/jobs")
+    page.get_by_role("link", name=WHOLE_MONTH_JOB).click()
+    page.get_by_role("tab", name=tab).click()
+    return page
+
+
+def expect_on(page: Page, address: str, sought: Locator, seconds: float = 120) -> None:
+    """Open a page until it shows what is sought: some pages don't look for news by themselves."""
+    deadline = time.monotonic() + seconds
+    while True:
+        page.goto(address)
+        try:
+            expect(sought.first).to_be_visible(timeout=15_000)
+        except AssertionError:
+            if time.monotonic() > deadline:
+                raise
+        else:
+            return

@@ -1,0 +1,61 @@
+"""An analyst looks at how the audience and its segments went over the months, and at what was checked."""
+
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from acceptance.browser.conftest import dagster_dev, keep_categories, open_page, take
+from acceptance.conftest import Explorer
+
+MONTHS = ("2018-11", "2018-12", "2019-01")
+CATEGORIES = ("cloud", "system")
+CHECKS = ("every_user_once", "centers_in_range", "schema", "drift")  # of kmeans
+
+
+def test_the_plots_over_the_months_and_the_checks(explorer: Explorer, ansible: Path, browser: Browser) -> None:
+    explorer.environment["AUDIENCE_EXPLORER_START_MONTH"] = MONTHS[0]
+    explorer.bring(ansible, *MONTHS)
+    keep_categories(explorer, *CATEGORIES)
+    explorer.pipeline(*(word for month in MONTHS for word in ("--month", month)))
+
+    with dagster_dev(explorer) as address:
+        page = open_page(browser, f"{address}/assets/grouped_users")
+        _see_plots(page, "users", "pages", "rows", "rejected_rows", "duration_seconds")
+        take(page, "10-plots-of-grouped-users")
+        page.goto(f"{address}/assets/kmeans")
+        _see_plots(page, "users", "k", "wssse", "silhouette", "duration_seconds")
+        take(page, "11-plots-of-kmeans")
+
+        page.get_by_role("tab", name="Checks").click()
+        for check in CHECKS:
+            page.get_by_text(check, exact=True).first.click()
+            for category in CATEGORIES:
+                found = re.compile(rf"^{category}\|{MONTHS[-1]} True ")
+                expect(page.get_by_role("row", name=found)).to_be_visible()
+            take(page, f"12-check-{check}")
+
+
+def _see_plots(page: Page, *names: str) -> None:
+    """Switch an asset's metadata to plots, and see that those with these names have a line."""
+    page.get_by_text("Plots", exact=True).first.click()
+    for name in names:
+        title = page.get_by_text(name, exact=True)
+        chart = page.locator("div").filter(has=title).filter(has=page.locator("canvas")).last.locator("canvas")
+        chart.scroll_into_view_if_needed()
+        for _ in range(100):
+            if chart.evaluate(IS_DRAWN):
+                break
+            page.wait_for_timeout(100)
+        else:
+            pytest.fail(f"the plot of {name} is empty")
+
+
+# Dagster draws its lines in violet, and all else in gray.
+IS_DRAWN = """canvas => {
+    const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+    for (let at = 0; at < pixels.length; at += 4)
+        if (pixels[at + 3] > 200 && pixels[at + 2] - pixels[at + 1] > 80) return true;
+    return false;
+}"""
