@@ -46,6 +46,7 @@ def test_six_months_and_thirteen_categories_are_six_launches_and_go_on_after_a_k
         kill_all(explorer)
     done = finished(explorer)
     assert len(finished(explorer, "kmeans")) < len(MONTHS) * CATEGORIES, "killed in the middle"
+    cancel_rest(explorer)
 
     with dagster_dev(explorer) as address:
         backfill = launch_backfill(address, MONTHS)
@@ -138,6 +139,19 @@ def in_records(explorer: Explorer, script: str) -> list[str]:
     """The words that a script prints which has the records as `instance`."""
     opened = f"import dagster as dg\nwith dg.DagsterInstance.get() as instance:\n{indent(script, '    ')}"
     return explorer.command("python", "-W", "ignore", "-c", opened).stdout.split()
+
+
+def cancel_rest(explorer: Explorer) -> None:
+    """Cancel what is left of a backfill, as a person does in the UI: else it would go on beside the next one."""
+    in_records(
+        explorer,
+        "from dagster._core.execution.backfill import BulkActionStatus\n"
+        "for backfill in instance.get_backfills():\n"
+        "    instance.update_backfill(backfill.with_status(BulkActionStatus.CANCELED))\n"
+        "for run in instance.get_runs():\n"
+        "    if not run.is_finished:\n"
+        "        instance.report_run_canceled(run)\n",
+    )
 
 
 def kill_all(explorer: Explorer) -> None:
