@@ -35,6 +35,6 @@ def test_a_month_that_cannot_be_read_fails_by_name_and_the_other_is_done(explore
 
     assert ended.exit_code == 1
     assert f"{raw} can't be read" in ended.failed["grouped_users 2019-01"]
-    assert ended.failed["kmeans cloud|2019-01"] == "grouped_users of 2019-01 failed"
+    assert ended.failed["clustering_inputs cloud|2019-01"] == "not run, because group_by_user 2019-01 failed"
     assert "kmeans cloud|2019-02" in ended.launched
     assert not list((explorer.root / "grouped_users" / "month=2019-01").rglob("manifest.json"))
