@@ -124,15 +124,18 @@ def evaluations(found: Mapping[str, Mapping[Partition, Checks]]) -> Iterator[dg.
 def _evaluation(asset: str, name: str, found: Mapping[Partition, Check | None]) -> dg.AssetCheckEvaluation:
     failed = {partition.key: check["why"] for partition, check in found.items() if check and not check["passed"]}
     told = "; ".join(f"{key}: {why}" for key, why in list(failed.items())[:5])
+    unchecked = sum(check is None for check in found.values())
+    not_checked = f"{unchecked} of {len(found)} partitions were made before there was this check" if unchecked else None
     return dg.AssetCheckEvaluation(
         asset_key=dg.AssetKey(asset),
         check_name=name,
         passed=not failed,
         severity=dg.AssetCheckSeverity.WARN if name in _WARNINGS else dg.AssetCheckSeverity.ERROR,
-        description=f"{len(failed)} of {len(found)} partitions: {told}" if failed else None,
+        description=f"{len(failed)} of {len(found)} partitions: {told}" if failed else not_checked,
         metadata={
             "partitions": len(found),
             "failed_partitions": len(failed),
+            "unchecked_partitions": unchecked,
             "found": dg.MetadataValue.table(
                 [dg.TableRecord(_row(partition, check)) for partition, check in sorted(found.items())],
                 dg.TableSchema([dg.TableColumn(column) for column in ("partition", "passed", "found", "why")]),

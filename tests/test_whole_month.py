@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from audience_explorer_dagster.attempts import attempts_of
-from audience_explorer_dagster.checks import specs
+from audience_explorer_dagster.checks import evaluations, specs
+from audience_explorer_dagster.partitions import Partition
 from spark_jobs import kmeans
 from spark_jobs.checks import Check
 from tests.project import LAUNCHES, Project, why
@@ -188,3 +189,10 @@ def test_a_check_that_is_executed_by_itself_tells_all_partitions_on_record(proje
         told = [record.data["partition"] for record in evaluation.metadata["found"].records]
         assert told == (["2024-01", "2024-02"] if asset == "grouped_users" else ["tea|2024-01", "tea|2024-02"])
     assert LAUNCHES == []
+
+
+def test_an_output_from_before_there_were_checks_is_said_to_be_unchecked() -> None:
+    first, *_ = evaluations({"kmeans": {Partition("2024-01", "tea"): {}}})
+    assert first.description == "1 of 1 partitions were made before there was this check"
+    assert first.metadata["unchecked_partitions"].value == 1
+    assert first.metadata["found"].records[0].data["passed"] == "not checked"
