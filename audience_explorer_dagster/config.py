@@ -4,6 +4,8 @@ import dagster as dg
 from pydantic import Field
 
 from spark_jobs import config as jobs
+from spark_jobs import resources
+from spark_jobs.options import to_arguments
 
 
 class GroupedUsersConfig(dg.Config, jobs.GroupedUsersConfig):
@@ -22,15 +24,27 @@ class KMeansConfig(dg.Config, jobs.KMeansConfig):
     """How k-means runs."""
 
 
+class ResourcesConfig(dg.Config, resources.ResourcesConfig):
+    """What the jobs may use of the machine they run on."""
+
+
 class RunConfig(dg.Config, jobs.EngineConfig):
     """What every run may set."""
 
+    resources: ResourcesConfig = Field(
+        default_factory=ResourcesConfig,
+        description="What the jobs may use of the machine they run on; all it has by default.",
+    )
     force: bool = Field(default=False, description="Compute even what is there already.")
 
     @property
     def engine_config(self) -> jobs.EngineConfig:
-        """What the jobs get of it."""
+        """The engine that the jobs run on."""
         return jobs.EngineConfig(**{name: getattr(self, name) for name in jobs.EngineConfig.model_fields})
+
+    def job_options(self) -> list[str]:
+        """What all jobs get of it, as on a command line."""
+        return to_arguments(self.engine_config) + to_arguments(self.resources)
 
 
 class GroupingRunConfig(RunConfig):

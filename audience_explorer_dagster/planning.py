@@ -106,7 +106,7 @@ def plan_grouping(
         job = f"group_by_user {partition.key}"
         if plan.settle(target, fingerprint, records, config.force, folder, job):
             arguments = [store.raw(partition.month), folder, "--month", partition.month]
-            options = to_arguments(config.grouped_users) + to_arguments(config.engine_config)
+            options = to_arguments(config.grouped_users) + config.job_options()
             plan.jobs.append(Job(job, "group_by_user", arguments + options))
     return plan
 
@@ -248,14 +248,15 @@ class _Month:
         job = f"select_k {partition.key}"
         if self._settle(plan, K_SELECTION, partition, fingerprint, job):
             arguments = [self._readable(inputs), self._new_folder(K_SELECTION, partition)]
-            options = to_arguments(self.config.k_selection) + to_arguments(self.config.engine_config)
+            options = to_arguments(self.config.k_selection) + self.config.job_options()
             needs = plan.job_of(CLUSTERING_INPUTS, partition)
             plan.jobs.append(Job(job, "select_k", arguments + options, needs))
         return self._source(plan, K_SELECTION, partition, fingerprint)
 
     def _settle_kmeans(self, plan: Plan, partition: Partition, inputs: "_Source", choice: "_Source | None") -> None:
-        config = self.config.kmeans
-        fingerprint = kmeans.step_fingerprint(config, inputs.fingerprint, choice.fingerprint if choice else None)
+        config, engine = self.config.kmeans, self.config.engine
+        chosen = choice.fingerprint if choice else None
+        fingerprint = kmeans.step_fingerprint(config, inputs.fingerprint, chosen, engine)
         job = f"kmeans {partition.key}"
         if self._settle(plan, KMEANS, partition, fingerprint, job):
             arguments = [self._readable(inputs), self._new_folder(KMEANS, partition)]
@@ -263,8 +264,9 @@ class _Month:
             if config.k is None and choice is not None:
                 arguments += ["--k-selection", self._readable(choice)]
                 needs += plan.job_of(K_SELECTION, partition)
-            options = to_arguments(config) + to_arguments(self.config.engine_config)
-            plan.jobs.append(Job(job, "kmeans", arguments + options, needs))
+            options = to_arguments(config) + self.config.job_options()
+            module = "kmeans_cluster" if engine == "cluster" else "kmeans"
+            plan.jobs.append(Job(job, module, arguments + options, needs))
 
     def _inputs_job(self, plan: Plan) -> Job | None:
         """The one job that makes the inputs of all the month's categories that need it."""
@@ -274,7 +276,7 @@ class _Month:
         arguments = [self._readable(self.grouped), self._new_folder(CLUSTERING_INPUTS, _any_category(self.month))]
         for partition in made:
             arguments += ["--category", self.store.category_file(str(partition.category))]
-        options = to_arguments(self.config.clustering_inputs) + to_arguments(self.config.engine_config)
+        options = to_arguments(self.config.clustering_inputs) + self.config.job_options()
         needs = self.all.job_of(GROUPED_USERS, self.month)
         return Job(f"make_clustering_inputs {self.month.key}", "make_clustering_inputs", arguments + options, needs)
 

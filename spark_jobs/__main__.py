@@ -25,7 +25,7 @@ from dagster_pipes import PipesContext, open_dagster_pipes
 from spark_jobs.errors import InputError
 from spark_jobs.reporting import PipesReporter
 
-JOBS = ("group_by_user", "make_clustering_inputs", "select_k", "kmeans")
+JOBS = ("group_by_user", "make_clustering_inputs", "select_k", "kmeans", "kmeans_cluster")
 
 
 STOPPED = 3

@@ -237,14 +237,13 @@ def assigned_users(assignments: Iterable[pa.RecordBatch]) -> Assigned:
     return assigned
 
 
-def listed_users(clusters: Iterable[pa.RecordBatch]) -> list[tuple[int, Roll]]:
-    """The users of each line of data.json, with the line's cluster."""
-    listed = []
-    for batch in clusters:
-        roll = Roll()
-        roll.add(batch.column("user_ids").flatten())
-        listed.append((batch.column("cluster_id")[0].as_py(), roll))
-    return listed
+def listed_users(lines: Iterable[tuple[int, pa.RecordBatch]]) -> list[tuple[int, Roll]]:
+    """The users of each line of data.json, with the line's cluster; lines come with their numbers, in any parts."""
+    listed: dict[int, tuple[int, Roll]] = {}
+    for line, part in lines:
+        _, roll = listed.setdefault(line, (part.column("cluster_id")[0].as_py(), Roll()))
+        roll.add(part.column("user_ids").flatten())
+    return list(listed.values())
 
 
 def every_user_once(

@@ -12,10 +12,10 @@ ACTIONS = ("page_like", "page_comment", "post_like", "post_comment")
 
 Scaling = Literal["max", "none", "log1p", "l2", "tfidf"]
 Criterion = Literal["silhouette", "calinski_harabasz", "elbow"]
-Engine = Literal["sail", "spark"]
+Engine = Literal["sail", "spark", "cluster"]
 
 _INITS = {"kmeans||": "kmeans||", "k-means||": "kmeans||", "k-means++": "kmeans||", "random": "random"}
-_LARGEST_WEIGHT = 1e6  # so that no value, nor the square of one, is beyond a float
+_SMALLEST_WEIGHT, _LARGEST_WEIGHT = 1e-6, 1e6  # so that no value, nor the square of one, is beyond a float
 _LABEL = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -45,7 +45,7 @@ class ClusteringInputsConfig(StepConfig):
 
     action_weights: dict[str, float] = Field(
         default_factory=lambda: dict.fromkeys(ACTIONS, 1.0),
-        description=f"Weight of each action in a user's value on a page: 0 to 1e6, default 1. {', '.join(ACTIONS)}.",
+        description=f"Weight of each action in a user's value on a page: 0, or 1e-6 to 1e6, default 1. {', '.join(ACTIONS)}.",
     )
     min_actions: int = Field(
         default=1, ge=1, description="Users with fewer actions on the category's pages are left out; at least 1."
@@ -61,8 +61,8 @@ class ClusteringInputsConfig(StepConfig):
         for action, weight in weights.items():
             if action not in ACTIONS:
                 raise ValueError(f"{action!r} is no action; allowed are {', '.join(ACTIONS)}")
-            if not 0 <= weight <= _LARGEST_WEIGHT:
-                raise ValueError(f"the weight of {action} is {weight}; it must be at least 0 and at most 1e6")
+            if weight != 0 and not _SMALLEST_WEIGHT <= weight <= _LARGEST_WEIGHT:
+                raise ValueError(f"the weight of {action} is {weight}; it must be 0, or from 1e-6 to 1e6")
         return {action: float(weights.get(action, 1.0)) for action in ACTIONS}
 
 
@@ -135,12 +135,18 @@ def _strict_by_default() -> bool:
 
 
 class EngineConfig(BaseModel):
-    """How the jobs run. The result does not depend on it, so it is in no fingerprint."""
+    """How the jobs run. The result does not depend on it, so it is in no fingerprint, but for k-means on `cluster`."""
+
+    model_config = ConfigDict(frozen=True)
 
     engine: Engine = Field(
-        default="sail", description="sail (in process, no JVM) or spark (Apache Spark, needs Java 17+)."
+        default="sail",
+        description="sail (in process, no JVM), spark (Apache Spark, needs Java 17+), or cluster (Apache Spark, with"
+        " k-means by MLlib, for what one machine's memory does not hold).",
     )
-    spark_master: str = Field(default="local[*]", description="The Spark master, where the engine is spark.")
+    spark_master: str = Field(
+        default="local[*]", description="The Spark master of spark and cluster, such as spark://host:7077 or yarn."
+    )
     strict_schema: bool = Field(
         default_factory=_strict_by_default,
         description="Check every table between two steps against its schema and rules, and fail where one is broken;"

@@ -4,6 +4,7 @@ RAW is the month's folder of raw files, OUTPUT the folder to make: `users/*.parq
 `rejects/*.parquet`, one row a raw row that breaks a rule, with file, line and reason.
 """
 
+import contextlib
 import json
 import re
 import time
@@ -19,15 +20,23 @@ from spark_jobs import checks, engines, outputs, raw_actions, storage
 from spark_jobs.config import ACTIONS, EngineConfig, GroupedUsersConfig
 from spark_jobs.errors import InputError, TooManyRejects, UnreadableFile
 from spark_jobs.fingerprints import files_fingerprint, fingerprint
-from spark_jobs.grouping import SUMS, USERS, nest_users
+from spark_jobs.grouping import GROUPED_USER, USERS, nest_users, split_by_user
 from spark_jobs.options import config_options
+from spark_jobs.pieces import pack, unpack
 from spark_jobs.reporting import heartbeat, reporter, run_as_command
+from spark_jobs.resources import Demand, ResourcesConfig
 from spark_jobs.schemas import Inspection, strictness
 
 STEP = "grouped_users"
 CODE_VERSION = "1"  # raise it with every change of what comes out: partitions are then made again
 
-_RAW_BYTES_A_FILE = 64 << 20  # raw bytes whose users make one output file
+_RAW_BYTES_A_FILE = 16 << 20  # compressed raw bytes whose users make one output file
+_ROWS_AT_A_TIME = 1 << 18
+_TEXT_RATIO = 8  # how much larger text is than the same actions compressed
+# Of memory, measured: see benchmarks/profiles.
+_BASE_BYTES = 300 << 20
+_SPLIT_BYTES = 350 << 20
+_MERGE_RATIO = 20.0
 _INTAKE = "_intake"  # what each task says of the raw file it read
 
 
@@ -56,9 +65,18 @@ def list_raw_files(folder: str) -> list[storage.StoredFile]:
 @click.option("--month", help="The month, YYYY-MM; by default taken from RAW's name, month=YYYY-MM.")
 @config_options(GroupedUsersConfig)
 @config_options(EngineConfig, "engine")
-def main(raw: str, output: str, month: str | None, config: GroupedUsersConfig, engine: EngineConfig) -> None:
+@config_options(ResourcesConfig, "allowed")
+def main(
+    raw: str,
+    output: str,
+    month: str | None,
+    config: GroupedUsersConfig,
+    engine: EngineConfig,
+    allowed: ResourcesConfig,
+) -> None:
     report = reporter()
     started = time.monotonic()
+    resources = allowed.resolve()
     raw, folder = storage.absolute(raw), storage.absolute(output)
     span = raw_actions.Month.parse(month or _month_of(raw))
     files = list_raw_files(raw)
@@ -68,44 +86,33 @@ def main(raw: str, output: str, month: str | None, config: GroupedUsersConfig, e
     if finished := outputs.start(folder, made_from):
         report.output(folder, finished)
         return
+    buckets = max(1, -(-sum(map(_compressed_size, files)) // _RAW_BYTES_A_FILE))
     report.progress(f"grouping {len(files)} raw files, {size / 1e6:,.1f} MB, with {engine.engine}")
-    spark = engines.session_of(engine)
+    spark = engines.session(engine, resources)
     checked = strictness(engine.strict_schema)
 
-    def read(item: tuple[int, str]) -> Iterator[pa.RecordBatch]:
-        for rows in _read_raw_file(folder, *item, span):
-            yield checked(raw_actions.ACCEPTED, rows)
+    def split(item: tuple[int, str]) -> Iterator[dict[int, bytes]]:
+        for rows in _together(_read_raw_file(folder, *item, span)):
+            actions = checked(raw_actions.ACCEPTED, rows)
+            yield {bucket: pack(part) for bucket, part in split_by_user(actions, buckets)}
 
-    def write(sums: pa.Table) -> pa.Table:
-        return _write_users(folder, int(sums["bucket"][0].as_py()), checked(USERS, nest_users(checked(SUMS, sums))))
+    def merge(bucket: int, parts: Iterator[bytes]) -> pa.RecordBatch:
+        actions = pa.Table.from_batches([unpack(part) for part in parts])
+        return _write_users(folder, bucket, checked(USERS, nest_users(checked(raw_actions.ACCEPTED, actions))))
 
-    buckets = max(1, -(-size // _RAW_BYTES_A_FILE))
-
-    from pyspark.sql import functions as F
-
-    actions = engines.map_items(
-        spark,
-        [(number, file.location) for number, file in enumerate(files)],
-        read,
-        "user_id string, page_id string, gender string, action tinyint, count bigint",
-    )
-    # CRC-32 is the same on every engine, and so are the users of a file.
-    bucket = F.pmod(F.crc32(F.col("user_id").cast("binary")), F.lit(buckets)).cast("int")
-    written = (
-        actions.groupBy(bucket.alias("bucket"), "user_id", "page_id", "gender")
-        .agg(
-            *(
-                F.sum(F.when(F.col("action") == place, F.col("count")).otherwise(0)).alias(action)
-                for place, action in enumerate(ACTIONS)
-            )
-        )
-        .groupBy("bucket")
-        .applyInArrow(write, "users bigint, pages bigint, actions bigint")
-    )
     with heartbeat(report, lambda: _progress(folder, len(files), buckets)):
-        parts = engines.collect(written)
+        parts = engines.exchange(
+            spark,
+            list(enumerate(file.location for file in files)),
+            split,
+            merge,
+            "users bigint, pages bigint, actions string",
+            keys=buckets,
+            resources=resources,
+            demand=Demand(f"Grouping {raw}", _BASE_BYTES, _SPLIT_BYTES, _MERGE_RATIO),
+        )
 
-    users, pages, kept = (sum(part[column] for part in parts) for column in ("users", "pages", "actions"))
+    users, pages, kept = (sum(int(part[column]) for part in parts) for column in ("users", "pages", "actions"))
     intake = _read_intake(folder)
     rejects = _check_intake(intake, folder, config.max_reject_ratio)
     accepted = sum(sum(file["actions"].values()) for file in intake)
@@ -117,7 +124,7 @@ def main(raw: str, output: str, month: str | None, config: GroupedUsersConfig, e
         )
     if not parts:
         report.progress("the month has no action: no users are written")
-        _write_part(folder, 0, nest_users(pa.table({})))
+        _write_part(folder, 0, GROUPED_USER.empty_table())
     storage.delete_folder(storage.join(folder, _INTAKE))
     found = _check_output(folder, intake, config.max_reject_ratio)
     manifest = outputs.finish(
@@ -146,6 +153,10 @@ def main(raw: str, output: str, month: str | None, config: GroupedUsersConfig, e
     report.output(folder, manifest)
 
 
+def _compressed_size(file: storage.StoredFile) -> int:
+    return file.size if file.name.endswith((".parquet", ".gz")) else file.size // _TEXT_RATIO
+
+
 def _month_of(raw: str) -> str:
     match = re.search(r"month=(\d{4}-\d{2})/*$", raw)
     if not match:
@@ -160,25 +171,40 @@ def _read_raw_file(folder: str, number: int, location: str, month: raw_actions.M
     """Yield a raw file's accepted rows; write its rejects, and what was found of it, beside."""
     found: dict[str, Any] = {"file": location, "rows": 0, "actions": Counter(), "rejects": Counter(), "error": None}
     rejects: pq.ParquetWriter | None = None
-    try:
-        for checked in raw_actions.read_file(location, month):
-            found["rows"] += checked.accepted.num_rows + checked.rejected.num_rows
-            found["actions"].update(_sum_actions(checked.accepted))
-            if checked.rejected.num_rows:
-                if rejects is None:
-                    file = outputs.open_file(folder, f"rejects/part-{number:05d}.parquet")
-                    rejects = pq.ParquetWriter(file, raw_actions.REJECT)
-                rejects.write_batch(checked.rejected)
-                found["rejects"].update(checked.rejected.column("reason").to_pylist())
-            yield checked.accepted
-    except UnreadableFile as error:
-        # Told to the driver, which names all such files in one go, instead of an engine's trace of the first.
-        found["error"] = str(error)
-    finally:
-        if rejects is not None:
-            rejects.close()
-            file.close()
+    with contextlib.ExitStack() as files:
+        try:
+            for checked in raw_actions.read_file(location, month):
+                found["rows"] += checked.accepted.num_rows + checked.rejected.num_rows
+                found["actions"].update(_sum_actions(checked.accepted))
+                if checked.rejected.num_rows:
+                    if rejects is None:
+                        file = files.enter_context(outputs.open_file(folder, f"rejects/part-{number:05d}.parquet"))
+                        rejects = files.enter_context(pq.ParquetWriter(file, raw_actions.REJECT))
+                    rejects.write_batch(checked.rejected)
+                    found["rejects"].update(checked.rejected.column("reason").to_pylist())
+                yield checked.accepted
+        except UnreadableFile as error:
+            # Told to the driver, which names all such files in one go, instead of an engine's trace of the first.
+            found["error"] = str(error)
     storage.write_text(storage.join(folder, _INTAKE, f"{number:05d}.json"), json.dumps(found))
+
+
+def _together(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Small batches put together, for each that is split costs a piece for every bucket."""
+    waiting: list[pa.RecordBatch] = []
+    for batch in batches:
+        waiting.append(batch)
+        if sum(rows.num_rows for rows in waiting) >= _ROWS_AT_A_TIME:
+            yield from _one(waiting)
+            waiting = []
+    yield from _one(waiting)
+
+
+def _one(batches: list[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    if len(batches) < 2:
+        yield from batches
+    else:
+        yield from pa.Table.from_batches(batches).unify_dictionaries().combine_chunks().to_batches()
 
 
 def _sum_actions(accepted: pa.RecordBatch) -> dict[str, int]:
@@ -187,12 +213,12 @@ def _sum_actions(accepted: pa.RecordBatch) -> dict[str, int]:
     return {name: checks.exact_sum(count[action == place]) for place, name in enumerate(ACTIONS)}
 
 
-def _write_users(folder: str, number: int, users: pa.Table) -> pa.Table:
-    """Write one bucket's users, and give back how many users, pages and actions they are."""
-    _write_part(folder, number, users)
+def _write_users(folder: str, bucket: int, users: pa.Table) -> pa.RecordBatch:
+    """Write a bucket's users, and give back how many users, pages and actions they are."""
+    _write_part(folder, bucket, users)
     pages = users["pages"].combine_chunks().flatten()
     total = sum(checks.exact_sum(pages.field(action).to_numpy()) for action in ACTIONS)
-    return pa.table({"users": [users.num_rows], "pages": [len(pages)], "actions": [total]})
+    return pa.RecordBatch.from_pydict({"users": [users.num_rows], "pages": [len(pages)], "actions": [str(total)]})
 
 
 def _write_part(folder: str, number: int, users: pa.Table) -> None:
@@ -204,14 +230,13 @@ def _write_part(folder: str, number: int, users: pa.Table) -> None:
 
 def _progress(folder: str, files: int, buckets: int) -> str:
     read = len(storage.list_files(storage.join(folder, _INTAKE)))
-    path = storage.at(storage.join(folder, "users"))
-    wrote = len(list(path.iterdir())) if path.is_dir() else 0
+    wrote = len(storage.visible_files(storage.join(folder, "users")))
     return f"read {read} of {files} raw files, wrote {wrote} of {buckets} files of users"
 
 
 def _read_intake(folder: str) -> list[dict[str, Any]]:
-    path = storage.at(storage.join(folder, _INTAKE))
-    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(path.iterdir(), key=str)]
+    notes = storage.visible_files(storage.join(folder, _INTAKE))
+    return [json.loads(note.read_text(encoding="utf-8")) for note in notes]
 
 
 def _check_intake(intake: list[dict[str, Any]], folder: str, max_reject_ratio: float) -> Counter[str]:
@@ -252,8 +277,7 @@ def _check_output(folder: str, intake: list[dict[str, Any]], largest_share: floa
 
 def _read_back(folder: str, table: str, inspection: Inspection) -> Iterator[pa.RecordBatch]:
     """The batches of all files of a table."""
-    path = storage.at(storage.join(folder, table))
-    for file in sorted(path.iterdir(), key=str) if path.is_dir() else []:
+    for file in storage.visible_files(storage.join(folder, table)):
         yield from outputs.read_back(folder, f"{table}/{file.name}", inspection)
 
 

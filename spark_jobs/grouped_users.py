@@ -13,10 +13,10 @@ from spark_jobs import outputs, storage
 from spark_jobs.config import ACTIONS
 from spark_jobs.errors import InputError, UnreadableFile
 from spark_jobs.fingerprints import files_fingerprint
-from spark_jobs.grouping import GROUPED_USER, UNKNOWN_GENDER
+from spark_jobs.grouping import CODED_USER, GROUPED_USER, UNKNOWN_GENDER
 
 _STEP = "grouped_users"
-_USERS_A_BATCH = 1 << 13
+_USERS_A_BATCH = 1 << 16
 
 
 def fingerprint_of(location: str) -> str:
@@ -40,7 +40,7 @@ def bytes_of(location: str) -> int:
 
 
 def readers(location: str) -> list[Callable[[], Iterator[pa.RecordBatch]]]:
-    """What reads grouped users (GROUPED_USER) of an output folder, of a file, or of a folder of files: one a file.
+    """What reads grouped users (CODED_USER) of an output folder, of a file, or of a folder of files: one a file.
 
     Raises:
         InputError: There are none, or the files are of no known type.
@@ -57,15 +57,20 @@ def readers(location: str) -> list[Callable[[], Iterator[pa.RecordBatch]]]:
 
 
 def read_parquet(location: str) -> Iterator[pa.RecordBatch]:
-    """A Parquet file of GROUPED_USER, batch by batch.
+    """A Parquet file of GROUPED_USER, batch by batch, as CODED_USER.
 
     Raises:
         UnreadableFile: It is gone, or can't be read.
     """
     try:
         with storage.at(location).open("rb") as file:
-            for batch in pq.ParquetFile(file).iter_batches(batch_size=_USERS_A_BATCH, columns=GROUPED_USER.names):
-                yield batch.cast(GROUPED_USER)
+            footer = pq.read_metadata(file)
+            leaves = [footer.schema.column(number).path for number in range(footer.num_columns)]
+            often = [leaf for leaf in leaves if leaf == "gender" or leaf.endswith(".page_id")]
+            parquet = pq.ParquetFile(file, metadata=footer, read_dictionary=often)
+            for group in range(footer.num_row_groups):  # Arrow can't read nested codes across them
+                for batch in parquet.iter_batches(_USERS_A_BATCH, [group], GROUPED_USER.names):
+                    yield batch.cast(CODED_USER)
     except (OSError, KeyError, pa.ArrowException) as error:
         raise UnreadableFile(location, error) from error
 
@@ -82,7 +87,7 @@ def read_json_lines(location: str) -> Iterator[pa.RecordBatch]:
     """The predecessor's layout: a line a user, with a map page → count for every action.
 
     Yields:
-        Rows of GROUPED_USER, a user's pages by `page_id`.
+        Rows of CODED_USER, a user's pages by `page_id`.
 
     Raises:
         UnreadableFile: A line is not of that layout; the message names it.
@@ -96,9 +101,9 @@ def read_json_lines(location: str) -> Iterator[pa.RecordBatch]:
                 if line.strip():
                     users.append(_parse_user(line))
                 if len(users) == _USERS_A_BATCH:
-                    yield pa.RecordBatch.from_pylist(users, schema=GROUPED_USER)
+                    yield pa.RecordBatch.from_pylist(users, schema=CODED_USER)
                     users = []
-            yield pa.RecordBatch.from_pylist(users, schema=GROUPED_USER)
+            yield pa.RecordBatch.from_pylist(users, schema=CODED_USER)
     except (OSError, EOFError, ValueError, KeyError, AttributeError) as error:
         raise UnreadableFile(f"{location}, line {number or 1}", repr(error)) from error
 

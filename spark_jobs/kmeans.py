@@ -4,9 +4,11 @@ INPUTS is an output of make_clustering_inputs, OUTPUT the folder to make: `data.
 `meta-data.json` (what each cluster is like), `assignments.parquet`, `centers.parquet` and `summary.json`.
 """
 
+import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -15,15 +17,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from spark_jobs import checks, clustering, clustering_inputs, outputs, select_k, storage
-from spark_jobs.config import EngineConfig, KMeansConfig, parse_params
+from spark_jobs.config import Engine, EngineConfig, KMeansConfig, parse_params
 from spark_jobs.fingerprints import fingerprint
 from spark_jobs.options import config_options
+from spark_jobs.pieces import Spill
 from spark_jobs.profiles import MEMBERS
-from spark_jobs.reporting import reporter, run_as_command
+from spark_jobs.reporting import Reporter, reporter, run_as_command
+from spark_jobs.resources import Resources, ResourcesConfig
 from spark_jobs.schemas import AT_LEAST_0, AT_LEAST_1, Inspection, Table, strictness
 
 STEP = "kmeans"
-CODE_VERSION = "1"  # raise it with every change of what comes out: partitions are then made again
+CODE_VERSION = "2"  # raise it with every change of what comes out: partitions are then made again
 
 ASSIGNMENT = pa.schema([("user_id", pa.string()), ("cluster_id", pa.int32()), ("distance", pa.float64())])
 CENTER = pa.schema([("cluster_id", pa.int32()), ("users", pa.int64()), ("center", pa.list_(pa.float64()))])
@@ -78,10 +82,38 @@ _MEMBERS_READ = MEMBERS.only("user_id", "profile_id")
 _TOP_PAGES = 5
 
 
-def step_fingerprint(config: KMeansConfig, inputs: str, k_selection: str | None) -> str:
-    """The fingerprint of a clustering, of those of its inputs and, where no k is given, of the choice of k."""
+def step_fingerprint(config: KMeansConfig, inputs: str, k_selection: str | None, engine: Engine = "sail") -> str:
+    """The fingerprint of a clustering, of those of its inputs and, where no k is given, of the choice of k.
+
+    MLlib's clusters, those of the engine `cluster`, are others than scikit-learn's.
+    """
     sources = [inputs] if config.k is not None else [inputs, str(k_selection)]
-    return fingerprint(STEP, CODE_VERSION, config.fingerprinted(), sources)
+    library = {"library": "mllib"} if engine == "cluster" else {}
+    return fingerprint(STEP, CODE_VERSION, {**config.fingerprinted(), **library}, sources)
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """What a k-means found: k clusters, numbered by users, the largest first, in d dimensions."""
+
+    centers: np.ndarray  # (k, d)
+    users: np.ndarray  # (k,) users in each cluster
+    diameters: np.ndarray  # (k,)
+    dimensions: clustering.ClusterDimensions
+    value_range: tuple[np.ndarray, np.ndarray]  # the smallest and the largest value of any profile, both (d,)
+    iterations: int
+    converged: bool
+    scores: dict[str, float | None]
+    library: str  # its name and version
+    assignments: Iterator[pa.RecordBatch]  # rows of ASSIGNMENT, by user_id
+
+    @property
+    def k(self) -> int:
+        return len(self.centers)
+
+
+# Clusters the profiles of some inputs into so many clusters.
+Fit = Callable[[clustering_inputs.Head, int, Reporter], Clusters]
 
 
 @click.command(help=__doc__)
@@ -90,54 +122,71 @@ def step_fingerprint(config: KMeansConfig, inputs: str, k_selection: str | None)
 @click.option("--k-selection", metavar="FOLDER", help="An output of select_k, whose k is used if --k is not given.")
 @config_options(KMeansConfig)
 @config_options(EngineConfig, "engine")
-def main(inputs: str, output: str, k_selection: str | None, config: KMeansConfig, engine: EngineConfig) -> None:
-    # scikit-learn does the work on either engine; the option is there so that all jobs take the same ones.
+@config_options(ResourcesConfig, "allowed")
+def main(
+    inputs: str,
+    output: str,
+    k_selection: str | None,
+    config: KMeansConfig,
+    engine: EngineConfig,
+    allowed: ResourcesConfig,
+) -> None:
+    if engine.engine == "cluster":
+        raise click.UsageError("On the engine cluster it is another job: python -m spark_jobs.kmeans_cluster.")
+    resources = allowed.resolve()
+
+    def fit(head: clustering_inputs.Head, k: int, report: Reporter) -> Clusters:
+        # The work is the same on either engine; the option is there so that all jobs take the same ones.
+        clustering_inputs.check_memory(head, k, resources)
+        return fit_here(clustering_inputs.read(head, engine.strict_schema), k, config, engine, report, resources)
+
+    run(fit, inputs, output, k_selection, config, engine, resources.scratch)
+
+
+def run(
+    fit: Fit,
+    inputs: str,
+    output: str,
+    k_selection: str | None,
+    config: KMeansConfig,
+    engine: EngineConfig,
+    scratch: str,
+) -> None:
+    """The job, whichever library fits; see the command."""
     report = reporter()
     started = time.monotonic()
-    source = clustering_inputs.read(storage.absolute(inputs), engine.strict_schema)
+    head = clustering_inputs.read_head(storage.absolute(inputs), engine.strict_schema)
     if config.k is not None:
         wanted, choice = config.k, None
     elif k_selection is not None:
         wanted, choice = select_k.read_k(storage.absolute(k_selection))
     else:
         raise click.UsageError("Give --k, or with --k-selection an output of select_k.")
-    profiles = source.profiles.shape[0]
-    if wanted > profiles:
-        report.progress(f"k is cut from {wanted} to {profiles}: there are no more distinct profiles")
+    if wanted > head.profiles:
+        report.progress(f"k is cut from {wanted} to {head.profiles}: there are no more distinct profiles")
     folder = storage.absolute(output)
-    made_from = step_fingerprint(config, source.fingerprint, choice)
+    made_from = step_fingerprint(config, head.fingerprint, choice, engine.engine)
     if finished := outputs.start(folder, made_from):
         report.output(folder, finished)
         return
-
-    def progress(init: int, model: clustering.Model) -> None:
-        state = "converged" if model.converged else "not converged"
-        report.detail(
-            f"init {init} of {config.n_init}: wssse {model.wssse:.6g}, {state} after {model.iterations} iterations"
-        )
-
-    model = clustering.fit(
-        source.profiles, source.weight, wanted, parse_params(config.params), config.n_init, config.seed, progress
-    )
-    scores = clustering.scores(source.profiles, source.weight, model)
-    engine_version = clustering.engine_version()
-    meta_data = _meta_data(source, model)
+    found = fit(head, min(wanted, head.profiles), report)
     checked = strictness(engine.strict_schema)
-    users = _write_members(folder, source, model, checked)
+    meta_data = _meta_data(head, found)
+    _write_members(folder, found, checked, scratch)
     _write_json_lines(folder, "meta-data.json", meta_data)
-    outputs.write_table(folder, "centers.parquet", checked(CENTERS, _centers(model)))
+    outputs.write_table(folder, "centers.parquet", checked(CENTERS, _centers(found)))
     facts = {
-        "k": model.k,
+        "k": found.k,
         "requested_k": wanted,
         "params": config.params,
         "n_init": config.n_init,
         "seed": config.seed,
         "label": config.label,
-        "wssse": model.wssse,
-        "iterations": model.iterations,
-        "converged": model.converged,
-        "scores": scores,
-        "engine": engine_version,
+        "wssse": found.scores["wssse"],
+        "iterations": found.iterations,
+        "converged": found.converged,
+        "scores": found.scores,
+        "engine": found.library,
     }
     storage.write_text(storage.join(folder, "summary.json"), json.dumps(facts, indent=1) + "\n")
     manifest = outputs.finish(
@@ -146,49 +195,91 @@ def main(inputs: str, output: str, k_selection: str | None, config: KMeansConfig
         code_version=CODE_VERSION,
         config=config.model_dump(mode="json"),
         fingerprint=made_from,
-        inputs=[source.fingerprint, *([choice] if choice is not None else [])],
-        rows={"clusters": model.k, "assignments": int(source.weight.sum())},
+        inputs=[head.fingerprint, *([choice] if choice is not None else [])],
+        rows={"clusters": found.k, "assignments": head.users},
         summary={
             **facts,
-            "users": int(source.weight.sum()),
-            "profiles": profiles,
-            "clustering_inputs": source.config,
+            "users": head.users,
+            "profiles": head.profiles,
+            "clustering_inputs": head.config,
             "clusters": [_digest(row) for row in meta_data],
-            "bytes_in": source.bytes,
+            "bytes_in": head.bytes,
             "seconds": round(time.monotonic() - started, 3),
         },
-        checks=_check_output(folder, source, users),
+        checks=_check_output(folder, head, found),
     )
-    report.progress(f"{model.k} clusters of {int(source.weight.sum()):,} users, wssse {model.wssse:.6g}")
+    report.progress(f"{found.k} clusters of {head.users:,} users, wssse {found.scores['wssse']:.6g}")
     report.output(folder, manifest)
 
 
-def _meta_data(source: clustering_inputs.Inputs, model: clustering.Model) -> list[dict[str, Any]]:
+def fit_here(
+    source: clustering_inputs.Inputs,
+    k: int,
+    config: KMeansConfig,
+    engine: EngineConfig,
+    report: Reporter,
+    resources: Resources,
+) -> Clusters:
+    """Cluster in this process."""
+
+    def progress(init: int, model: clustering.Model) -> None:
+        state = "converged" if model.converged else "not converged"
+        report.detail(
+            f"init {init} of {config.n_init}: wssse {model.wssse:.6g}, {state} after {model.iterations} iterations"
+        )
+
+    params = parse_params(config.params)
+    model = clustering.fit(
+        source.profiles, source.weight, k, params, config.n_init, config.seed, progress, resources.cores
+    )
+    return Clusters(
+        model.centers,
+        model.users,
+        clustering.diameters(model),
+        clustering.describe(source.profiles, source.weight, model),
+        clustering.value_range(source.profiles),
+        model.iterations,
+        model.converged,
+        clustering.scores(source.profiles, source.weight, model),
+        clustering.engine_version(),
+        _assign(source.head, model, engine),
+    )
+
+
+def _assign(head: clustering_inputs.Head, model: clustering.Model, engine: EngineConfig) -> Iterator[pa.RecordBatch]:
+    checked = strictness(engine.strict_schema)
+    for members in outputs.read_batches(head.folder, "members.parquet", _MEMBERS_READ.schema.names):
+        profile = checked(_MEMBERS_READ, members).column("profile_id").to_numpy()
+        cluster = model.labels[profile].astype(np.int32)
+        assigned = [members.column("user_id"), pa.array(cluster), pa.array(model.distances[profile])]
+        yield pa.RecordBatch.from_arrays(assigned, schema=ASSIGNMENT)
+
+
+def _meta_data(head: clustering_inputs.Head, found: Clusters) -> list[dict[str, Any]]:
     """The lines of meta-data.json."""
-    found = clustering.describe(source.profiles, source.weight, model)
-    diameters = clustering.diameters(model)
-    ids, names = source.dimensions["dimension_id"].to_pylist(), source.dimensions["dimension_name"].to_pylist()
+    ids, names = head.dimensions["dimension_id"].to_pylist(), head.dimensions["dimension_name"].to_pylist()
+    on = found.dimensions
     return [
         {
             "cluster_id": cluster,
-            "cluster_member_count": int(model.users[cluster]),
-            "private": source.category["private"],
-            "cluster_diameter": float(diameters[cluster]),
-            "cluster_wssse": model.wssse,
+            "cluster_member_count": int(found.users[cluster]),
+            "private": head.category["private"],
+            "cluster_diameter": float(found.diameters[cluster]),
+            "cluster_wssse": found.scores["wssse"],
             "dimensions": [
                 {
                     "dimension_id": ids[d],
                     "dimension_name": names[d],
-                    "member_count": int(found.member_count[cluster, d]),
-                    "center": float(model.centers[cluster, d]),
-                    "min": float(found.minimum[cluster, d]),
-                    "max": float(found.maximum[cluster, d]),
-                    "avg": float(found.average[cluster, d]),
+                    "member_count": int(on.member_count[cluster, d]),
+                    "center": float(found.centers[cluster, d]),
+                    "min": float(on.minimum[cluster, d]),
+                    "max": float(on.maximum[cluster, d]),
+                    "avg": float(on.average[cluster, d]),
                 }
                 for d in range(len(ids))
             ],
         }
-        for cluster in range(model.k)
+        for cluster in range(found.k)
     ]
 
 
@@ -208,51 +299,46 @@ def _digest(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _centers(model: clustering.Model) -> pa.Table:
-    clusters = range(model.k)
-    columns = [clusters, model.users.tolist(), model.centers.tolist()]
+def _centers(found: Clusters) -> pa.Table:
+    columns = [range(found.k), found.users.tolist(), found.centers.tolist()]
     return pa.Table.from_arrays(
         [pa.array(column, field.type) for column, field in zip(columns, CENTER, strict=True)], schema=CENTER
     )
 
 
-def _write_members(
-    folder: str, source: clustering_inputs.Inputs, model: clustering.Model, checked: Callable[[Table, Any], Any]
-) -> checks.Roll:
-    """Write `assignments.parquet` and `data.json`, both by user_id, as the members are, and give back who these are."""
-    roll = checks.Roll()
-    user_ids: list[list[pa.Array]] = [[] for _ in range(model.k)]
-    with (
-        outputs.open_file(folder, "assignments.parquet") as file,
-        pq.ParquetWriter(file, ASSIGNMENT, compression="zstd") as writer,
-    ):
+def _write_members(folder: str, found: Clusters, checked: Callable[[Table, Any], Any], scratch: str) -> None:
+    """Write `assignments.parquet` and `data.json`, both by user_id.
 
-        def assign(members: pa.RecordBatch) -> None:
-            profile = checked(_MEMBERS_READ, members).column("profile_id").to_numpy()
-            cluster = model.labels[profile].astype(np.int32)
-            users = members.column("user_id")
-            roll.add(users)
-            assigned = [users, pa.array(cluster), pa.array(model.distances[profile])]
-            writer.write_batch(checked(ASSIGNMENTS, pa.RecordBatch.from_arrays(assigned, schema=ASSIGNMENT)))
-            for number in np.unique(cluster):
-                user_ids[number].append(users.filter(pa.array(cluster == number)))
-
-        outputs.for_each_batch(source.folder, "members.parquet", _MEMBERS_READ.schema.names, assign)
-    with outputs.open_file(folder, "data.json") as file:
-        for number, chunks in enumerate(user_ids):
-            file.write(b'{"cluster_id": %d, "user_ids": [' % number)
-            for place, chunk in enumerate(chunks):
-                listed = json.dumps(chunk.to_pylist(), ensure_ascii=False)[1:-1]
-                file.write(((", " if place else "") + listed).encode())
-            file.write(b"]}\n")
-    return roll
+    Memory holds a batch at a time: the clusters of `data.json` wait on disk for their turn.
+    """
+    with contextlib.closing(Spill(scratch)) as waiting:
+        with (
+            outputs.open_file(folder, "assignments.parquet") as file,
+            pq.ParquetWriter(file, ASSIGNMENT, compression="zstd") as writer,
+        ):
+            for turn, assigned in enumerate(found.assignments):
+                writer.write_batch(checked(ASSIGNMENTS, assigned))
+                cluster = assigned.column("cluster_id").to_numpy()
+                for number in np.unique(cluster).tolist():
+                    chosen = assigned.column("user_id").filter(pa.array(cluster == number))
+                    listed = json.dumps(chosen.to_pylist(), ensure_ascii=False)[1:-1]
+                    waiting.put(number, (turn, 0), listed.encode())
+        with outputs.open_file(folder, "data.json") as file:
+            for number in range(found.k):
+                file.write(b'{"cluster_id": %d, "user_ids": [' % number)
+                for place, listed_users in enumerate(waiting.take(number)):
+                    file.write((b", " if place else b"") + listed_users)
+                file.write(b"]}\n")
 
 
-def _check_output(folder: str, source: clustering_inputs.Inputs, users: checks.Roll) -> dict[str, checks.Check]:
+def _check_output(folder: str, head: clustering_inputs.Head, found: Clusters) -> dict[str, checks.Check]:
     """Read back what was written, and compare it with the users and the profiles of the inputs."""
+    users = checks.Roll()
+    for members in outputs.read_batches(head.folder, "members.parquet", ["user_id"]):
+        users.add(members.column("user_id"))
     assignments, centers, data, meta_data = map(Inspection, (ASSIGNMENTS, CENTERS, DATA, META_DATA))
     assigned = checks.assigned_users(outputs.read_back(folder, "assignments.parquet", assignments))
-    listed = checks.listed_users(outputs.read_back_json(folder, "data.json", data, lines=True))
+    listed = checks.listed_users(outputs.read_back_lists(folder, "data.json", data))
     center_rows = list(outputs.read_back(folder, "centers.parquet", centers))
     told = list(outputs.read_back_json(folder, "meta-data.json", meta_data, lines=True))
     sizes = {
@@ -264,7 +350,7 @@ def _check_output(folder: str, source: clustering_inputs.Inputs, users: checks.R
         "every_user_once": checks.every_user_once(users, assigned, listed, sizes),
         "centers_in_range": checks.centers_in_range(
             center_rows,
-            *clustering.value_range(source.profiles),
+            *found.value_range,
             [batch.column("dimensions").flatten().field("center").to_pylist() for batch in told],
         ),
     }

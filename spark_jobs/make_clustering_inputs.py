@@ -5,7 +5,6 @@ several categories it must hold the text {category}, in whose place their names 
 """
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +19,9 @@ from spark_jobs.categories import Category, read_category
 from spark_jobs.config import ACTIONS, ClusteringInputsConfig, EngineConfig, Scaling
 from spark_jobs.errors import InputError
 from spark_jobs.fingerprints import fingerprint
-from spark_jobs.grouping import USERS
+from spark_jobs.grouping import CODED_USERS
 from spark_jobs.options import config_options
+from spark_jobs.pieces import pack, unpack
 from spark_jobs.profiles import (
     DIMENSIONS,
     ENTRY,
@@ -34,11 +34,16 @@ from spark_jobs.profiles import (
     vectors_of,
 )
 from spark_jobs.reporting import heartbeat, reporter, run_as_command
-from spark_jobs.schemas import AT_LEAST_0, Inspection, Table, strictness
+from spark_jobs.resources import Demand, Resources, ResourcesConfig
+from spark_jobs.schemas import Inspection, strictness
 
 STEP = "clustering_inputs"
 CODE_VERSION = "1"  # raise it with every change of what comes out: partitions are then made again
 
+# Of memory, measured: see benchmarks/profiles.
+_BASE_BYTES = 300 << 20
+_SPLIT_BYTES = 300 << 20
+_MERGE_RATIO = 20.0
 _TALLIES = "_tallies"  # how many vectors each task made, in the first category's folder
 
 
@@ -55,18 +60,25 @@ def step_fingerprint(config: ClusteringInputsConfig, grouped: str, category: str
 )
 @config_options(ClusteringInputsConfig)
 @config_options(EngineConfig, "engine")
+@config_options(ResourcesConfig, "allowed")
 def main(
     grouped_users: str,
     output: str,
     category_files: tuple[str, ...],
     config: ClusteringInputsConfig,
     engine: EngineConfig,
+    allowed: ResourcesConfig,
 ) -> None:
-    make(storage.absolute(grouped_users), storage.absolute(output), category_files, config, engine)
+    make(storage.absolute(grouped_users), storage.absolute(output), category_files, config, engine, allowed.resolve())
 
 
 def make(
-    grouped: str, output: str, category_files: tuple[str, ...], config: ClusteringInputsConfig, engine: EngineConfig
+    grouped: str,
+    output: str,
+    category_files: tuple[str, ...],
+    config: ClusteringInputsConfig,
+    engine: EngineConfig,
+    resources: Resources,
 ) -> None:
     """Make the inputs of all categories, and report each; see the command."""
     report = reporter()
@@ -86,45 +98,45 @@ def make(
     folders = [folders[number] for number in todo]
     made_from = [made_from[number] for number in todo]
     report.progress(f"making the clustering inputs of {len(categories)} categories with {engine.engine}")
-    spark = engines.session_of(engine)
+    spark = engines.session(engine, resources)
     index = PageIndex(categories)
     weights = [config.action_weights[action] for action in ACTIONS]
     checked = strictness(engine.strict_schema)
 
-    def to_vectors(item: tuple[int, Callable[[], Iterator[pa.RecordBatch]]]) -> Iterator[pa.RecordBatch]:
+    def split(item: tuple[int, Callable[[], Iterator[pa.RecordBatch]]]) -> Iterator[dict[int, bytes]]:
         number, read = item
         tally = np.zeros((len(categories), 2), np.int64)
         for users in read():
-            vectors = checked(VECTORS, vectors_of(checked(USERS, users), index, weights, config.min_actions))
-            tally += _tally(vectors, len(categories))
-            yield vectors
+            pieces = {}
+            for place, vectors in vectors_of(checked(CODED_USERS, users), index, weights, config.min_actions):
+                tally[place] += _tally(checked(VECTORS, vectors))
+                pieces[place] = pack(vectors)
+            yield pieces
         storage.write_text(storage.join(folders[0], _TALLIES, f"{number:05d}.json"), json.dumps(tally.tolist()))
 
-    def write(vectors: pa.Table) -> pa.Table:
-        number = checked(VECTORS, vectors)["category"][0].as_py()
-        return checked(
-            _WRITTEN_ROW, _write_category(folders[number], number, categories[number], vectors, config.scaling, checked)
-        )
+    def merge(place: int, pieces: Iterator[bytes]) -> pa.RecordBatch:
+        vectors = checked(VECTORS, pa.Table.from_batches([unpack(piece) for piece in pieces]))
+        return _write_category(folders[place], place, categories[place], vectors, config.scaling, checked)
 
-    written = (
-        engines.map_items(
+    with heartbeat(report, lambda: _progress(folders)):
+        written = engines.exchange(
             spark,
             list(enumerate(grouped_users.readers(grouped))),
-            to_vectors,
-            "category int, user_id string, gender string, vector binary",
+            split,
+            merge,
+            _WRITTEN,
+            keys=len(categories),
+            resources=resources,
+            demand=Demand(f"Making the clustering inputs of {grouped}", _BASE_BYTES, _SPLIT_BYTES, _MERGE_RATIO),
         )
-        .groupBy("category")
-        .applyInArrow(write, _WRITTEN)
-    )
-    with heartbeat(report, lambda: _progress(folders)):
-        found = {row["category"]: row.asDict() for row in engines.collect(written)}
+    found = {row["category"]: row.asDict() for row in written}
 
     for number, (category, folder) in enumerate(zip(categories, folders, strict=True)):
         if number not in found:  # nobody was on its pages, so no task saw it
-            none = _write_category(folder, number, category, VECTOR.empty_table(), config.scaling, checked)
-            found[number] = none.to_pylist()[0]
+            none = pa.Table.from_batches([pa.RecordBatch.from_pylist([], schema=VECTOR)])
+            found[number] = _write_category(folder, number, category, none, config.scaling, checked).to_pylist()[0]
     tallies = _read_tallies(folders[0])
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(resources.cores) as pool:
         checks_of = list(pool.map(_check_output, folders, tallies))
     size = grouped_users.bytes_of(grouped)
     for number, (category, folder) in enumerate(zip(categories, folders, strict=True)):
@@ -159,15 +171,6 @@ def make(
 _WRITTEN = (
     "category int, users bigint, profiles bigint, entries bigint, dimensions_in_use bigint, scaling_factor double"
 )
-_COUNTS = ("users", "profiles", "entries", "dimensions_in_use")
-_WRITTEN_ROW = Table(
-    "written categories",
-    pa.schema(
-        [("category", pa.int32()), *((count, pa.int64()) for count in _COUNTS), ("scaling_factor", pa.float64())]
-    ),
-    ranges=dict.fromkeys(("category", *_COUNTS), AT_LEAST_0),
-    optional=("scaling_factor",),
-)
 
 
 def _folders(output: str, names: list[str]) -> list[str]:
@@ -184,13 +187,13 @@ def _folders(output: str, names: list[str]) -> list[str]:
 
 def _write_category(
     folder: str, number: int, category: Category, vectors: pa.Table, scaling: Scaling, checked: Callable[..., pa.Table]
-) -> pa.Table:
+) -> pa.RecordBatch:
     """Write a category's inputs, and give back what they are, as one row of `_WRITTEN`."""
     inputs = build_inputs(category, vectors, scaling)
     outputs.write_table(folder, "dimensions.parquet", checked(DIMENSIONS, inputs.dimensions))
     outputs.write_table(folder, "profiles.parquet", checked(PROFILES, inputs.profiles))
     outputs.write_table(folder, "members.parquet", checked(MEMBERS, inputs.members))
-    return pa.table(
+    return pa.RecordBatch.from_pydict(
         {
             "category": pa.array([number], pa.int32()),
             "users": pa.array([inputs.members.num_rows], pa.int64()),
@@ -202,19 +205,18 @@ def _write_category(
     )
 
 
-def _tally(vectors: pa.RecordBatch, categories: int) -> np.ndarray:
-    """Of each category how many users have a vector, and how many entries these have; (categories, 2)."""
-    category = vectors.column("category").to_numpy()
-    length = pc.binary_length(vectors.column("vector")).to_numpy()
-    entries = np.bincount(category, length // ENTRY.itemsize, minlength=categories).astype(np.int64)
-    return np.column_stack([np.bincount(category, minlength=categories), entries])
+def _tally(vectors: pa.RecordBatch) -> np.ndarray:
+    """How many users these vectors are of, and how many entries they have; (2,)."""
+    vector = vectors.column("vector")
+    length = pc.binary_length(vector.dictionary).to_numpy()[vector.indices.to_numpy()]
+    return np.array([len(vector), length.sum() // ENTRY.itemsize], np.int64)
 
 
 def _read_tallies(folder: str) -> list[checks.Tally]:
     """What all tasks made together, by category; what they noted is deleted, for it is no part of the output."""
-    path = storage.at(storage.join(folder, _TALLIES))
-    of_tasks = [json.loads(file.read_text(encoding="utf-8")) for file in path.iterdir()]
-    storage.delete_folder(str(path))
+    notes = storage.join(folder, _TALLIES)
+    of_tasks = [json.loads(note.read_text(encoding="utf-8")) for note in storage.visible_files(notes)]
+    storage.delete_folder(notes)
     return [checks.Tally(users, entries) for users, entries in np.sum(of_tasks, axis=0).tolist()]
 
 

@@ -1,11 +1,13 @@
 """Output folders: written once, complete or absent. The manifest is written last and makes the folder an output."""
 
+import io
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from datetime import datetime, timezone
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.json
@@ -21,6 +23,7 @@ MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
 
 _BATCH = 1 << 18  # rows that are read at a time
+_LONGEST_LINE = 64 << 20  # bytes of a line that are read at a time
 
 Manifest = dict[str, Any]
 
@@ -58,11 +61,9 @@ def write_table(folder: str, name: str, table: pa.Table) -> None:
         pq.write_table(table, file, compression="zstd")
 
 
-def open_file(folder: str, name: str, mode: str = "wb") -> Any:
-    """Open a file of an output for writing, with the folders above it made."""
-    path = storage.at(storage.join(folder, name))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open(mode)
+def open_file(folder: str, name: str) -> AbstractContextManager[IO[bytes]]:
+    """Open a file of an output for writing, with the folders above it made; see `storage.new_file`."""
+    return storage.new_file(storage.join(folder, name))
 
 
 def finish(
@@ -91,10 +92,11 @@ def finish(
         checks: What the job found when it read back what it had written.
     """
     root = storage.at(folder)
+    found = [file for file in sorted(root.rglob("*"), key=str) if file.is_file() and file.name != _MARKER]
+    for draft in filter(storage.is_draft, found):
+        draft.unlink()
     files = [
-        {"path": _relative(file, root), "bytes": file.stat().st_size}
-        for file in sorted(root.rglob("*"), key=str)
-        if file.is_file() and file.name != _MARKER
+        {"path": _relative(file, root), "bytes": file.stat().st_size} for file in found if not storage.is_draft(file)
     ]
     manifest = {
         "schema_version": SCHEMA_VERSION,
@@ -161,11 +163,29 @@ def read_table(folder: str, name: str, columns: list[str] | None = None) -> pa.T
         raise broken(folder, location, error) from error
 
 
-def for_each_batch(folder: str, name: str, columns: list[str], do: Callable[[pa.RecordBatch], None]) -> None:
-    """Hand a Parquet table over batch by batch, in its order, so that it never is in memory as a whole."""
+def read_batches(folder: str, name: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """A Parquet table batch by batch, in its order, so that it never is in memory as a whole."""
     with storage.at(storage.join(folder, name)).open("rb") as file:
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=_BATCH, columns=columns):
-            do(batch)
+        yield from pq.ParquetFile(file).iter_batches(batch_size=_BATCH, columns=columns)
+
+
+def of_equal_size(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same rows in batches as `read_batches` gives them, wherever they were cut."""
+    waiting: list[pa.RecordBatch] = []
+    for batch in batches:
+        rest = batch
+        while rest.num_rows:
+            waiting.append(rest.slice(0, _BATCH - sum(part.num_rows for part in waiting)))
+            rest = rest.slice(waiting[-1].num_rows)
+            if sum(part.num_rows for part in waiting) == _BATCH:
+                yield _as_one(waiting)
+                waiting = []
+    if waiting:
+        yield _as_one(waiting)
+
+
+def _as_one(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    return pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
 
 
 def read_back(folder: str, name: str, inspection: Inspection) -> Iterator[pa.RecordBatch]:
@@ -182,15 +202,51 @@ def read_back(folder: str, name: str, inspection: Inspection) -> Iterator[pa.Rec
 
 def read_back_json(folder: str, name: str, inspection: Inspection, *, lines: bool) -> Iterator[pa.RecordBatch]:
     """The same of JSON, one value or one a line: a batch of one row each. There may be more fields than the table's."""
+    try:
+        with storage.at(storage.join(folder, name)).open("rb") as file:
+            for text in file if lines else [file.read()]:
+                yield from _parse(text, inspection)
+    except (OSError, OverflowError, pa.ArrowException) as error:  # a line may be longer than Arrow can take
+        inspection.add(f"{name} can't be read back: {error}")
+
+
+def read_back_lists(folder: str, name: str, inspection: Inspection) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The same of JSON lines whose last field is a list of texts, with their numbers; a long line comes in parts."""
+    last = None
+    try:
+        with storage.at(storage.join(folder, name)).open("rb") as file:
+            for number, text in _cut_lines(io.BufferedReader(file)):
+                for batch in _parse(text, inspection):
+                    yield number, batch
+                inspection.rows -= number == last
+                last = number
+    except (OSError, OverflowError, pa.ArrowException) as error:
+        inspection.add(f"{name} can't be read back: {error}")
+
+
+def _parse(text: bytes, inspection: Inspection) -> Iterator[pa.RecordBatch]:
     schema = inspection.table.schema
     options = pyarrow.json.ParseOptions(
         explicit_schema=schema, newlines_in_values=True, unexpected_field_behavior="ignore"
     )
-    try:
-        with storage.at(storage.join(folder, name)).open("rb") as file:
-            for text in file if lines else [file.read()]:
-                read = pyarrow.json.ReadOptions(use_threads=False, block_size=len(text) + 1)
-                rows = pyarrow.json.read_json(pa.BufferReader(text), read, options)
-                yield from inspection.through(rows.select(schema.names).combine_chunks().to_batches())
-    except (OSError, OverflowError, pa.ArrowException) as error:  # a line may be longer than Arrow can take
-        inspection.add(f"{name} can't be read back: {error}")
+    read = pyarrow.json.ReadOptions(use_threads=False, block_size=len(text) + 1)
+    rows = pyarrow.json.read_json(pa.BufferReader(text), read, options)
+    return inspection.through(rows.select(schema.names).combine_chunks().to_batches())
+
+
+def _cut_lines(file: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
+    """Lines with their numbers; one longer than `_LONGEST_LINE` as several, with a part of the texts each."""
+    number, rest = 0, b""
+    while text := file.readline(_LONGEST_LINE):
+        text = rest + text
+        cut = -1 if text.endswith(b"\n") else text.rfind(b'", "')  # within a text a quote has a backslash before it
+        if cut >= 0:
+            yield number, text[: cut + 1] + b"]}"
+            rest = text[: text.index(b"[") + 1] + text[cut + 3 :]
+        elif text.endswith(b"\n"):
+            yield number, text
+            number, rest = number + 1, b""
+        else:
+            rest = text
+    if rest:
+        yield number, rest

@@ -1,6 +1,6 @@
 """Profiles: the distinct vectors that users have, and how many users have each."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,19 +11,14 @@ import scipy.sparse as sp
 from spark_jobs.categories import Category
 from spark_jobs.config import ACTIONS, Scaling
 from spark_jobs.errors import InputError
+from spark_jobs.raw_actions import OFTEN
 from spark_jobs.schemas import AT_LEAST_0, AT_LEAST_1, Table
+from spark_jobs.texts import rank, run_starts
 
 # A user's vector travels as bytes: its non-zero entries, by dimension.
 ENTRY = np.dtype([("dimension", "<i4"), ("value", "<f8")])
 
-VECTOR = pa.schema(
-    [
-        ("category", pa.int32()),  # its place in the list of categories
-        ("user_id", pa.string()),
-        ("gender", pa.string()),
-        ("vector", pa.binary()),
-    ]
-)
+VECTOR = pa.schema([("user_id", pa.string()), ("gender", OFTEN), ("vector", pa.dictionary(pa.int32(), pa.binary()))])
 DIMENSION = pa.schema(
     [
         ("dimension_index", pa.int32()),
@@ -44,7 +39,7 @@ PROFILE = pa.schema(
 )
 MEMBER = pa.schema([("user_id", pa.string()), ("gender", pa.string()), ("profile_id", pa.int64())])
 
-VECTORS = Table("vectors", VECTOR, filled=("user_id", "gender"), ranges={"category": AT_LEAST_0})
+VECTORS = Table("vectors", VECTOR, filled=("user_id", "gender"))
 DIMENSIONS = Table(
     "dimensions",
     DIMENSION,
@@ -73,71 +68,70 @@ class PageIndex:
         self.offsets = np.cumsum([0, *map(len, places.values())])
         flat = np.array([place for of_page in places.values() for place in of_page], np.int64).reshape(-1, 2)
         self.category, self.dimension = flat[:, 0], flat[:, 1]
+        self.categories = len(categories)
 
 
 def vectors_of(
     users: pa.RecordBatch, index: PageIndex, action_weights: Sequence[float], min_actions: int
-) -> pa.RecordBatch:
+) -> Iterator[tuple[int, pa.RecordBatch]]:
     """The vectors of some grouped users in all categories.
 
     Args:
-        users: Rows of GROUPED_USER.
+        users: Rows of CODED_USER.
         index: The categories' pages.
         action_weights: The weight of each of ACTIONS.
         min_actions: Users with fewer actions on a category's pages have no vector in it; at 1, an entry will do.
 
-    Returns:
-        Rows of VECTOR, one a user and category of which the user has an entry.
+    Yields:
+        The places of categories in which users have an entry, and rows of VECTOR, one for each of these users.
     """
     pages = users.column("pages")
     entries = pages.flatten()
     offsets = pages.offsets.to_numpy().astype(np.int64)
     row = np.repeat(np.arange(len(pages)), np.diff(offsets))
 
-    found = pc.index_in(entries.field("page_id"), value_set=index.pages)
-    known = found.is_valid().to_numpy(zero_copy_only=False)
-    page = found.drop_null().to_numpy().astype(np.int64)
-    counts = np.column_stack([entries.field(action).to_numpy()[known] for action in ACTIONS])
-    value = counts @ np.asarray(action_weights, np.float64)
-    actions = counts.sum(axis=1)
+    page_ids = entries.field("page_id")
+    found = pc.fill_null(pc.index_in(page_ids.dictionary, value_set=index.pages), -1)
+    page = found.to_numpy().astype(np.int64)[page_ids.indices.to_numpy()]
+    known = np.flatnonzero(page >= 0)
+    page = page[known]
+    value, actions = np.zeros(len(page)), np.zeros(len(page))
+    for action, weight in zip(ACTIONS, action_weights, strict=True):  # one by one: a product of matrices rounds as it likes
+        count = entries.field(action).to_numpy()[known]
+        value += weight * count
+        actions += count
 
     # A page that is in several categories gives an entry to each.
     times = np.diff(index.offsets)[page]
     entry = np.repeat(np.arange(len(page)), times)
     within = np.arange(len(entry)) - np.repeat(np.cumsum(times) - times, times)
-    place = np.repeat(index.offsets[page], times) + within
-    category, dimension = index.category[place], index.dimension[place]
-    user = row[known][entry]
+    place_of_page = np.repeat(index.offsets[page], times) + within
 
-    order = np.lexsort((dimension, user, category))
-    category, user, dimension = category[order], user[order], dimension[order]
-    value, actions = value[entry][order], actions[entry][order]
-    if not order.size:
-        return pa.RecordBatch.from_pylist([], schema=VECTOR)
-    changed = (category[1:] != category[:-1]) | (user[1:] != user[:-1])
-    starts = np.flatnonzero(np.r_[True, changed])
+    # In order by category, user and dimension.
+    width = int(index.dimension.max()) + 1
+    key = (index.category[place_of_page] * len(pages) + row[known][entry]) * width + index.dimension[place_of_page]
+    order = np.argsort(key)
+    key, entry = key[order], entry[order]
+    vector, dimension = np.divmod(key, width)
+    starts = run_starts(vector)
+    category, user = np.divmod(vector[starts], max(1, len(pages)))
+    number = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(key)))  # each entry's vector
+    kept = value[entry] != 0
+    if min_actions > 1 and len(starts):
+        enough = np.add.reduceat(actions[entry], starts) >= min_actions
+        category, user, kept = category[enough], user[enough], kept & enough[number]
+        number = np.cumsum(enough)[number] - 1
 
-    enough = np.ones(len(starts), bool) if min_actions == 1 else np.add.reduceat(actions, starts) >= min_actions
-    vector = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(order)]))
-    kept = enough[vector] & (value != 0)
     packed = np.empty(int(kept.sum()), ENTRY)
-    packed["dimension"], packed["value"] = dimension[kept], value[kept]
-    lengths = np.bincount(vector[kept], minlength=len(starts))[enough]
-    byte_offsets = np.r_[0, np.cumsum(lengths)] * ENTRY.itemsize
-    whose = pa.array(user[starts][enough])
-    return pa.RecordBatch.from_arrays(
-        [
-            pa.array(category[starts][enough], pa.int32()),
-            users.column("user_id").take(whose),
-            users.column("gender").take(whose),
-            pa.BinaryArray.from_buffers(
-                pa.binary(),
-                len(lengths),
-                [None, pa.py_buffer(byte_offsets.astype(np.int32)), pa.py_buffer(packed.tobytes())],
-            ),
-        ],
-        schema=VECTOR,
-    )
+    packed["dimension"], packed["value"] = dimension[kept], value[entry][kept]
+    length = np.bincount(number[kept], minlength=len(category))
+    vectors = _to_binary(packed, np.append(0, np.cumsum(length)))
+    whose = users.select(["user_id", "gender"]).take(pa.array(user))
+    first = np.searchsorted(category, np.arange(index.categories + 1))
+    for place in np.flatnonzero(np.diff(first)).tolist():
+        start, rows = first[place], first[place + 1] - first[place]
+        of_category = whose.slice(start, rows)
+        yield place, of_category.append_column(VECTOR.field("vector"), vectors.slice(start, rows).dictionary_encode())
 
 
 @dataclass(frozen=True)
@@ -164,10 +158,9 @@ def build_inputs(category: Category, vectors: pa.Table, scaling: Scaling) -> Clu
     Raises:
         InputError: A user is listed twice.
     """
-    encoded = vectors["vector"].combine_chunks().dictionary_encode()
-    code = encoded.indices.to_numpy().astype(np.int64)
-    weight = np.bincount(code, minlength=len(encoded.dictionary)).astype(np.int64)
-    raw = _unpack(encoded.dictionary, len(category.pages))
+    code, distinct_vectors = _distinct(vectors["vector"])
+    weight = np.bincount(code, minlength=len(distinct_vectors)).astype(np.int64)
+    raw = _unpack(distinct_vectors, len(category.pages))
     columns = raw.tocsc()
     dimensions = pa.Table.from_arrays(
         [
@@ -196,20 +189,28 @@ def build_inputs(category: Category, vectors: pa.Table, scaling: Scaling) -> Clu
     profile_id[order] = np.arange(len(order))
 
     profiles = to_table(_unpack(distinct.dictionary, len(category.pages))[order], merged_weight[order])
+    place, user_ids = rank(pa.concat_arrays(vectors["user_id"].chunks))
+    if len(user_ids) < vectors.num_rows:
+        twice = int(np.flatnonzero(np.bincount(place) > 1)[0])
+        raise InputError(f"User {user_ids[twice].as_py()!r} is listed twice in the grouped users.")
+    by_user = np.empty(len(place), np.int64)
+    by_user[place] = np.arange(len(place))
+    gender = vectors["gender"].unify_dictionaries().combine_chunks()
     members = pa.Table.from_arrays(
-        [
-            vectors["user_id"].combine_chunks(),
-            vectors["gender"].combine_chunks(),
-            pa.array(profile_id[merged[code]]),
-        ],
+        [user_ids, gender.take(pa.array(by_user)).cast(pa.string()), pa.array(profile_id[merged[code[by_user]]])],
         schema=MEMBER,
     )
-    members = members.take(pc.sort_indices(members["user_id"]))
-    ids = members["user_id"].combine_chunks()
-    twice = ids[1:].filter(pc.equal(ids[1:], ids[:-1]))
-    if len(twice):
-        raise InputError(f"User {twice[0]} is listed twice in the grouped users.")
     return ClusteringInputs(dimensions, profiles, members, factor)
+
+
+def _distinct(vectors: pa.ChunkedArray) -> tuple[np.ndarray, pa.BinaryArray]:
+    """Each vector's place (int64) among the distinct ones, and these in the order in which they come."""
+    values = [chunk.dictionary for chunk in vectors.chunks]
+    encoded = pa.concat_arrays(values).dictionary_encode()
+    place = encoded.indices.to_numpy().astype(np.int64)
+    first = np.cumsum([0, *map(len, values)])
+    codes = [place[chunk.indices.to_numpy() + start] for chunk, start in zip(vectors.chunks, first, strict=False)]
+    return np.concatenate(codes), encoded.dictionary
 
 
 def scale(raw: sp.csr_matrix, weight: np.ndarray, scaling: Scaling) -> tuple[sp.csr_matrix, float | None]:
@@ -229,7 +230,7 @@ def scale(raw: sp.csr_matrix, weight: np.ndarray, scaling: Scaling) -> tuple[sp.
     scaled = raw.copy()
     if scaling == "max":
         factor = float(1 / (1 + raw.data.max(initial=0)))
-        scaled.data *= factor
+        scaled.data = np.minimum(scaled.data * factor, np.nextafter(1, 0))
         return scaled, factor
     if scaling == "log1p":
         scaled.data = np.log1p(raw.data)
@@ -278,7 +279,11 @@ def _unpack(vectors: pa.BinaryArray, dimensions: int) -> sp.csr_matrix:
 def _pack(matrix: sp.csr_matrix) -> pa.BinaryArray:
     entries = np.empty(matrix.nnz, ENTRY)
     entries["dimension"], entries["value"] = matrix.indices, matrix.data
-    offsets = (matrix.indptr.astype(np.int64) * ENTRY.itemsize).astype(np.int32)
-    return pa.BinaryArray.from_buffers(
-        pa.binary(), matrix.shape[0], [None, pa.py_buffer(offsets), pa.py_buffer(entries.tobytes())]
-    )
+    return _to_binary(entries, matrix.indptr)
+
+
+def _to_binary(entries: np.ndarray, first: np.ndarray) -> pa.BinaryArray:
+    """Vectors (n,) of ENTRY, of which each has those from its place in `first` (n + 1,) to the next's."""
+    offsets = (first.astype(np.int64) * ENTRY.itemsize).astype(np.int32)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(entries.tobytes())]
+    return pa.BinaryArray.from_buffers(pa.binary(), len(first) - 1, buffers)

@@ -26,8 +26,9 @@ from spark_jobs.errors import InputError, UnreadableFile
 from spark_jobs.schemas import AT_LEAST_1, Table
 
 _BLOCK = 8 << 20  # bytes of text that are parsed at a time
-_BATCH = 1 << 17  # Parquet rows, or records of a CSV, that are read at a time
+_BATCH = 1 << 19  # Parquet rows, or records of a CSV, that are read at a time
 _LINES_A_RECORD = 100  # most lines that a record of a CSV may have
+_OFTEN = ("page_id", "action", "gender")  # columns of texts that are there often
 _BOM = b"\xef\xbb\xbf"
 
 RAW = pa.schema(
@@ -40,11 +41,14 @@ RAW = pa.schema(
         ("timestamp", pa.string()),
     ]
 )
+# Texts that are there often travel as codes and a dictionary, and each is looked at once. Users are not: among the rows
+# that are read at a time, most are there once or twice.
+OFTEN = pa.dictionary(pa.int32(), pa.string())
 ACTION = pa.schema(
     [
         ("user_id", pa.string()),
-        ("page_id", pa.string()),
-        ("gender", pa.string()),
+        ("page_id", OFTEN),
+        ("gender", OFTEN),
         ("action", pa.int8()),  # its place in ACTIONS
         ("count", pa.int64()),
     ]
@@ -133,7 +137,10 @@ def check_file_type(location: str) -> None:
 
 @dataclass
 class _Rows:
-    """Rows as read (schema RAW) with their lines, and the lines that hold no row, with the reason."""
+    """Rows as read with their lines, and the lines that hold no row, with the reason.
+
+    The columns are RAW's, but that texts may be dictionary-encoded, and timestamps parsed (to seconds, UTC).
+    """
 
     table: pa.Table
     lines: np.ndarray  # int64, the 1-based line (Parquet: row) of each row in `table`
@@ -158,14 +165,16 @@ def _reader(location: str) -> Callable[[IO[bytes]], Iterator[_Rows]]:
 
 def _check(rows: _Rows, location: str, month: Month) -> Checked:
     table = rows.table
+    user = table["user_id"].combine_chunks()
+    page, action, gender = (_encoded(table[name]) for name in _OFTEN)
     count = table["count"].combine_chunks().fill_null(1)
-    action = pc.index_in(table["action"].combine_chunks(), value_set=pa.array(ACTIONS))
+    place = _by_code(action, pc.fill_null(pc.index_in(action.dictionary, value_set=pa.array(ACTIONS)), -1), -1)
     inside, parsed = _timestamps_in(table["timestamp"].combine_chunks(), month)
     # The first rule that a row breaks is the reason it is rejected for.
     rules = [
-        (NO_USER, _is_missing(table["user_id"])),
-        (NO_PAGE, _is_missing(table["page_id"])),
-        (BAD_ACTION, action.is_null().to_numpy(zero_copy_only=False)),
+        (NO_USER, pc.equal(pc.fill_null(user, ""), "").to_numpy(zero_copy_only=False)),
+        (NO_PAGE, _by_code(page, pc.equal(page.dictionary, ""), True)),
+        (BAD_ACTION, place < 0),
         (BAD_COUNT, count.to_numpy(zero_copy_only=False) < 1),
         (BAD_TIMESTAMP, ~parsed),
         (OTHER_MONTH, ~inside),
@@ -174,17 +183,8 @@ def _check(rows: _Rows, location: str, month: Month) -> Checked:
     for number, (_, breaks) in reversed(list(enumerate(rules))):
         reason[breaks] = number
     good = reason < 0
-    gender = table["gender"].combine_chunks()
-    gender = pc.if_else(pc.equal(pc.fill_null(gender, ""), ""), "0", gender)
     accepted = pa.RecordBatch.from_arrays(
-        [
-            table["user_id"].combine_chunks(),
-            table["page_id"].combine_chunks(),
-            gender,
-            action.cast(pa.int8()),
-            count,
-        ],
-        schema=ACTION,
+        [user, page, _known_or_0(gender), pa.array(place.astype(np.int8)), count], schema=ACTION
     )
     bad = [(int(line), rules[number][0]) for line, number in zip(rows.lines[~good], reason[~good], strict=True)]
     bad = sorted(bad + rows.broken)
@@ -195,8 +195,25 @@ def _check(rows: _Rows, location: str, month: Month) -> Checked:
     return Checked(accepted if good.all() else accepted.filter(pa.array(good)), rejected)
 
 
-def _is_missing(column: pa.ChunkedArray) -> np.ndarray:
-    return np.asarray(pc.equal(pc.fill_null(column, ""), "").combine_chunks().to_numpy(zero_copy_only=False))
+def _encoded(column: pa.ChunkedArray) -> pa.DictionaryArray:
+    """A text column as codes and a dictionary that holds no null."""
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    whole = column.unify_dictionaries().combine_chunks()
+    return whole.chunk(0) if isinstance(whole, pa.ChunkedArray) else whole
+
+
+def _by_code(column: pa.DictionaryArray, of_value: pa.Array, of_null: Any) -> np.ndarray:
+    """For each row what holds for its value, or for none."""
+    by_code = np.append(of_value.to_numpy(zero_copy_only=False), of_null)
+    return np.asarray(by_code[pc.fill_null(column.indices, len(by_code) - 1).to_numpy()])
+
+
+def _known_or_0(gender: pa.DictionaryArray) -> pa.DictionaryArray:
+    """Genders with `0` for those that are missing or empty."""
+    values = pa.concat_arrays([gender.dictionary, pa.array(["0"])])
+    values = pc.if_else(pc.equal(values, ""), "0", values)
+    return pa.DictionaryArray.from_arrays(pc.fill_null(gender.indices, len(values) - 1), values)
 
 
 _ISO_8601 = re.compile(
@@ -213,7 +230,7 @@ _UTC = pa.timestamp("s", tz="UTC")
 def _timestamps_in(column: pa.Array, month: Month) -> tuple[np.ndarray, np.ndarray]:
     """For each timestamp whether it lies in the month, and whether it is one; both hold where none is given."""
     given = column.is_valid().to_numpy(zero_copy_only=False)
-    parsed = _parse_timestamps(column)
+    parsed = _parse_timestamps(column) if pa.types.is_string(column.type) else column
     valid = parsed.is_valid().to_numpy(zero_copy_only=False)
     inside = pc.and_(
         pc.greater_equal(parsed, pa.scalar(month.start, _UTC)), pc.less(parsed, pa.scalar(month.end, _UTC))
@@ -255,9 +272,10 @@ def parse_timestamp(text: str) -> datetime | None:
 
 
 def _read_parquet(file: IO[bytes], location: str) -> Iterator[_Rows]:
-    parquet = pq.ParquetFile(file)
-    names = set(parquet.schema_arrow.names)
+    footer = pq.read_metadata(file)
+    names = set(footer.schema.to_arrow_schema().names)
     _require_columns(names, location)
+    parquet = pq.ParquetFile(file, metadata=footer, read_dictionary=[name for name in _OFTEN if name in names])
     line = 1
     for batch in parquet.iter_batches(batch_size=_BATCH, columns=[name for name in RAW.names if name in names]):
         columns = [
@@ -268,17 +286,30 @@ def _read_parquet(file: IO[bytes], location: str) -> Iterator[_Rows]:
         ]
         lines = np.arange(line, line + batch.num_rows)
         line += batch.num_rows
-        good = np.logical_and.reduce([_is_utf8(column) for column in columns if pa.types.is_string(column.type)])
-        table = pa.Table.from_arrays([column.filter(pa.array(good)) for column in columns], schema=RAW)
-        yield _Rows(table, lines[good], [(int(broken), NOT_UTF8) for broken in lines[~good]])
+        good = np.logical_and.reduce([_is_utf8(column) for column in columns])
+        if not good.all():
+            columns = [_mended(column).filter(pa.array(good)) for column in columns]
+        yield _Rows(pa.table(columns, RAW.names), lines[good], [(int(broken), NOT_UTF8) for broken in lines[~good]])
 
 
-def _is_utf8(column: pa.StringArray) -> np.ndarray:
+def _is_utf8(column: pa.Array) -> np.ndarray:
+    """Of each row whether its text, if it is one, is UTF-8."""
+    if pa.types.is_dictionary(column.type):
+        return _by_code(column, pa.array(_is_utf8(column.dictionary)), True)
     try:
         column.validate(full=True)
     except pa.ArrowInvalid:
         return np.array([_decodes(value) for value in column.cast(pa.binary()).to_pylist()], bool)
     return np.ones(len(column), bool)
+
+
+def _mended(column: pa.Array) -> pa.Array:
+    """The column with empty texts for those in its dictionary that are not UTF-8, for all of them are looked at."""
+    if not pa.types.is_dictionary(column.type):
+        return column
+    values = column.dictionary
+    values = pc.if_else(pa.array(_is_utf8(values)), values, "")
+    return pa.DictionaryArray.from_arrays(column.indices, values)
 
 
 def _decodes(value: bytes | None) -> bool:
@@ -290,9 +321,7 @@ def _decodes(value: bytes | None) -> bool:
 
 
 def _as_raw(column: pa.Array, field: pa.Field, location: str) -> pa.Array:
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    kind = column.type
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
     fits = {
         "count": pa.types.is_integer(kind),
@@ -300,10 +329,14 @@ def _as_raw(column: pa.Array, field: pa.Field, location: str) -> pa.Array:
     }.get(field.name, is_text)
     if not fits and not pa.types.is_null(kind):
         raise UnreadableFile(location, f"its column {field.name} is of type {kind}, not {field.type}")
+    if pa.types.is_dictionary(column.type):
+        if is_text and field.name != "timestamp":
+            values = column.dictionary.cast(field.type)
+            return pa.DictionaryArray.from_arrays(column.indices.cast(pa.int32()), values)
+        column = column.dictionary_decode()
     if pa.types.is_timestamp(kind):
         # A timestamp without a zone is UTC, by the contract.
-        seconds = column.cast(pa.timestamp("s", tz=kind.tz or "UTC"), safe=False).cast(pa.timestamp("s", tz="UTC"))
-        return pc.strftime(seconds, format="%Y-%m-%dT%H:%M:%SZ")
+        return column.cast(pa.timestamp("s", tz=kind.tz or "UTC"), safe=False).cast(_UTC)
     if kind == pa.uint64():
         # One beyond 64 bits with a sign is no count; 0 breaks the rule for it.
         largest = pa.scalar(2**63 - 1, pa.uint64())
@@ -406,7 +439,7 @@ def _parse_json_line(line: bytes) -> tuple[dict[str, Any] | None, str]:
             return None, NOT_UTF8  # an escaped half of a surrogate pair is no character
     count = row["count"]
     if count is not None and (type(count) is not int or not 1 <= count < 2**63):
-        return None, BAD_COUNT
+        row["count"] = 0  # breaks the rule for it, and perhaps the row breaks one that comes before
     return row, ""
 
 
@@ -429,6 +462,8 @@ def _read_csv(file: IO[bytes], location: str) -> Iterator[_Rows]:
 
 def _parse_csv_fast(block: bytes, names: list[str], first: int, lines: int) -> _Rows | None:
     """Parse a block with Arrow; None where a line may hold anything but one record."""
+    if block.startswith((b"\n", b"\r\n")) or b"\n\n" in block or b"\n\r\n" in block:
+        return None
     known = [name for name in RAW.names if name in names]
     try:
         block.decode()
@@ -495,11 +530,13 @@ def _csv_record(waiting: "deque[bytes]", lines: Iterator[bytes], width: int) -> 
                 break
             waiting.append(line)
         try:
-            text += ("\n" if taken > 1 else "") + waiting[taken - 1].decode().removesuffix("\r")
+            text += ("\n" if taken > 1 else "") + waiting[taken - 1].decode()
         except UnicodeDecodeError:
             return 1, None, NOT_UTF8 if taken == 1 else NOT_CSV
         try:
-            fields = next(csv.reader(io.StringIO(text, newline=""), strict=True))
+            # Before Python 3.11 the module refuses NUL. Half a surrogate pair can stand for it, for no UTF-8 has one.
+            record = io.StringIO(text.removesuffix("\r").replace("\0", "\udc00"), newline="")
+            fields = [field.replace("\udc00", "\0") for field in next(csv.reader(record, strict=True))]
         except csv.Error as error:
             if "unexpected end of data" in str(error):
                 continue  # within an open quote

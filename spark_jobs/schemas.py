@@ -129,6 +129,8 @@ def _broken_in(table: Table, name: str, column: pa.Array) -> Iterator[Breach]:
         for place, part in enumerate(kind):
             yield from _broken_in(table, f"{name}.{part.name}", column.field(place))
         return
+    if pa.types.is_dictionary(kind):
+        column = column.dictionary_decode()
     if name in table.filled:
         yield from _unless(pc.greater(pc.binary_length(column), 0), f"column {name} must have no empty text")
     if pa.types.is_floating(kind):

@@ -16,10 +16,11 @@ from spark_jobs.config import EngineConfig, KMeansParams, KSelectionConfig
 from spark_jobs.fingerprints import fingerprint
 from spark_jobs.options import config_options
 from spark_jobs.reporting import Reporter, reporter, run_as_command
+from spark_jobs.resources import ResourcesConfig
 from spark_jobs.schemas import AT_LEAST_0, AT_LEAST_1, Inspection, Table
 
 STEP = "k_selection"
-CODE_VERSION = "1"  # raise it with every change of what comes out: partitions are then made again
+CODE_VERSION = "2"  # raise it with every change of what comes out: partitions are then made again
 
 _SCORES = ("wssse", "silhouette", "calinski_harabasz")
 _TRIED = pa.struct([("k", pa.int64()), *((score, pa.float64()) for score in _SCORES)])
@@ -44,17 +45,20 @@ def step_fingerprint(config: KSelectionConfig, inputs: str) -> str:
 @click.argument("output")
 @config_options(KSelectionConfig)
 @config_options(EngineConfig, "engine")
-def main(inputs: str, output: str, config: KSelectionConfig, engine: EngineConfig) -> None:
-    # scikit-learn does the work on either engine; the option is there so that all jobs take the same ones.
+@config_options(ResourcesConfig, "allowed")
+def main(inputs: str, output: str, config: KSelectionConfig, engine: EngineConfig, allowed: ResourcesConfig) -> None:
+    # The work is the same on either engine; the option is there so that all jobs take the same ones.
     report = reporter()
     started = time.monotonic()
-    source = clustering_inputs.read(storage.absolute(inputs), engine.strict_schema)
+    head = clustering_inputs.read_head(storage.absolute(inputs), engine.strict_schema)
     folder = storage.absolute(output)
-    made_from = step_fingerprint(config, source.fingerprint)
+    made_from = step_fingerprint(config, head.fingerprint)
     if finished := outputs.start(folder, made_from):
         report.output(folder, finished)
         return
-    tried = _try(source, config, report)
+    resources = allowed.resolve()
+    clustering_inputs.check_memory(head, config.k_max, resources)
+    tried = _try(clustering_inputs.read(head, engine.strict_schema), config, report, resources.cores)
     k = clustering.choose_k(tried, config.criterion) if tried else 0
     result = {"k": k, "criterion": config.criterion, "tried": tried}
     storage.write_text(storage.join(folder, "k.json"), json.dumps(result, indent=1) + "\n")
@@ -64,27 +68,29 @@ def main(inputs: str, output: str, config: KSelectionConfig, engine: EngineConfi
         code_version=CODE_VERSION,
         config=config.model_dump(mode="json"),
         fingerprint=made_from,
-        inputs=[source.fingerprint],
+        inputs=[head.fingerprint],
         rows={"tried": len(tried)},
         summary={
             **result,
-            "users": int(source.weight.sum()),
-            "profiles": source.profiles.shape[0],
+            "users": head.users,
+            "profiles": head.profiles,
             "engine": clustering.engine_version(),
-            "bytes_in": source.bytes,
+            "bytes_in": head.bytes,
             "seconds": round(time.monotonic() - started, 3),
         },
-        checks=_check_output(folder, source.profiles.shape[0], config),
+        checks=_check_output(folder, head.profiles, config),
     )
     report.progress(f"k = {k} by {config.criterion}")
     report.output(folder, manifest)
 
 
-def _try(source: clustering_inputs.Inputs, config: KSelectionConfig, report: Reporter) -> list[dict[str, Any]]:
+def _try(
+    source: clustering_inputs.Inputs, config: KSelectionConfig, report: Reporter, cores: int
+) -> list[dict[str, Any]]:
     profiles = source.profiles.shape[0]
     tried = []
     for k in sorted({min(k, profiles) for k in range(config.k_min, config.k_max + 1)} - {0}):
-        model = clustering.fit(source.profiles, source.weight, k, _PARAMS, config.n_init, config.seed)
+        model = clustering.fit(source.profiles, source.weight, k, _PARAMS, config.n_init, config.seed, cores=cores)
         row = {"k": k, **clustering.scores(source.profiles, source.weight, model)}
         tried.append(row)
         report.detail(f"k = {k}: " + ", ".join(f"{name} {_shown(row[name])}" for name in row if name != "k"))

@@ -2,9 +2,13 @@
 
 import hashlib
 import os
+import uuid
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from upath import UPath
 
@@ -32,14 +36,48 @@ def join(location: str, *parts: str) -> str:
 
 def write_text(location: str, text: str) -> None:
     """Write a small file so that a reader sees the old or the new one, never a part."""
+    with new_file(location) as file:
+        file.write(text.encode())
+
+
+@contextmanager
+def new_file(location: str) -> Iterator[IO[bytes]]:
+    """Open a file for writing; it is there, whole, when the body has ended, and not at all if that fails.
+
+    So a task that is done twice, and be it at the same time, leaves one complete file.
+    """
     path = at(location)
     if path.protocol in ("", "file"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        draft.write_text(text, encoding="utf-8")
+        draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        try:
+            with draft.open("wb") as file:
+                yield file
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
         draft.rename(path)
-    else:
-        path.write_text(text, encoding="utf-8")
+    else:  # S3 shows an object when it is complete
+        file = path.fs.open(path.path, "wb")
+        try:
+            yield file
+        except BaseException:
+            file.discard()
+            file.closed = True  # else it is completed when it is garbage
+            raise
+        file.close()
+
+
+def visible_files(folder: str) -> list[UPath]:
+    """The files in a folder, by name, but for drafts of `new_file` that a killed task left; none if it is missing."""
+    path = at(folder)
+    found = path.iterdir() if path.is_dir() else ()
+    return sorted((file for file in found if not is_draft(file)), key=str)
+
+
+def is_draft(path: UPath) -> bool:
+    """Whether a file is what a killed task has left of `new_file`."""
+    return bool(path.name.startswith("."))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import pytest
 
 def read_json_lines(file: Path) -> list[dict[str, Any]]:
     """The objects of a file of JSON lines."""
-    return [json.loads(line) for line in file.read_text().splitlines()]
+    with file.open(encoding="utf-8", newline="\n") as lines:  # ids may hold what else ends a line of text
+        return [json.loads(line) for line in lines]
 
 
 def assert_golden(clusters: Path, golden: Path) -> None:

@@ -6,7 +6,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from sklearn.cluster import KMeans
+from sklearn.cluster import KMeans, kmeans_plusplus
 from sklearn.metrics import calinski_harabasz_score
 
 from spark_jobs import clustering
@@ -58,6 +58,25 @@ def test_it_is_converged_when_no_center_moves_farther_than_epsilon() -> None:
         stopped = clustering.lloyd(profiles, weight, start, 100, move)
         assert stopped.converged
         assert stopped.iterations == next(i for i, m in enumerate(moves, 1) if m <= move) <= step
+
+
+def test_seeds_are_those_of_scikit_learn() -> None:
+    profiles = blobs(n=400)
+    weight = np.random.default_rng(1).integers(1, 9, profiles.shape[0])
+    points = clustering.Points(profiles, weight)
+    for seed in range(5):
+        ours = clustering.seed_far_apart(points, 6, np.random.RandomState(seed))
+        theirs, _ = kmeans_plusplus(
+            profiles.toarray(), 6, sample_weight=weight.astype(float), random_state=np.random.RandomState(seed)
+        )
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_model_does_not_depend_on_how_many_inits_run_at_a_time() -> None:
+    profiles, weight = blobs(), np.ones(blobs().shape[0])
+    one, three = (clustering.fit(profiles, weight, 5, PARAMS, 7, 0, cores=cores) for cores in (1, 3))
+    np.testing.assert_array_equal(one.centers, three.centers)
+    np.testing.assert_array_equal(one.labels, three.labels)
 
 
 def test_iterations_are_bounded_and_an_unfinished_model_says_so() -> None:

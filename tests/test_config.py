@@ -56,8 +56,9 @@ def test_weights_that_are_not_given_are_one() -> None:
     ("model", "values", "says"),
     [
         (ClusteringInputsConfig, {"action_weights": {"poke": 1}}, "allowed are page_like"),
-        (ClusteringInputsConfig, {"action_weights": {"page_like": -1}}, "at least 0"),
-        (ClusteringInputsConfig, {"action_weights": {"page_like": 1e308}}, "at most 1e6"),
+        (ClusteringInputsConfig, {"action_weights": {"page_like": -1}}, "it must be 0, or from 1e-6"),
+        (ClusteringInputsConfig, {"action_weights": {"page_like": 1e308}}, "to 1e6"),
+        (ClusteringInputsConfig, {"action_weights": {"page_like": 1e-200}}, "from 1e-6"),
         (ClusteringInputsConfig, {"scaling": "min"}, "'max', 'none', 'log1p', 'l2' or 'tfidf'"),
         (ClusteringInputsConfig, {"min_actions": 0}, "greater than or equal to 1"),
         (KSelectionConfig, {"k_min": 5, "k_max": 4}, "more than k_max"),
@@ -84,7 +85,7 @@ kmeans_configs = st.builds(
 )
 inputs_configs = st.builds(
     ClusteringInputsConfig,
-    action_weights=st.dictionaries(st.sampled_from(ACTIONS), st.floats(0, 1e6)),
+    action_weights=st.dictionaries(st.sampled_from(ACTIONS), st.one_of(st.just(0.0), st.floats(1e-6, 1e6))),
     min_actions=st.integers(1, 9),
     scaling=st.sampled_from(["max", "none", "log1p", "l2", "tfidf"]),
 )

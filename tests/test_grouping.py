@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_jobs.config import ACTIONS
-from spark_jobs.grouping import nest_users
+from spark_jobs.grouping import nest_users, split_by_user
+from spark_jobs.raw_actions import ACTION
+from spark_jobs.texts import bucket_of
 
 ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=3)
 rows = st.lists(
@@ -15,15 +17,19 @@ rows = st.lists(
 )
 
 
+def batch(actions: list[tuple[str, str, str, str, int]]) -> pa.RecordBatch:
+    texts = [pa.array([a[column] for a in actions], pa.string()) for column in range(3)]
+    texts[1:] = [text.dictionary_encode() for text in texts[1:]]
+    numbers = [
+        pa.array([ACTIONS.index(a[3]) for a in actions], pa.int8()),
+        pa.array([a[4] for a in actions], pa.int64()),
+    ]
+    return pa.RecordBatch.from_arrays([*texts, *numbers], schema=ACTION)
+
+
 def table(actions: list[tuple[str, str, str, str, int]]) -> pa.Table:
-    return pa.table(
-        {
-            "user_id": pa.array([a[0] for a in actions], pa.string()),
-            "page_id": pa.array([a[1] for a in actions], pa.string()),
-            "gender": pa.array([a[2] for a in actions], pa.string()),
-            **{name: pa.array([a[4] if a[3] == name else 0 for a in actions], pa.int64()) for name in ACTIONS},
-        }
-    )
+    """Batches of seven rows, each with dictionaries of its own."""
+    return pa.Table.from_batches([batch(actions[n : n + 7]) for n in range(0, len(actions), 7)], ACTION)
 
 
 @given(rows)
@@ -55,3 +61,19 @@ def test_gender_is_the_most_frequent_known_one_ties_to_the_smallest(
         seen[user].update({gender: count} if gender != "0" else {})
     expected = {user: min(genders, key=lambda g: (-genders[g], g), default="0") for user, genders in seen.items()}
     assert {u["user_id"]: u["gender"] for u in nest_users(table(actions)).to_pylist()} == expected
+
+
+@given(rows, st.integers(1, 5), st.integers(0, 3))
+def test_splitting_by_user_loses_nothing_and_keeps_each_user_in_one_bucket(
+    actions: list[tuple[str, str, str, str, int]], buckets: int, skipped: int
+) -> None:
+    whole = batch(actions).slice(skipped)  # its dictionaries have values that no row has
+    parts = list(split_by_user(whole, buckets))
+    assert all(part.num_rows for _, part in parts)
+    split = [row for _, part in parts for row in part.to_pylist()]
+    assert Counter(map(str, split)) == Counter(map(str, whole.to_pylist()))
+    bucket = {row["user_id"]: number for number, part in parts for row in part.to_pylist()}
+    assert bucket == {user: bucket_of(pa.array([user]), buckets)[0] for user in whole.column("user_id").to_pylist()}
+    for _, part in parts:
+        pages = part.column("page_id")
+        assert sorted(pages.dictionary.to_pylist()) == sorted(set(pages.to_pylist()))

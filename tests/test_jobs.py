@@ -80,7 +80,7 @@ def test_users_are_spread_over_files_in_order_and_none_is_in_two(tmp_path: Path,
     rows = [{**GOOD, "user_id": f"u{n % 400}", "page_id": f"p{n % 3}"} for n in range(1200)]
     raw_month(tmp_path, rows[:500])
     raw = raw_month(tmp_path, rows[500:], "b.jsonl.gz")
-    engine.run("group_by_user", raw, tmp_path / "out", patch={"_RAW_BYTES_A_FILE": 10_000})
+    engine.run("group_by_user", raw, tmp_path / "out", patch={"_RAW_BYTES_A_FILE": 2_000})
     parts = sorted((tmp_path / "out" / "users").iterdir())
     assert len(parts) > 1
     ids = [pq.read_table(part)["user_id"].to_pylist() for part in parts]
@@ -236,7 +236,7 @@ def test_a_path_that_looks_like_a_pattern_is_a_path(
 def test_a_user_who_is_listed_twice_is_named(sail: Engine, tmp_path: Path, write_category: Callable[..., Path]) -> None:
     file = tmp_path / "users.jsonl"
     file.write_text('{"user_id": "a", "page_like": {"p": 1}}\n\n{"user_id": "a", "page_like": {"p": 2}}\n')
-    with pytest.raises(InputError, match="User a is listed twice"):
+    with pytest.raises(InputError, match="User 'a' is listed twice"):
         sail.run("make_clustering_inputs", file, tmp_path / "in", "--category", write_category("x", "p"))
 
 
@@ -263,7 +263,7 @@ def test_both_engines_write_the_same_bytes(sail: Engine, spark: Engine, ansible:
     for engine in (sail, spark):
         place = tmp_path / engine.name
         month = ansible / "raw" / "month=2018-12"
-        engine.run("group_by_user", month, place / "users", patch={"_RAW_BYTES_A_FILE": 4_000})
+        engine.run("group_by_user", month, place / "users", patch={"_RAW_BYTES_A_FILE": 500})
         engine.run("make_clustering_inputs", place / "users", place / "{category}", *files)
     compared = [p.relative_to(tmp_path / "sail") for p in (tmp_path / "sail").rglob("*.parquet")]
     assert len(compared) > 3 + 3 * len(categories)
@@ -275,7 +275,7 @@ def test_every_job_tells_its_options() -> None:
     for command in (group_by_user.main, make_clustering_inputs.main, select_k.main, kmeans.main):
         result = CliRunner().invoke(command, ["--help"])
         assert result.exit_code == 0
-        assert "--engine [sail|spark]" in result.output
+        assert "--engine [sail|spark|cluster]" in result.output
         assert "Undefined" not in result.output
 
 

@@ -10,10 +10,11 @@ import scipy.sparse as sp
 
 from spark_jobs.categories import Category, Page
 from spark_jobs.config import ACTIONS
-from spark_jobs.grouping import GROUPED_USER
-from spark_jobs.profiles import PageIndex, build_inputs, from_table, scale, to_table, vectors_of
+from spark_jobs.grouping import CODED_USER
+from spark_jobs.profiles import VECTOR, PageIndex, build_inputs, from_table, scale, to_table, vectors_of
 
 ONES = [1.0] * 4
+NOBODY = pa.RecordBatch.from_pylist([], schema=VECTOR)
 
 
 def category(name: str, *pages: str) -> Category:
@@ -29,12 +30,12 @@ def users(**pages_of_user: dict[str, int]) -> pa.RecordBatch:
         }
         for user, pages in pages_of_user.items()
     ]
-    return pa.RecordBatch.from_pylist(rows, schema=GROUPED_USER)
+    return pa.RecordBatch.from_pylist(rows, schema=CODED_USER)
 
 
 def inputs(batch: pa.RecordBatch, wanted: Category, scaling: Any = "none", min_actions: int = 1) -> Any:
-    vectors = pa.Table.from_batches([vectors_of(batch, PageIndex([wanted]), ONES, min_actions)])
-    return build_inputs(wanted, vectors, scaling)
+    vectors = [vectors for _, vectors in vectors_of(batch, PageIndex([wanted]), ONES, min_actions)]
+    return build_inputs(wanted, pa.Table.from_batches(vectors or [NOBODY]), scaling)
 
 
 def dense(made: Any) -> list[list[float]]:
@@ -63,14 +64,14 @@ def test_users_with_no_entry_are_left_out_and_one_of_zero_stays() -> None:
 
 def test_a_page_of_several_categories_counts_in_each() -> None:
     both = [category("x", "p", "q"), category("y", "q")]
-    vectors = vectors_of(users(a={"p": 1, "q": 2}, b={"q": 3}), PageIndex(both), ONES, 1).to_pylist()
-    assert [(row["category"], row["user_id"]) for row in vectors] == [(0, "a"), (0, "b"), (1, "a"), (1, "b")]
+    vectors = vectors_of(users(a={"p": 1, "q": 2}, b={"q": 3}), PageIndex(both), ONES, 1)
+    assert {place: rows.column("user_id").to_pylist() for place, rows in vectors} == {0: ["a", "b"], 1: ["a", "b"]}
 
 
 def test_value_is_the_weighted_sum_of_actions() -> None:
     row = {"page_id": "p", "page_like": 1, "page_comment": 2, "post_like": 3, "post_comment": 4}
-    batch = pa.RecordBatch.from_pylist([{"user_id": "a", "gender": "0", "pages": [row]}], schema=GROUPED_USER)
-    vectors = vectors_of(batch, PageIndex([category("x", "p")]), [1.0, 10.0, 0.0, 0.5], 1)
+    batch = pa.RecordBatch.from_pylist([{"user_id": "a", "gender": "0", "pages": [row]}], schema=CODED_USER)
+    [(_, vectors)] = vectors_of(batch, PageIndex([category("x", "p")]), [1.0, 10.0, 0.0, 0.5], 1)
     made = build_inputs(category("x", "p"), pa.Table.from_batches([vectors]), "none")
     assert dense(made) == [[1 + 20 + 2]]
 

@@ -121,6 +121,23 @@ def test_a_quoted_line_break_is_part_of_a_field_and_an_open_quote_breaks_its_lin
         assert rejected == [(6, raw_actions.NOT_CSV)]
 
 
+@pytest.mark.parametrize("beside", ["", "x,y"])
+def test_what_is_beside_a_csv_line_does_not_change_it(tmp_path: Path, beside: str) -> None:
+    """A line that is no record makes the reader careful."""
+    path = tmp_path / "a.csv"
+    lines = ["user_id,page_id,action", "", '"a\r\nb",p,page_like', "", "c\0d,p,page_like", "\r", beside]
+    path.write_bytes("\n".join(lines).encode())
+    accepted, rejected = read(path)
+    assert [row["user_id"] for row in accepted] == ["a\r\nb", "c\0d"]
+    assert rejected == ([(8, raw_actions.NOT_CSV)] if beside else [])
+
+
+@pytest.mark.parametrize("beside", ["", "{"])
+def test_the_first_rule_that_a_json_row_breaks_is_the_reason(tmp_path: Path, beside: str) -> None:
+    _, rejected = read(json_lines(tmp_path / "a.jsonl", {**GOOD, "user_id": "", "count": 0}, beside))
+    assert rejected[0] == (1, raw_actions.NO_USER)
+
+
 TIMES = {
     "2024-01-05T00:00:00.1Z": True,
     "2024-01-05T00:00:00.123456789Z": True,

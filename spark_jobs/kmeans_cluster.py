@@ -1,0 +1,406 @@
+"""Cluster a category's users by k-means with Spark MLlib, where one machine's memory does not hold their profiles.
+
+INPUTS is an output of make_clustering_inputs, OUTPUT the folder to make, with the files that kmeans makes. Spark reads
+profiles and members, at the master that --spark-master names, and neither comes together in one process.
+"""
+
+import pickle
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING
+
+import click
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import scipy.sparse as sp
+
+from spark_jobs import clustering, engines, kmeans, outputs, storage
+from spark_jobs.clustering_inputs import Head
+from spark_jobs.config import EngineConfig, KMeansConfig, KMeansParams, parse_params
+from spark_jobs.options import config_options
+from spark_jobs.profiles import PROFILES
+from spark_jobs.reporting import Reporter, run_as_command
+from spark_jobs.resources import ResourcesConfig
+from spark_jobs.schemas import strictness
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+# By these alone the profiles are spread over tasks: were it by the cluster, sums would be rounded as it is large.
+_PROFILES_A_TASK = 1 << 16
+_MOST_TASKS = 1 << 12
+_TALLIES_A_TASK = 1 << 6
+
+_ASSIGNED = "_assigned"  # the rows of assignments.parquet as Spark writes them, in several files
+
+
+@click.command(help=__doc__)
+@click.argument("inputs")
+@click.argument("output")
+@click.option("--k-selection", metavar="FOLDER", help="An output of select_k, whose k is used if --k is not given.")
+@config_options(KMeansConfig)
+@config_options(EngineConfig, "engine")
+@config_options(ResourcesConfig, "allowed")
+def main(
+    inputs: str,
+    output: str,
+    k_selection: str | None,
+    config: KMeansConfig,
+    engine: EngineConfig,
+    allowed: ResourcesConfig,
+) -> None:
+    engine = engine.model_copy(update={"engine": "cluster"})
+    resources = allowed.resolve()
+    working = storage.join(storage.absolute(output), _ASSIGNED)
+
+    def fit_there(head: Head, k: int, report: Reporter) -> kmeans.Clusters:
+        return fit(engines.session(engine, resources), head, k, config, engine.strict_schema, working, report)
+
+    kmeans.run(fit_there, inputs, output, k_selection, config, engine, resources.scratch)
+
+
+def fit(
+    spark: "SparkSession", head: Head, k: int, config: KMeansConfig, strict: bool, working: str, report: Reporter
+) -> kmeans.Clusters:
+    """Cluster on Spark: MLlib's inits and iterations, and the last iteration here, which adds up in a fixed order.
+
+    MLlib adds up as its tasks end, so that its centers differ in the last bits from run to run. Those of the last
+    iteration depend only on which profile is nearest to which center, and so do the bytes that are written.
+
+    Args:
+        spark: The session.
+        head: The inputs.
+        k: Clusters, at most one a profile. One that ends up empty is left out.
+        config: Of k-means. MLlib draws the profiles of both inits without regard to their weights.
+        strict: Whether every profile is looked at.
+        working: A folder that Spark writes to; deleted with the last of the assignments.
+        report: Told of each init.
+    """
+    library = f"{engines.version_of(spark)} mllib"
+    if k == 0:
+        return _nothing(len(head.dimensions), library)
+    params = parse_params(config.params)
+    spark.catalog.clearCache()  # of a job before that failed
+    with engines.errors_of_tasks():
+        points = _read_points(spark, head, strict).persist()
+        start = _best_start(points, head, k, params, config, report)
+        centers, iterations, converged = _iterate(points, start, params)
+        tally = _tally(points, centers)
+        if not tally.users.all():
+            centers = centers[tally.users > 0]
+            tally = _tally(points, centers)
+    # Numbered by users, the largest first, ties by the center.
+    order = np.array(sorted(range(len(centers)), key=lambda c: (-tally.users[c], tuple(centers[c]))))
+    users, wssse = tally.users[order], float(tally.squared.sum())
+    return kmeans.Clusters(
+        centers[order],
+        users,
+        2 * tally.farthest[order],
+        clustering.ClusterDimensions(
+            tally.member_count[order], tally.minimum[order], tally.maximum[order], tally.means(centers)[order]
+        ),
+        (tally.minimum.min(axis=0), tally.maximum.max(axis=0)),
+        iterations,
+        converged,
+        {
+            "wssse": wssse,
+            "silhouette": tally.mean_silhouette(),
+            "calinski_harabasz": clustering.calinski_harabasz(users, centers[order], wssse),
+        },
+        library,
+        _assign(spark, points, centers, np.argsort(order).astype(np.int32), head, working),
+    )
+
+
+def _nothing(dimensions: int, library: str) -> kmeans.Clusters:
+    none, of_none = np.zeros(0, np.int64), np.zeros((0, dimensions))
+    told = clustering.ClusterDimensions(of_none.astype(np.int64), of_none, of_none, of_none)
+    ends = (np.zeros(dimensions), np.zeros(dimensions))
+    scores = {"wssse": 0.0, "silhouette": None, "calinski_harabasz": None}
+    return kmeans.Clusters(of_none, none, none.astype(float), told, ends, 0, True, scores, library, iter(()))
+
+
+# --- reading ---------------------------------------------------------------------------------------
+
+
+def _read_points(spark: "SparkSession", head: Head, strict: bool) -> "DataFrame":
+    """The profiles as MLlib takes them, spread over tasks in an order that nothing but the profiles decides."""
+    from pyspark.ml.linalg import VectorUDT
+    from pyspark.sql.types import DoubleType, LongType, StructField, StructType
+
+    dimensions, checked = len(head.dimensions), strictness(strict)
+
+    def to_points(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            profiles = checked(PROFILES, batch)
+            parts = {
+                "type": pa.array(np.zeros(len(batch), np.int8)),  # sparse
+                "size": pa.array(np.full(len(batch), dimensions, np.int32)),
+                "indices": profiles.column("indices"),
+                "values": profiles.column("values"),
+            }
+            weight = profiles.column("weight").cast(pa.float64())
+            vector = pa.StructArray.from_arrays(list(parts.values()), names=list(parts))
+            yield pa.RecordBatch.from_arrays(
+                [profiles.column("profile_id"), vector, weight], names=["profile_id", "features", "weight"]
+            )
+
+    tasks = min(_MOST_TASKS, -(-head.profiles // _PROFILES_A_TASK))
+    schema = StructType(
+        [
+            StructField("profile_id", LongType()),
+            StructField("features", VectorUDT()),
+            StructField("weight", DoubleType()),
+        ]
+    )
+    profiles = _read(spark, head.folder, "profiles.parquet").select(*PROFILES.schema.names)
+    return profiles.repartition(tasks, "profile_id").sortWithinPartitions("profile_id").mapInArrow(to_points, schema)
+
+
+def _read(spark: "SparkSession", folder: str, name: str) -> "DataFrame":
+    """A Parquet table of an output, for Spark.
+
+    Raises:
+        InputError: It is gone, or is no Parquet file.
+    """
+    outputs.read_table(folder, name, columns=[])
+    location = engines.location_for(spark, storage.join(folder, name))
+    return spark.read.parquet(re.sub(r"([\\\[\]{}*?])", r"\\\1", location))  # Spark takes a path for a pattern
+
+
+def _matrix(points: pa.RecordBatch, dimensions: int) -> tuple[sp.csr_matrix, np.ndarray]:
+    """Some profiles (n, d), and the weight of each (n,)."""
+    features = points.column("features")
+    indices, values = features.field("indices"), features.field("values")
+    parts = (values.flatten().to_numpy(), indices.flatten().to_numpy(), indices.offsets.to_numpy())
+    return sp.csr_matrix(parts, shape=(len(points), dimensions)), points.column("weight").to_numpy()
+
+
+# --- centers ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Centers (k, d) after some iterations, and the tally of their clusters."""
+
+    centers: np.ndarray
+    iterations: int
+    tally: "Tally"
+
+
+def _best_start(
+    points: "DataFrame", head: Head, k: int, params: KMeansParams, config: KMeansConfig, report: Reporter
+) -> _Start:
+    """The best of MLlib's inits, each with its iterations but for the last; what is plain without it, is had so."""
+    dimensions = len(head.dimensions)
+    if k == head.profiles:
+        profiles, _ = _matrix(points.toArrow().combine_chunks().to_batches()[0], dimensions)
+        return _Start(profiles.toarray(), 0, _tally(points, profiles.toarray()))
+    if k == 1:
+        centers = np.zeros((1, dimensions))
+        return _Start(centers, 0, _tally(points, centers))
+    best: _Start | None = None
+    seeds = np.random.SeedSequence(config.seed).generate_state(config.n_init)
+    for init, seed in enumerate(seeds.tolist(), 1):
+        centers, iterations = _fit_by_mllib(points, k, params, seed)
+        start = _Start(centers, iterations, _tally(points, centers))
+        wssse = start.tally.squared.sum()
+        fewer = f", but {len(centers)} centers only" if len(centers) < k else ""
+        report.detail(f"init {init} of {config.n_init}: wssse {wssse:.6g} after {iterations} iterations{fewer}")
+        # The same model but for its last bits is no better one.
+        if best is None or wssse < best.tally.squared.sum() * (1 - 1e-9):
+            best = start
+    assert best is not None
+    return best
+
+
+def _fit_by_mllib(points: "DataFrame", k: int, params: KMeansParams, seed: int) -> tuple[np.ndarray, int]:
+    from pyspark.ml.clustering import KMeans
+
+    model = KMeans(
+        k=k,
+        weightCol="weight",
+        initMode={"kmeans||": "k-means||"}.get(params.init, params.init),
+        maxIter=params.iterations - 1,
+        tol=params.epsilon,
+        seed=seed,
+        solver="row",  # the other one makes sparse vectors dense
+    ).fit(points)
+    return np.array(model.clusterCenters()), int(model.summary.numIter)
+
+
+def _iterate(points: "DataFrame", start: _Start, params: KMeansParams) -> tuple[np.ndarray, int, bool]:
+    """Lloyd's iterations from a start on; the centers, how many iterations it took in all, and whether it converged."""
+    centers, done, tally = start.centers, start.iterations, start.tally
+    while True:
+        moved = tally.means(centers)
+        done += 1
+        converged = bool(np.sqrt(((moved - centers) ** 2).sum(axis=1)).max() <= params.epsilon)
+        centers = moved
+        if converged or done >= params.iterations:
+            return centers, done, converged
+        tally = _tally(points, centers)
+
+
+# --- what is told of clusters ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What some profiles give their clusters: those whose centers they are nearest to, ties to the lowest."""
+
+    users: np.ndarray  # (k,) int64
+    squared: np.ndarray  # (k,) the sum of squared distances, over the users
+    silhouette: np.ndarray  # (k,) the sum of simplified silhouettes, over the users
+    farthest: np.ndarray  # (k,) the largest distance
+    member_count: np.ndarray  # (k, d) int64: users with a value above 0
+    sums: np.ndarray  # (k, d) of the values, over the users
+    minimum: np.ndarray  # (k, d); of no profile, infinity
+    maximum: np.ndarray  # (k, d); of no profile, -infinity
+
+    @staticmethod
+    def of(profiles: sp.csr_matrix, weight: np.ndarray, centers: np.ndarray) -> "Tally":
+        """The tally of profiles (n, d) of some weight (n,)."""
+        k, shape = len(centers), centers.shape
+        label, distance, to_next = _nearest(profiles, centers)
+        larger = np.maximum(to_next, distance)
+        silhouette = np.divide(to_next - distance, larger, out=np.zeros_like(larger), where=larger > 0)
+
+        entries = np.diff(profiles.indptr)
+        cell = np.repeat(label, entries) * shape[1] + profiles.indices
+        users_of_entry = np.repeat(weight, entries)
+        minimum, maximum = np.full(shape, np.inf), np.full(shape, -np.inf)
+        np.minimum.at(minimum.reshape(-1), cell, profiles.data)
+        np.maximum.at(maximum.reshape(-1), cell, profiles.data)
+        without = np.bincount(cell, minlength=minimum.size).reshape(shape) < np.bincount(label, minlength=k)[:, None]
+        farthest = np.zeros(k)
+        np.maximum.at(farthest, label, distance)
+
+        def over_users(of_cell: np.ndarray) -> np.ndarray:
+            return np.bincount(cell, users_of_entry * of_cell, minlength=minimum.size).reshape(shape)
+
+        return Tally(
+            np.bincount(label, weight, minlength=k).astype(np.int64),
+            np.bincount(label, weight * distance**2, minlength=k),
+            np.bincount(label, weight * silhouette, minlength=k),
+            farthest,
+            over_users(profiles.data > 0).astype(np.int64),
+            over_users(profiles.data),
+            np.where(without, np.minimum(minimum, 0), minimum),
+            np.where(without, np.maximum(maximum, 0), maximum),
+        )
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(
+            self.users + other.users,
+            self.squared + other.squared,
+            self.silhouette + other.silhouette,
+            np.maximum(self.farthest, other.farthest),
+            self.member_count + other.member_count,
+            self.sums + other.sums,
+            np.minimum(self.minimum, other.minimum),
+            np.maximum(self.maximum, other.maximum),
+        )
+
+    def means(self, centers: np.ndarray) -> np.ndarray:
+        """The mean of each cluster (k, d); its center where it is empty."""
+        return np.where(self.users[:, None] > 0, self.sums / np.maximum(self.users, 1)[:, None], centers)
+
+    def mean_silhouette(self) -> float | None:
+        """As `clustering.scores` defines it: 0 for a user alone in a cluster, not defined for one cluster."""
+        if np.count_nonzero(self.users) < 2:
+            return None
+        return float(self.silhouette[self.users > 1].sum() / self.users.sum())
+
+
+def _nearest(profiles: sp.csr_matrix, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The nearest center of each profile (n,), the distance to it, and that to the next (0, if there is none)."""
+    score = (centers**2).sum(axis=1) - 2 * (profiles @ centers.T)
+    label = score.argmin(axis=1)
+    distance = clustering.distances_to_own(profiles, centers, label)
+    if len(centers) == 1:
+        return label, distance, np.zeros(len(label))
+    score[np.arange(len(score)), label] = np.inf
+    squared_norm = np.asarray(profiles.multiply(profiles).sum(axis=1)).ravel()
+    return label, distance, np.sqrt(np.maximum(score.min(axis=1) + squared_norm, 0))
+
+
+def _tally(points: "DataFrame", centers: np.ndarray) -> Tally:
+    """The tally of all profiles: task by task, and then in the order of the tasks."""
+    from pyspark.sql import functions as F
+
+    def tally(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        from pyspark import TaskContext
+
+        context = TaskContext.get()
+        assert context is not None
+        tallies = (Tally.of(*_matrix(batch, centers.shape[1]), centers) for batch in batches)
+        yield _packed(context.partitionId(), tallies)
+
+    def add(tallies: pa.Table) -> pa.Table:
+        tallies = tallies.sort_by("task")
+        task = tallies["task"][0].as_py()
+        return pa.Table.from_batches([_packed(task, (_unpacked(one.as_py()) for one in tallies["tally"]))])
+
+    schema = "task int, tally binary"
+    of_tasks = points.mapInArrow(tally, schema)
+    added = of_tasks.groupBy((F.col("task") / _TALLIES_A_TASK).cast("int")).applyInArrow(add, schema)
+    rows = sorted(engines.collect(added), key=lambda row: row["task"])
+    return reduce(Tally.__add__, (_unpacked(row["tally"]) for row in rows))
+
+
+def _packed(task: int, tallies: Iterable[Tally]) -> pa.RecordBatch:
+    """The sum of some tallies as a row."""
+    rows = [pickle.dumps(vars(reduce(Tally.__add__, tallies)))]
+    return pa.RecordBatch.from_arrays([pa.array([task], pa.int32()), pa.array(rows, pa.binary())], ["task", "tally"])
+
+
+def _unpacked(tally: bytes) -> Tally:
+    return Tally(**pickle.loads(tally))
+
+
+# --- who is where ----------------------------------------------------------------------------------
+
+
+def _assign(
+    spark: "SparkSession", points: "DataFrame", centers: np.ndarray, number: np.ndarray, head: Head, folder: str
+) -> Iterator[pa.RecordBatch]:
+    """The rows of ASSIGNMENT, by user_id, a batch at a time.
+
+    Args:
+        spark: The session.
+        points: All profiles, which are not needed any longer then.
+        centers: (k, d).
+        number: (k,) the id of each center's cluster.
+        head: The inputs.
+        folder: Where Spark writes them; deleted at the end.
+    """
+
+    def assign(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            label, distance, _ = _nearest(_matrix(batch, centers.shape[1])[0], centers)
+            columns = [batch.column("profile_id"), pa.array(number[label]), pa.array(distance)]
+            yield pa.RecordBatch.from_arrays(columns, names=["profile_id", "cluster_id", "distance"])
+
+    with engines.errors_of_tasks():
+        members = _read(spark, head.folder, "members.parquet").select("user_id", "profile_id")
+        clusters = points.mapInArrow(assign, "profile_id bigint, cluster_id int, distance double")
+        rows = members.join(clusters, "profile_id").select(*kmeans.ASSIGNMENT.names).orderBy("user_id")
+        rows.write.parquet(engines.location_for(spark, folder))
+    points.unpersist()
+    yield from outputs.of_equal_size(_read_parts(folder))
+    storage.delete_folder(folder)
+
+
+def _read_parts(folder: str) -> Iterator[pa.RecordBatch]:
+    for part in storage.visible_files(folder):
+        if part.name.startswith("part-"):
+            with part.open("rb") as file:
+                yield from (batch.cast(kmeans.ASSIGNMENT) for batch in pq.ParquetFile(file).iter_batches())
+
+
+if __name__ == "__main__":
+    run_as_command(main)
