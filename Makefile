@@ -24,7 +24,7 @@ sandbox: demo $(VENV)/.installed-dev ## the same on EC2, played by this machine:
 test: $(VENV)/.installed-dev ## run the tests; those that need Apache Spark run where Java 17+ is
 	$(BIN)/pytest
 
-acceptance: $(VENV)/.installed-dev ## run the acceptance stories, a quarter of an hour (needs: acceptance/README.md)
+acceptance: $(VENV)/.installed-bench ## run the acceptance stories, a quarter of an hour (needs: acceptance/README.md)
 	$(BIN)/pytest acceptance/*.py acceptance/ec2/*.py acceptance/browser/*.py
 
 lint: $(VENV)/.installed-dev ## check style and types
@@ -32,8 +32,8 @@ lint: $(VENV)/.installed-dev ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed-dev ## time the jobs on generated actions, on both engines
-	$(BIN)/python -m benchmarks.steps
+bench: $(VENV)/.installed-bench ## measure this beside Spark, DuckDB and Polars, for hours; try BENCH_ARGS=--quick
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 clean: ## remove what the targets made, but for the virtual environment
 	rm -rf "$(DAGSTER_HOME)" "$(CURDIR)/demo" .pytest_cache .mypy_cache .ruff_cache
@@ -49,4 +49,8 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@if command -v java >/dev/null; then extras=dev,spark; \
 	else extras=dev; echo "No Java: the tests of Apache Spark are left out (Debian: apt-get install openjdk-17-jre-headless)"; fi; \
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$$extras]"
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed-dev
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	@touch $@
