@@ -6,6 +6,7 @@ RAW is the month's folder of raw files, OUTPUT the folder to make: `users/*.parq
 
 import contextlib
 import json
+import math
 import re
 import time
 from collections import Counter
@@ -31,11 +32,14 @@ STEP = "grouped_users"
 CODE_VERSION = "1"  # raise it with every change of what comes out: partitions are then made again
 
 _RAW_BYTES_A_FILE = 16 << 20  # compressed raw bytes whose users make one output file
-_ROWS_AT_A_TIME = 1 << 18
+_MANY_FILES = 256
+_ROWS_AT_A_TIME = 1 << 18  # that are split
+_ROWS_A_PIECE = 1 << 10  # of what was split
 _TEXT_RATIO = 8  # how much larger text is than the same actions compressed
 # Of memory, measured: see benchmarks/profiles.
 _BASE_BYTES = 300 << 20
 _SPLIT_BYTES = 350 << 20
+_ROW_BYTES = 200
 _MERGE_RATIO = 20.0
 _INTAKE = "_intake"  # what each task says of the raw file it read
 
@@ -86,13 +90,14 @@ def main(
     if finished := outputs.start(folder, made_from):
         report.output(folder, finished)
         return
-    buckets = max(1, -(-sum(map(_compressed_size, files)) // _RAW_BYTES_A_FILE))
+    buckets = _buckets(files)
+    rows_at_a_time = max(_ROWS_AT_A_TIME, _ROWS_A_PIECE * buckets)
     report.progress(f"grouping {len(files)} raw files, {size / 1e6:,.1f} MB, with {engine.engine}")
     spark = engines.session(engine, resources)
     checked = strictness(engine.strict_schema)
 
     def split(item: tuple[int, str]) -> Iterator[dict[int, bytes]]:
-        for rows in _together(_read_raw_file(folder, *item, span)):
+        for rows in _together(_read_raw_file(folder, *item, span), rows_at_a_time):
             actions = checked(raw_actions.ACCEPTED, rows)
             yield {bucket: pack(part) for bucket, part in split_by_user(actions, buckets)}
 
@@ -109,7 +114,7 @@ def main(
             "users bigint, pages bigint, actions string",
             keys=buckets,
             resources=resources,
-            demand=Demand(f"Grouping {raw}", _BASE_BYTES, _SPLIT_BYTES, _MERGE_RATIO),
+            demand=Demand(f"Grouping {raw}", _BASE_BYTES, _SPLIT_BYTES + _ROW_BYTES * rows_at_a_time, _MERGE_RATIO),
         )
 
     users, pages, kept = (sum(int(part[column]) for part in parts) for column in ("users", "pages", "actions"))
@@ -153,6 +158,12 @@ def main(
     report.output(folder, manifest)
 
 
+def _buckets(files: list[storage.StoredFile]) -> int:
+    """How many files of users there will be; of a huge month fewer and larger ones, or there were too many pieces."""
+    size = max(1, math.ceil(sum(map(_compressed_size, files)) / _RAW_BYTES_A_FILE))
+    return size if size <= _MANY_FILES else round(math.sqrt(_MANY_FILES * size))
+
+
 def _compressed_size(file: storage.StoredFile) -> int:
     return file.size if file.name.endswith((".parquet", ".gz")) else file.size // _TEXT_RATIO
 
@@ -189,12 +200,12 @@ def _read_raw_file(folder: str, number: int, location: str, month: raw_actions.M
     storage.write_text(storage.join(folder, _INTAKE, f"{number:05d}.json"), json.dumps(found))
 
 
-def _together(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Small batches put together, for each that is split costs a piece for every bucket."""
+def _together(batches: Iterator[pa.RecordBatch], least: int) -> Iterator[pa.RecordBatch]:
+    """Batches put together to so many rows at least, for each that is split costs a piece for every bucket."""
     waiting: list[pa.RecordBatch] = []
     for batch in batches:
         waiting.append(batch)
-        if sum(rows.num_rows for rows in waiting) >= _ROWS_AT_A_TIME:
+        if sum(rows.num_rows for rows in waiting) >= least:
             yield from _one(waiting)
             waiting = []
     yield from _one(waiting)
