@@ -1,48 +1,78 @@
-"""Sail and Apache Spark give the same grouped users, clustering inputs and clusters, file by file."""
+"""Sail and Apache Spark do what the contract says: on real months, on the demo, and on months nobody would think of."""
 
-from collections.abc import Sequence
+import gzip
+import json
+from datetime import datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
 
 from spark_jobs import demo_audience
+from spark_jobs.config import ClusteringInputsConfig, KMeansConfig, KSelectionConfig
+from tests import reference
 from tests.conftest import Engine
+from tests.generated import Month, Population, months, populations
+from tests.parity import Tweak, assert_clustered_alike, assert_grouped_alike, users_in
+from tests.test_parity import FIXED, TWEAKS, cluster
 
 pytestmark = pytest.mark.spark
 
-
-def compute(engine: Engine, month: Path, categories: Sequence[Path], place: Path) -> None:
-    files = [option for category in categories for option in ("--category", category)]
-    engine.run("group_by_user", month, place / "users", patch={"_RAW_BYTES_A_FILE": 1 << 20})
-    engine.run("make_clustering_inputs", place / "users", place / "inputs" / "{category}", *files)
-    for category in categories:
-        engine.run("kmeans", place / "inputs" / category.stem, place / "kmeans" / category.stem, "--k", 4)
+TWEAK = Tweak(ClusteringInputsConfig(), KSelectionConfig(k_min=3, k_max=4, n_init=1), KMeansConfig(k=4, n_init=3))
 
 
-def assert_same_files(one: Path, other: Path) -> int:
-    """Compare all files but the manifests, which have times and engines; how many they are."""
-    files = {path.relative_to(one) for path in one.rglob("*") if path.is_file()}
-    assert files == {path.relative_to(other) for path in other.rglob("*") if path.is_file()}
-    for file in files:
-        if file.name != "manifest.json":
-            assert (one / file).read_bytes() == (other / file).read_bytes(), file
-    return len(files)
+def real_month(folder: Path) -> Month:
+    files = {file.name: file.read_bytes() for file in folder.iterdir()}
+    rows = []
+    for name, content in files.items():
+        for line, text in enumerate(gzip.decompress(content).splitlines(), 1):
+            row = json.loads(text)
+            written = row["timestamp"]
+            row["timestamp"] = reference.Time(written, datetime.strptime(written, "%Y-%m-%dT%H:%M:%SZ"))
+            rows.append((name, line, row))
+    return Month(folder.name.removeprefix("month="), files, rows, [])
 
 
 def test_on_a_year_of_real_actions(sail: Engine, spark: Engine, ansible: Path, tmp_path: Path) -> None:
     categories = sorted((ansible / "categories").iterdir())
-    months = sorted((ansible / "raw").iterdir())
-    assert len(months) == 12
-    for month in months:
-        for engine in (sail, spark):
-            compute(engine, month, categories, tmp_path / month.name / engine.name)
-        assert assert_same_files(tmp_path / month.name / "sail", tmp_path / month.name / "spark") > 13 * 10
+    folders = sorted((ansible / "raw").iterdir())
+    assert (len(folders), len(categories)) == (12, 13)
+    for folder in folders:
+        month, place = real_month(folder), tmp_path / folder.name
+        users = reference.group(month.accepted)
+        grouped = assert_grouped_alike([sail, spark], month, place, max_reject_ratio=0, bytes_a_file=4000)
+        assert_clustered_alike([sail, spark], users, grouped, categories, place, TWEAK)
 
 
 def test_on_the_demo(sail: Engine, spark: Engine, tmp_path: Path) -> None:
-    demo_audience.make(str(tmp_path / "root"), users=20_000)
+    demo_audience.make(str(tmp_path / "root"), users=3000)
     categories = sorted((tmp_path / "root" / "categories").iterdir())
-    for month in sorted((tmp_path / "root" / "raw").iterdir()):
-        for engine in (sail, spark):
-            compute(engine, month, categories, tmp_path / month.name / engine.name)
-        assert_same_files(tmp_path / month.name / "sail", tmp_path / month.name / "spark")
+    for raw in sorted((tmp_path / "root" / "raw").iterdir()):
+        place = tmp_path / raw.name
+        grouped = [place / engine.name / "grouped" for engine in (sail, spark)]
+        for engine, output in zip((sail, spark), grouped, strict=True):
+            engine.run("group_by_user", raw, output)
+        rows, of_spark = map(users_in, grouped)
+        assert rows == of_spark
+        users = {
+            row["user_id"]: reference.User(row["gender"], {page.pop("page_id"): page for page in row["pages"]})
+            for row in rows
+        }
+        assert_clustered_alike([sail, spark], users, grouped, categories, place, TWEAK)
+
+
+@settings(FIXED, max_examples=15)
+@given(months())
+def test_on_generated_months(
+    sail: Engine, spark: Engine, tmp_path_factory: pytest.TempPathFactory, month: Month
+) -> None:
+    folder = tmp_path_factory.mktemp("month")
+    assert_grouped_alike([sail, spark], month, folder, max_reject_ratio=1, bytes_a_file=1000)
+
+
+@settings(FIXED, max_examples=15)
+@given(populations(users=200), TWEAKS)
+def test_on_generated_users(
+    sail: Engine, spark: Engine, tmp_path_factory: pytest.TempPathFactory, population: Population, tweak: Tweak
+) -> None:
+    cluster([sail, spark], population, tmp_path_factory.mktemp("population"), tweak)

@@ -19,7 +19,6 @@ The engines are asked for each of these in tests/test_engines.py.
 """
 
 import atexit
-import functools
 import os
 import re
 import sys
@@ -45,10 +44,15 @@ Item = TypeVar("Item")
 Work = TypeVar("Work")
 
 
-@functools.cache
+_sessions: dict[str, "SparkSession"] = {}
+
+
 def session(config: EngineConfig, resources: Resources) -> "SparkSession":
     """The session that a job's config asks for; one process starts each at most once."""
-    return _sail() if config.engine == "sail" else _spark(config.spark_master, resources)
+    where = "sail" if config.engine == "sail" else config.spark_master
+    if where not in _sessions:
+        _sessions[where] = _sail() if config.engine == "sail" else _spark(config.spark_master, resources)
+    return _sessions[where]
 
 
 def version_of(spark: "SparkSession") -> str:

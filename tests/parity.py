@@ -1,0 +1,338 @@
+"""Runs the jobs on engines, and compares what they write with the contract's reference and with each other."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from spark_jobs.config import ClusteringInputsConfig, KMeansConfig, KSelectionConfig
+from spark_jobs.errors import TooManyRejects
+from spark_jobs.options import to_arguments
+from tests import reference
+from tests.conftest import Engine
+from tests.generated import GROUPED_USERS, Month
+from tests.golden import read_json_lines
+
+
+def _manifest(output: Path) -> dict[str, Any]:
+    """The manifest of an output, which lists all its files, and of which all checks passed."""
+    manifest: dict[str, Any] = json.loads((output / "manifest.json").read_text(encoding="utf-8"))
+    files = {str(path.relative_to(output)) for path in output.rglob("*") if path.is_file()}
+    assert files == {file["path"] for file in manifest["files"]} | {"manifest.json"}
+    return manifest
+
+
+def _passed(manifest: Mapping[str, Any], *but: str) -> None:
+    assert {name: check["why"] for name, check in manifest["checks"].items() if name not in but and check["why"]} == {}
+
+
+def _equal(manifests: Sequence[dict[str, Any]]) -> None:
+    """Compare all of the manifests that says what was made, of what."""
+    for name in ("schema_version", "step", "code_version", "fingerprint", "inputs", "config", "rows", "checks"):
+        assert [manifest[name] for manifest in manifests] == [manifests[0][name]] * len(manifests), name
+
+
+def assert_same_bytes(outputs: Sequence[Path]) -> None:
+    """Compare all files but the manifests, which have times and engines."""
+    first, *others = ({p.relative_to(o): p for p in o.rglob("*") if p.is_file()} for o in outputs)
+    for other in others:
+        assert first.keys() == other.keys()
+        for name in first:
+            assert name.name == "manifest.json" or first[name].read_bytes() == other[name].read_bytes(), name
+
+
+# --- group_by_user ---------------------------------------------------------------------------------
+
+
+def assert_grouped_alike(
+    engines: Sequence[Engine], month: Month, folder: Path, *, max_reject_ratio: float, bytes_a_file: int
+) -> list[Path]:
+    """Group a month on each engine: they make the users of the reference, in as many files as they like.
+
+    Args:
+        engines: The engines.
+        month: The month, which is written to the folder.
+        folder: Where each engine writes, in a folder of its name.
+        max_reject_ratio: As the job has it.
+        bytes_a_file: Raw bytes whose users make one output file, about.
+
+    Returns:
+        The outputs, one an engine.
+    """
+    raw = month.write(folder)
+    # Engines need not cut the users into the same files, but each must make the same bytes again.
+    outputs = [folder / engine.name / "grouped" for engine in engines] + [folder / "again"]
+    rejects = {(str(raw / name), line): reasons for (name, line), reasons in month.rejects.items()}
+    rows = len(month.rows) + len(month.broken)
+    for engine, output in zip([*engines, engines[-1]], outputs, strict=True):
+        arguments = ("group_by_user", raw, output, "--max-reject-ratio", max_reject_ratio)
+        if len(rejects) > max_reject_ratio * rows:
+            with pytest.raises(TooManyRejects, match=rf"^{len(rejects):,} of {rows:,} raw rows .* break a rule"):
+                engine.run(*arguments)
+            assert not (output / "manifest.json").exists()
+            continue
+        engine.run(*arguments, patch={"_RAW_BYTES_A_FILE": bytes_a_file})
+        _assert_users(output, month)
+        found = [row for part in output.glob("rejects/*.parquet") for row in pq.read_table(part).to_pylist()]
+        assert Counter((row["file"], row["line"]) for row in found) == Counter(rejects.keys())
+        assert [row for row in found if row["reason"] not in rejects[row["file"], row["line"]]] == []
+    if len(rejects) <= max_reject_ratio * rows:
+        _equal([_manifest(output) for output in outputs])
+        assert_same_bytes(outputs[-2:])
+        assert_same_bytes([output / "rejects" for output in outputs])
+    return outputs[:-1]
+
+
+def users_in(output: Path) -> list[dict[str, Any]]:
+    """The users of all files of an output, by user; they must be in that order in each."""
+    users: list[dict[str, Any]] = []
+    for part in (output / "users").iterdir():
+        table = pq.read_table(part)
+        assert table.schema.equals(GROUPED_USERS)
+        of_part = table.to_pylist()
+        assert [row["user_id"] for row in of_part] == sorted(row["user_id"] for row in of_part)
+        users += of_part
+    return sorted(users, key=lambda row: row["user_id"])
+
+
+def _assert_users(output: Path, month: Month) -> None:
+    users = users_in(output)
+    assert users == reference.rows_of(reference.group(month.accepted))
+    manifest = _manifest(output)
+    _passed(manifest, "rejects")  # it warns of many, which there may be
+    assert manifest["rows"] == {"users": len(users), "rejects": len(month.rejects)}
+    facts = {
+        "users": len(users),
+        "pages": sum(len(row["pages"]) for row in users),
+        "rows": len(month.rows) + len(month.broken),
+        "actions": sum(page[action] for row in users for page in row["pages"] for action in reference.ACTIONS),
+        "rejected": len(month.rejects),
+        "raw_files": len(month.files),
+    }
+    assert {name: manifest["summary"][name] for name in facts} == facts
+
+
+# --- make_clustering_inputs, select_k and kmeans ---------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tweak:
+    """The configs of a clustering."""
+
+    inputs: ClusteringInputsConfig
+    choice: KSelectionConfig
+    kmeans: KMeansConfig
+
+
+def assert_clustered_alike(
+    engines: Sequence[Engine],
+    users: Mapping[str, reference.User],
+    grouped: Sequence[Path],
+    categories: Sequence[Path],
+    folder: Path,
+    tweak: Tweak,
+    *,
+    well_conditioned: bool = True,
+) -> None:
+    """Make clustering inputs, choose k and cluster on each engine: they write the same bytes, and these are right.
+
+    Args:
+        engines: The engines.
+        users: The users.
+        grouped: Where each engine finds them.
+        categories: The category files.
+        folder: Where each engine writes, in a folder of its name.
+        tweak: The configs.
+        well_conditioned: The users' values are of one order of magnitude, so that floats give scores to many digits.
+    """
+    files = [option for file in categories for option in ("--category", file)]
+    for engine, source in zip(engines, grouped, strict=True):
+        inputs = folder / engine.name / "{category}" / "inputs"
+        engine.run("make_clustering_inputs", source, inputs, *files, *to_arguments(tweak.inputs))
+    for file in categories:
+        category = _Category.parse(json.loads(file.read_text(encoding="utf-8")))
+        places = [folder / engine.name / file.stem for engine in engines]
+        _assert_inputs(places[0] / "inputs", category, users, tweak.inputs)
+        for engine, place in zip(engines, places, strict=True):
+            engine.run("select_k", place / "inputs", place / "k", *to_arguments(tweak.choice))
+            chosen = ["--k-selection", place / "k"] if tweak.kmeans.k is None else []
+            engine.run("kmeans", place / "inputs", place / "clusters", *chosen, *to_arguments(tweak.kmeans))
+        clustered = _Clustered.read(places[0])
+        _assert_choice(clustered, tweak.choice)
+        _assert_clusters(clustered, category, tweak.kmeans, well_conditioned)
+        for step in ("inputs", "k", "clusters"):
+            _equal([_manifest(place / step) for place in places])
+            _passed(_manifest(places[0] / step))
+        assert_same_bytes(places)
+
+
+@dataclass(frozen=True)
+class _Category:
+    """A category as its file has it."""
+
+    private: bool
+    pages: Sequence[tuple[str, str, str]]  # id, name and network
+
+    @classmethod
+    def parse(cls, content: Mapping[str, Any]) -> "_Category":
+        networks = {key: pages for key, pages in content.items() if key not in ("id", "name", "private")}
+        pages = [
+            (page["id"], page.get("name", page["id"]), network) for network in networks for page in networks[network]
+        ]
+        return cls(content.get("private", False), pages)
+
+
+def _assert_inputs(
+    output: Path, category: _Category, users: Mapping[str, reference.User], config: ClusteringInputsConfig
+) -> None:
+    ids = [page for page, _, _ in category.pages]
+    vectors = reference.vectors(users, ids, config.action_weights, config.min_actions)
+    scaled = reference.scaled(vectors, config.scaling)
+    dimensions, profiles, members = (
+        pq.read_table(output / f"{table}.parquet").to_pylist() for table in ("dimensions", "profiles", "members")
+    )
+
+    assert [(row["dimension_id"], row["dimension_name"], row["network"]) for row in dimensions] == list(category.pages)
+    assert [row["dimension_index"] for row in dimensions] == list(range(len(ids)))
+    of_dimension = [[vector[d] for vector in vectors.values() if d in vector] for d in range(len(ids))]
+    assert [row["users"] for row in dimensions] == [len(values) for values in of_dimension]
+    assert [row["total"] for row in dimensions] == _about([float(sum(values)) for values in of_dimension])
+
+    assert [row["user_id"] for row in members] == sorted(vectors)
+    assert [row["gender"] for row in members] == [users[name].gender for name in sorted(vectors)]
+    points = [dict(zip(row["indices"], row["values"], strict=True)) for row in profiles]
+    for row in members:
+        point, expected = points[row["profile_id"]], scaled[row["user_id"]]
+        assert {d: point.get(d, 0.0) for d in expected.keys() | point.keys()} == _about(expected), row["user_id"]
+
+    assert [row["profile_id"] for row in profiles] == list(range(len(profiles)))
+    weights = [row["weight"] for row in profiles]
+    assert weights == sorted(weights, reverse=True)
+    assert dict(enumerate(weights)) == Counter(row["profile_id"] for row in members)
+    assert len({tuple(point.items()) for point in points}) == len(profiles)
+    profile_of = {row["user_id"]: row["profile_id"] for row in members}
+    profiles_of: dict[Any, set[int]] = {}
+    for name, vector in vectors.items():
+        same: Any = tuple(sorted(vector.items()))
+        if any(value != Fraction(float(value)) for value in vector.values()):
+            # Floats may tell equal sums of other actions apart, but not the same actions.
+            same = tuple(tuple(sorted(users[name].pages.get(page, {}).items())) for page in ids)
+        profiles_of.setdefault(same, set()).add(profile_of[name])
+    assert [same for same, of_users in profiles_of.items() if len(of_users) > 1] == []
+    if config.scaling == "max":
+        assert all(0 <= value < 1 for point in points for value in point.values())
+
+    manifest = _manifest(output)
+    assert manifest["rows"] == {"dimensions": len(ids), "profiles": len(profiles), "members": len(members)}
+
+
+def _about(values: Any) -> Any:
+    """Values to compare with: floats may differ in the last of their digits, and `l2` is rounded to 12 decimals."""
+    return pytest.approx(values, rel=1e-9, abs=2e-12)
+
+
+@dataclass(frozen=True)
+class _Clustered:
+    """A category's clustering, and the inputs it was made of."""
+
+    points: Sequence[reference.Point]  # by profile
+    profile_of: Mapping[str, int]  # of each user
+    choice: Mapping[str, Any]
+    assignments: Sequence[Mapping[str, Any]]
+    centers: Sequence[Mapping[str, Any]]
+    data: Sequence[Mapping[str, Any]]
+    meta_data: Sequence[Mapping[str, Any]]
+    summary: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, place: Path) -> "_Clustered":
+        profiles, members = (pq.read_table(place / "inputs" / f"{name}.parquet") for name in ("profiles", "members"))
+        clusters = place / "clusters"
+        return cls(
+            [dict(zip(row["indices"], row["values"], strict=True)) for row in profiles.to_pylist()],
+            {row["user_id"]: row["profile_id"] for row in members.to_pylist()},
+            json.loads((place / "k" / "k.json").read_text()),
+            pq.read_table(clusters / "assignments.parquet").to_pylist(),
+            pq.read_table(clusters / "centers.parquet").to_pylist(),
+            read_json_lines(clusters / "data.json"),
+            read_json_lines(clusters / "meta-data.json"),
+            json.loads((clusters / "summary.json").read_text()),
+        )
+
+
+def _assert_choice(clustered: _Clustered, config: KSelectionConfig) -> None:
+    choice, profiles = clustered.choice, len(clustered.points)
+    assert choice["criterion"] == config.criterion
+    tried = sorted({min(k, profiles) for k in range(config.k_min, config.k_max + 1)} - {0})
+    assert [row["k"] for row in choice["tried"]] == tried
+    assert choice["k"] in (reference.best_k(choice["tried"], config.criterion) if tried else {0})
+
+
+def _assert_clusters(clustered: _Clustered, category: _Category, config: KMeansConfig, well_conditioned: bool) -> None:
+    points, k = clustered.points, len(clustered.centers)
+    summary, wanted = clustered.summary, config.k or clustered.choice["k"]
+    assert (summary["k"], summary["requested_k"]) == (k, wanted)
+    assert min(1, len(points)) <= k <= min(wanted, len(points))
+    told = ("params", "n_init", "seed", "label")
+    assert {name: summary[name] for name in told} == config.model_dump(include=set(told))
+
+    # Every user is in one cluster, and all files say in which.
+    assert [row["user_id"] for row in clustered.assignments] == sorted(clustered.profile_of)
+    users_of: list[list[str]] = [[] for _ in range(k)]
+    for row in clustered.assignments:
+        users_of[row["cluster_id"]].append(row["user_id"])
+    assert clustered.data == [{"cluster_id": number, "user_ids": users} for number, users in enumerate(users_of)]
+    sizes = [len(users) for users in users_of]
+    assert [(row["cluster_id"], row["users"]) for row in clustered.centers] == list(enumerate(sizes))
+    numbered = [(-row["users"], row["center"]) for row in clustered.centers]
+    assert numbered == sorted(numbered)
+
+    # It is that of the nearest center, as far as floats can tell.
+    centers = [dict(enumerate(row["center"])) for row in clustered.centers]
+    longest = max((reference.distance(point, {}) for point in [*points, *centers]), default=0.0)
+    far = [[reference.distance(point, center) for center in centers] for point in points]
+    blur = 1e-7 * longest
+    for row in clustered.assignments:
+        distances = far[clustered.profile_of[row["user_id"]]]
+        assert row["distance"] == pytest.approx(distances[row["cluster_id"]], rel=1e-9, abs=blur)
+        assert row["distance"] <= min(distances) + blur
+
+    # What is told of the clusters holds for their members.
+    members = [[points[clustered.profile_of[user]] for user in users] for users in users_of]
+    wssse = math.fsum(row["distance"] ** 2 for row in clustered.assignments)
+    assert summary["wssse"] == pytest.approx(wssse, rel=1e-9)
+    assert [row["cluster_id"] for row in clustered.meta_data] == list(range(k))
+    for number, row in enumerate(clustered.meta_data):
+        assert row["cluster_member_count"] == sizes[number]
+        assert (row["private"], row["cluster_wssse"]) == (category.private, summary["wssse"])
+        largest = max(of["distance"] for of in clustered.assignments if of["cluster_id"] == number)
+        assert row["cluster_diameter"] == 2 * largest
+        for place, (page, name, _) in enumerate(category.pages):
+            values = [point.get(place, 0.0) for point in members[number]]
+            assert row["dimensions"][place] == {
+                "dimension_id": page,
+                "dimension_name": name,
+                "member_count": sum(value > 0 for value in values),
+                "center": centers[number][place],
+                "min": min(values),
+                "max": max(values),
+                "avg": pytest.approx(math.fsum(values) / len(values), rel=1e-9),
+            }
+            if summary["converged"] and config.params.endswith(",0.0"):  # no center moved at all
+                assert row["dimensions"][place]["avg"] == pytest.approx(centers[number][place], rel=1e-9, abs=blur)
+        assert len(row["dimensions"]) == len(category.pages)
+    scores = summary["scores"]
+    assert scores["wssse"] == summary["wssse"]
+    assert (scores["silhouette"] is None) == (k < 2)
+    if well_conditioned and k >= 2:
+        assert scores["silhouette"] == pytest.approx(reference.silhouette(members, centers), rel=1e-6, abs=1e-9)
+        if wssse > blur**2:  # otherwise it is a matter of the last bits whether there is anything within
+            expected = reference.calinski_harabasz(members, centers)
+            assert scores["calinski_harabasz"] == (expected and pytest.approx(expected, rel=1e-6))
