@@ -9,12 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from acceptance.sandbox import NotPossible, Sandbox
-from tests.conftest import ansible, golden, no_environment, sail, spark
+from ami import jars
+from tests.conftest import ansible, golden, no_environment, require_spark, sail, spark
+
+if TYPE_CHECKING:
+    from acceptance.sandbox.spark_cluster import SparkCluster
 
 __all__ = ["ansible", "golden", "no_environment", "sail", "spark"]  # fixtures
 
@@ -101,7 +105,37 @@ def image_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("images")
 
 
+@pytest.fixture(scope="session")
+def packed_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The packed archive is made once for all stories."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def explorer(tmp_path: Path) -> Explorer:
     """Audience Explorer, new."""
     return Explorer(tmp_path)
+
+
+def spark_home(folder: Path) -> Path:
+    """A SPARK_HOME of PySpark's files, in which what runs may leave its own."""
+    require_spark()
+    import pyspark
+
+    folder.mkdir(parents=True)
+    for entry in Path(pyspark.__path__[0]).iterdir():
+        (folder / entry.name).symlink_to(entry)
+    return folder
+
+
+@contextmanager
+def standalone_cluster(folder: Path, environment: dict[str, str]) -> Iterator["SparkCluster"]:
+    """A Spark cluster on this machine, which CI must have."""
+    require_spark()
+    from acceptance.sandbox.spark_cluster import SparkCluster
+
+    jars.fetch(folder / "jars")
+    with SparkCluster(folder / "cluster", folder / "jars", environment) as cluster:
+        yield cluster

@@ -20,6 +20,7 @@ FILES = (
     HERE / "audience-explorer-scratch.service",
     HERE / "boot.py",
     HERE / "builder.py",
+    HERE / "jars.py",
     HERE / "jars.txt",
     HERE / "provision.sh",
     HERE / "self_check.py",

@@ -245,7 +245,8 @@ class Jobs:
             "TMPDIR": str(work),
             "SPARK_LOCAL_DIRS": str(work),
             "SPARK_DRIVER_MEMORY": f"{_memory_bytes() * 7 // 10 >> 20}m",
-            "PYTHONPATH": str(work / "code"),
+            # On EMR Serverless the code and its packages are there already.
+            "PYTHONPATH": os.pathsep.join([str(work / "code"), *filter(None, [os.environ.get("PYTHONPATH")])]),
             "PYTHONUNBUFFERED": "1",
             DAGSTER_PIPES_CONTEXT_ENV_VAR: encode_param({PipesDefaultContextLoader.FILE_PATH_KEY: str(context)}),
             DAGSTER_PIPES_MESSAGES_ENV_VAR: encode_param({PipesDefaultMessageWriter.FILE_PATH_KEY: str(spool)}),
@@ -276,12 +277,12 @@ class Jobs:
             self._process.wait(timeout=max(0, seconds))
         except subprocess.TimeoutExpired:
             overdue = True
-        self._end_all()
+        self.end_all()
         code = self._process.wait()
         # Be it this process or one that it started, such as Spark's JVM.
         return {"exit_code": code, "overdue": overdue, "out_of_memory": _oom_kills() > self._oom_kills}
 
-    def _end_all(self) -> None:
+    def end_all(self) -> None:
         """End what is left: nothing of it writes once the end is told."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
@@ -307,15 +308,36 @@ def main(location: str, deadline_file: str) -> None:
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
         os.environ.setdefault(name, identity["region"])
     folder = Folder(location)
+
+    def run(work: Path, messages: Messages, log: Log) -> dict[str, Any]:
+        return _run(folder, work, machine, messages, log, started, deadline_file)
+
+    tell_all(folder, _facts(identity, machine), run)
+
+
+def tell_all(
+    folder: Folder, facts: dict[str, Any], run: Callable[[Path, Messages, Log], dict[str, Any]]
+) -> dict[str, Any]:
+    """Do a launch, ship what it tells, and write its status, whatever happens.
+
+    Args:
+        folder: That of the launch.
+        facts: What is told of where it runs.
+        run: Does it, in a work folder, which is deleted then; how it ended.
+
+    Returns:
+        The status.
+    """
+    started = time.monotonic()
     messages, log = Messages(), Log()
     streams = {
         "messages": Stream(folder, "messages/{:06}.jsonl", messages.take),
         "log": Stream(folder, "log/{:06}.txt", log.take),
     }
-    messages.tell("started", **_facts(identity, machine))
+    messages.tell("started", **facts)
     try:
         with tempfile.TemporaryDirectory(prefix="launch-", dir=_scratch(), ignore_cleanup_errors=True) as work:
-            status = _run(folder, Path(work), machine, messages, log, started, deadline_file)
+            status = run(Path(work), messages, log)
     except Exception as error:
         traceback.print_exc()
         log.add(traceback.format_exc().encode())
@@ -330,6 +352,7 @@ def main(location: str, deadline_file: str) -> None:
             objects[name] = stream.objects
     status |= {"messages": messages.count, "objects": objects, "seconds": round(time.monotonic() - started, 3)}
     folder.put("status.json", json.dumps(status, indent=1).encode())
+    return status
 
 
 def _run(

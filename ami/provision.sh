@@ -35,29 +35,7 @@ $venv/bin/pip --quiet check
 
 step "hadoop-aws and the AWS SDK, from Maven Central"
 spark=$($venv/bin/python -c 'import pyspark; print(*pyspark.__path__)')
-jars() { grep -v '^#' jars.txt; }
-intact() { jars | awk '{print $1 "  " $3 "-" $4 ".jar"}' | (cd "$1" && sha256sum --check --strict --quiet); }
-if ! intact "$spark/jars" >/dev/null 2>&1; then
-  # Spark brings Ivy, and Ivy knows where Maven Central is. It gets exactly what is listed: without POMs it resolves
-  # nothing, and jars.txt has better checksums than the server.
-  cat >"$work/settings.xml" <<-'XML'
-	<ivysettings>
-	  <property name="ivy.checksums" value=""/>
-	  <settings defaultResolver="central"/>
-	  <resolvers><ibiblio name="central" m2compatible="true" usepoms="false"/></resolvers>
-	</ivysettings>
-	XML
-  {
-    echo '<ivy-module version="2.0"><info organisation="audience-explorer" module="jars"/><dependencies>'
-    jars | awk '{printf "<dependency org=\"%s\" name=\"%s\" rev=\"%s\" conf=\"*->default\"/>\n", $2, $3, $4}'
-    echo '</dependencies></ivy-module>'
-  } >"$work/ivy.xml"
-  mkdir "$work/jars"
-  java -jar "$spark"/jars/ivy-*.jar -warn -settings "$work/settings.xml" -ivy "$work/ivy.xml" -cache "$work/ivy" \
-    -retrieve "$work/jars/[artifact]-[revision].[ext]" >"$work/ivy.log" || { cat "$work/ivy.log" && exit 1; }
-  intact "$work/jars"
-  install -m 644 "$work"/jars/*.jar "$spark/jars/"
-fi
+$venv/bin/python jars.py "$spark/jars"
 
 step "Spark's settings"
 install -D -m 644 -t "$spark/conf" spark-defaults.conf spark-env.sh

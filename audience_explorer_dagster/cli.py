@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from audience_explorer_dagster.archive_cli import archive
 from audience_explorer_dagster.categories_cli import categories
 from audience_explorer_dagster.command_line import (
     errors_told,
@@ -25,6 +26,7 @@ from audience_explorer_dagster.runs_cli import promote, runs
 from spark_jobs import demo_audience, storage
 from spark_jobs.config import ClusteringInputsConfig, EngineConfig, GroupedUsersConfig, KMeansConfig, KSelectionConfig
 from spark_jobs.options import config_options
+from spark_jobs.resources import ResourcesConfig
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -47,6 +49,7 @@ def main() -> None:
 @config_options(ClusteringInputsConfig, "clustering_inputs")
 @config_options(GroupedUsersConfig, "grouped_users")
 @config_options(EngineConfig, "engine")
+@config_options(ResourcesConfig, "resources")
 @click.option("--force", is_flag=True, help="Compute even what is there already.")
 @click.option("--json", "as_json", is_flag=True, help="End with JSON instead of a table.")
 @click.option("--quiet", is_flag=True, help="Print nothing, unless something failed.")
@@ -59,6 +62,7 @@ def pipeline(
     clustering_inputs: ClusteringInputsConfig,
     grouped_users: GroupedUsersConfig,
     engine: EngineConfig,
+    resources: ResourcesConfig,
     force: bool,
     as_json: bool,
     quiet: bool,
@@ -74,13 +78,14 @@ def pipeline(
     with interrupts_told(), printing as last_lines, errors_told(), open_project(root) as project:
         from audience_explorer_dagster.config import MonthRunConfig
 
-        steps = {
+        parts = {
+            "resources": resources,
             "grouped_users": grouped_users,
             "clustering_inputs": clustering_inputs,
             "k_selection": k_selection,
             "kmeans": kmeans,
         }
-        values: dict[str, Any] = {name: step.model_dump() for name, step in steps.items()}
+        values: dict[str, Any] = {name: part.model_dump() for name, part in parts.items()}
         config = MonthRunConfig(**values, **engine.model_dump(), force=force)
         outcomes = project.run(months, categories, config)
     code = exit_code(outcomes)
@@ -126,3 +131,4 @@ main.add_command(runs)
 main.add_command(promote)
 main.add_command(launch)
 main.add_command(ec2)
+main.add_command(archive)

@@ -9,6 +9,7 @@ from audience_explorer_dagster.assets import grouped_users, raw_audience, raw_fi
 from audience_explorer_dagster.launchers import Launcher
 from audience_explorer_dagster.launchers.ec2.launcher import EC2StepLauncher
 from audience_explorer_dagster.launchers.local import LocalLauncher
+from audience_explorer_dagster.launchers.spark_submit import SparkSubmitLauncher
 from audience_explorer_dagster.schedules import monthly
 from audience_explorer_dagster.sensors import abandoned_instances, category_files, complete_months, run_failures
 from audience_explorer_dagster.store import Store
@@ -20,11 +21,20 @@ def launcher_from_environment() -> Launcher:
     launchers: dict[str, Callable[[], Launcher]] = {
         "local": LocalLauncher,
         "ec2": lambda: EC2StepLauncher.from_environment(by_name=True),
+        "spark-submit": lambda: SparkSubmitLauncher.from_environment(by_name=True),
+        "emr-serverless": _emr_serverless,
     }
     name = os.environ.get("AUDIENCE_EXPLORER_LAUNCHER", "local")
     if name not in launchers:
         raise InputError(f"AUDIENCE_EXPLORER_LAUNCHER is {name!r}; allowed are {', '.join(launchers)}")
     return launchers[name]()
+
+
+def _emr_serverless() -> Launcher:
+    # dagster-aws's client, on which it is, takes a second to import.
+    from audience_explorer_dagster.launchers.emr_serverless import EMRServerlessLauncher
+
+    return EMRServerlessLauncher.from_environment(by_name=True)
 
 
 def definitions(root: str, launcher: Launcher) -> dg.Definitions:
@@ -34,8 +44,8 @@ def definitions(root: str, launcher: Launcher) -> dg.Definitions:
         InputError: The launcher's machines can't reach the root.
     """
     on_ec2 = isinstance(launcher, EC2StepLauncher)
-    if on_ec2 and not root.startswith("s3://"):
-        raise InputError(f"Instances can't reach {root}: set AUDIENCE_EXPLORER_ROOT to s3://bucket/prefix.")
+    if not launcher.reaches_folders and not root.startswith("s3://"):
+        raise InputError(f"AWS's machines can't reach {root}: set AUDIENCE_EXPLORER_ROOT to s3://bucket/prefix.")
     return dg.Definitions(
         assets=[raw_audience, grouped_users, segments],
         asset_checks=[raw_files],

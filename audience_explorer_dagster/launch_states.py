@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from audience_explorer_dagster.launchers.ec2 import instances
 from audience_explorer_dagster.launchers.ec2.instances import Instance
-from audience_explorer_dagster.launchers.ec2.launches import Launches, LaunchTags
+from audience_explorer_dagster.launchers.ec2.launches import LEASE_SECONDS, Launches, LaunchTags
 from spark_jobs.__main__ import STOPPED
 from spark_jobs.errors import InputError
 
@@ -87,9 +87,20 @@ def look(ec2: "EC2Client", launches: Launches, wanted: Sequence[LaunchTags]) -> 
     """How launches stand now, in the same order."""
     # In this order: one whose instance is not there any more has written its status, if it ever does.
     known = {instance.tags.get("launch"): instance for instance in instances.find(ec2, ended=True)}
+
+    def look_at(tags: LaunchTags) -> LaunchState:
+        folder = launches.folder(tags)
+        state = _state(tags, folder.status(), known.get(tags.launch))
+        # On EMR Serverless there is no instance. As long as somebody waits for a job run, it has not ended.
+        if state.state == "missing" and state.instance is None and "application" in folder.launched():
+            held = folder.seconds_since_held()
+            if held is not None and held < LEASE_SECONDS:
+                return LaunchState(tags, "running")
+            return LaunchState(tags, "missing", "its job run left no status")
+        return state
+
     with ThreadPoolExecutor(_READERS) as readers:
-        statuses = readers.map(lambda tags: launches.folder(tags).status(), wanted)
-        return [_state(tags, status, known.get(tags.launch)) for tags, status in zip(wanted, statuses, strict=True)]
+        return list(readers.map(look_at, wanted))
 
 
 def newest_attempts(launches: Launches, wanted: Iterable[LaunchTags]) -> list[LaunchTags]:

@@ -142,7 +142,7 @@ Aim = tuple[str, str, str, bool]  # what, how much, what was measured, whether i
 
 
 def aims(rows: list[Row]) -> list[Aim]:
-    """The aims of issue 5, at the sizes that were measured."""
+    """What this project aims for, at the sizes that were measured."""
     return [aim for find in _AIMS for aim in find(rows)]
 
 

@@ -18,7 +18,7 @@ _OURS = (contenders.Ours(),)
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large the scenarios are; those of issue 5's table by default."""
+    """How large the scenarios are; as large as they are in results.md by default."""
 
     actions: int = 20_000_000
     worst_actions: int = 100_000_000

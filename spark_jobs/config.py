@@ -45,7 +45,8 @@ class ClusteringInputsConfig(StepConfig):
 
     action_weights: dict[str, float] = Field(
         default_factory=lambda: dict.fromkeys(ACTIONS, 1.0),
-        description=f"Weight of each action in a user's value on a page: 0, or 1e-6 to 1e6, default 1. {', '.join(ACTIONS)}.",
+        description="Weight of each action in a user's value on a page: 0, or 1e-6 to 1e6, default 1."
+        f" {', '.join(ACTIONS)}.",
     )
     min_actions: int = Field(
         default=1, ge=1, description="Users with fewer actions on the category's pages are left out; at least 1."

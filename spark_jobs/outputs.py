@@ -237,16 +237,16 @@ def _parse(text: bytes, inspection: Inspection) -> Iterator[pa.RecordBatch]:
 def _cut_lines(file: io.BufferedReader) -> Iterator[tuple[int, bytes]]:
     """Lines with their numbers; one longer than `_LONGEST_LINE` as several, with a part of the texts each."""
     number, rest = 0, b""
-    while text := file.readline(_LONGEST_LINE):
-        text = rest + text
-        cut = -1 if text.endswith(b"\n") else text.rfind(b'", "')  # within a text a quote has a backslash before it
+    while read := file.readline(_LONGEST_LINE):
+        text, goes_on = rest + read, len(read) == _LONGEST_LINE and not read.endswith(b"\n")
+        cut = text.rfind(b'", "') if goes_on else -1  # within a text a quote has a backslash before it
         if cut >= 0:
             yield number, text[: cut + 1] + b"]}"
             rest = text[: text.index(b"[") + 1] + text[cut + 3 :]
-        elif text.endswith(b"\n"):
+        elif goes_on:
+            rest = text
+        else:
             yield number, text
             number, rest = number + 1, b""
-        else:
-            rest = text
     if rest:
         yield number, rest

@@ -96,7 +96,8 @@ def vectors_of(
     known = np.flatnonzero(page >= 0)
     page = page[known]
     value, actions = np.zeros(len(page)), np.zeros(len(page))
-    for action, weight in zip(ACTIONS, action_weights, strict=True):  # one by one: a product of matrices rounds as it likes
+    # One by one, for how a product of matrices is rounded depends on how many rows it has.
+    for action, weight in zip(ACTIONS, action_weights, strict=True):
         count = entries.field(action).to_numpy()[known]
         value += weight * count
         actions += count

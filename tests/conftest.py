@@ -48,7 +48,7 @@ def java_version() -> int:
     return int(said.split('"')[1].split(".")[0]) if '"' in said else 0
 
 
-def _require_spark() -> None:
+def require_spark() -> None:
     try:
         import pyspark.core  # noqa: F401  # the client has none
     except ImportError:
@@ -108,7 +108,7 @@ def sail() -> Engine:
 @pytest.fixture(scope="session")
 def spark() -> Iterator[Engine]:
     """Apache Spark, `local[*]`, started once."""
-    _require_spark()
+    require_spark()
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
         yield Engine("spark", process)
 

@@ -29,7 +29,7 @@ class ScriptLauncher(LocalLauncher):
 
     script: str
 
-    def _command(self) -> list[str]:
+    def _command(self, folder: Path) -> list[str]:  # noqa: ARG002
         return [sys.executable, "-c", PREPARE + self.script]
 
 

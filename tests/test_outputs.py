@@ -1,13 +1,15 @@
 """Output folders: written once, complete or absent."""
 
+import json
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from spark_jobs import outputs, storage
+from spark_jobs import kmeans, outputs, storage
 from spark_jobs.errors import InputError, OutputExists
 from spark_jobs.fingerprints import files_fingerprint
+from spark_jobs.schemas import Inspection
 
 TABLE = pa.table({"a": [1, 2]})
 
@@ -89,3 +91,66 @@ def test_files_have_one_fingerprint_wherever_they_lie_and_another_when_they_chan
     assert a == b
     (tmp_path / "b" / "x.csv").write_text("2")
     assert files_fingerprint(storage.list_files(str(tmp_path / "b"))) != a
+
+
+def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = start(tmp_path)
+    outputs.write_table(folder, "a.parquet", TABLE)
+
+    def die_while_writing() -> None:
+        with outputs.open_file(folder, "a.parquet") as file:
+            file.write(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        die_while_writing()
+    assert outputs.read_table(folder, "a.parquet") == TABLE
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["_unfinished", "a.parquet"]
+
+
+def test_two_who_write_the_same_file_at_a_time_leave_a_whole_one(tmp_path: Path) -> None:
+    folder = start(tmp_path)
+    with outputs.open_file(folder, "notes/a") as one, outputs.open_file(folder, "notes/a") as other:
+        one.write(b"12")
+        other.write(b"1234")
+        one.write(b"34")
+    assert [file.read_bytes() for file in (tmp_path / "out" / "notes").iterdir()] == [b"1234"]
+
+
+def test_what_a_killed_task_left_is_no_part_of_the_output(tmp_path: Path) -> None:
+    folder = start(tmp_path)
+    outputs.write_table(folder, "a.parquet", TABLE)
+    (tmp_path / "out" / ".a.parquet.0123").write_bytes(b"half")
+    assert [file.name for file in storage.visible_files(folder)] == ["_unfinished", "a.parquet"]
+    finish(folder)
+    assert [file["path"] for file in outputs.read_manifest(folder, "kmeans")["files"]] == ["a.parquet"]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a.parquet", "manifest.json"]
+
+
+def test_a_line_that_is_too_long_for_memory_is_read_back_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [['a", "b', "c\\", '"'], ["é" * 50, *(f"user {n}" for n in range(40))], []]
+    folder = start(tmp_path)
+    with outputs.open_file(folder, "data.json") as file:
+        for number, ids in enumerate(lines):
+            row = json.dumps({"cluster_id": number, "user_ids": ids}, ensure_ascii=False)
+            file.write(row.encode() + b"\n")
+    for longest in (1 << 20, 64, 37):
+        monkeypatch.setattr(outputs, "_LONGEST_LINE", longest)
+        inspection = Inspection(kmeans.DATA)
+        read: dict[int, list[str]] = {}
+        parts = 0
+        for number, part in outputs.read_back_lists(folder, "data.json", inspection):
+            read.setdefault(number, []).extend(part.column("user_ids").flatten().to_pylist())
+            parts += 1
+        assert read == dict(enumerate(lines))
+        assert (inspection.rows, inspection.breaches) == (3, [])
+        assert (parts > 3) == (longest < 1 << 20)
+
+
+def test_rows_come_in_the_same_batches_wherever_they_were_cut() -> None:
+    rows = pa.table({"a": range(600_000)})
+    batches = list(outputs.of_equal_size(rows.to_batches(max_chunksize=70_001)))
+    assert [batch.num_rows for batch in batches] == [1 << 18, 1 << 18, 600_000 - (1 << 19)]
+    assert pa.Table.from_batches(batches) == rows

@@ -86,7 +86,7 @@ def test_what_is_given_comes_first(tmp_path: Path) -> None:
 
 
 def test_a_scratch_folder_that_is_none_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="gone is none. Make it, or name another with --scratch"):
+    with pytest.raises(InputError, match=r"gone is none\. Make it, or name another with --scratch"):
         ResourcesConfig(scratch=str(tmp_path / "gone")).resolve()
 
 
@@ -107,7 +107,8 @@ def test_k_means_that_cannot_fit_says_what_it_needs_and_names_the_cluster(sail: 
     sail.run("group_by_user", raw, tmp_path / "users")
     (tmp_path / "c.json").write_text(json.dumps({"id": 1, "facebook": [{"id": GOOD["page_id"], "name": "P"}]}))
     sail.run("make_clustering_inputs", tmp_path / "users", tmp_path / "in", "--category", tmp_path / "c.json")
-    for job in (["kmeans", tmp_path / "in", tmp_path / "out", "--k", 1], ["select_k", tmp_path / "in", tmp_path / "out"]):
+    folders = [tmp_path / "in", tmp_path / "out"]
+    for job in (["kmeans", *folders, "--k", 1], ["select_k", *folders]):
         with pytest.raises(InputError, match=r"would need about 0.4 GB of memory.*engine: cluster"):
             sail.run(*map(str, job), "--memory", "50MB")
 

@@ -4,7 +4,8 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Any, ClassVar, Literal
 
 import dagster as dg
 from dagster_pipes import PipesContextData
@@ -44,6 +45,8 @@ class Launcher(dg.ConfigurableResource[None], ABC):
     The assets know this interface only, so where jobs run is configuration.
     """
 
+    reaches_folders: ClassVar[bool] = True  # of this machine; else the root must be on S3
+
     @abstractmethod
     def launch(self, context: dg.OpExecutionContext, jobs: Sequence[Job]) -> Generator[Report]:
         """Run `python -m spark_jobs` with these jobs somewhere, and yield what each reports, as it reports it.
@@ -54,6 +57,21 @@ class Launcher(dg.ConfigurableResource[None], ABC):
         Raises:
             LaunchFailed: The launch ended early; everything reported before was yielded.
         """
+
+
+def refuse_sail(jobs: Sequence[Job]) -> None:
+    """Refuse jobs on a Spark cluster that ask for the engine which runs in one process.
+
+    Raises:
+        LaunchFailed: One does.
+    """
+    for job in jobs:
+        if dict(pairwise(job.arguments)).get("--engine", "sail") == "sail":
+            raise LaunchFailed(
+                f"{job.id} asks for the engine sail, which runs on one machine, and this launcher's is a Spark cluster."
+                " Choose the engine spark, or cluster: --engine, or `engine` in the run's config; or the launcher local"
+                " or ec2: AUDIENCE_EXPLORER_LAUNCHER."
+            )
 
 
 def pipes_context(context: dg.OpExecutionContext, jobs: Sequence[Job]) -> PipesContextData:

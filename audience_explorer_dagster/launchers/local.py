@@ -23,7 +23,7 @@ from pydantic import Field
 
 from audience_explorer_dagster.launchers import Job, Launcher, LaunchFailed, Report, pipes_context, receive
 
-_TAIL = 20  # lines of stderr that the error of a crashed launch shows
+_TAIL = 20  # lines of its output that the error of a crashed launch shows
 
 
 class LocalLauncher(Launcher):
@@ -67,16 +67,18 @@ class LocalLauncher(Launcher):
             DAGSTER_PIPES_MESSAGES_ENV_VAR: encode_param({PipesDefaultMessageWriter.FILE_PATH_KEY: str(message_file)}),
         }
         return subprocess.Popen(
-            self._command(),
+            self._command(context_file.parent),
             env={**os.environ, **pipes},
             stdin=subprocess.PIPE,  # never written; its end tells the jobs that this process is gone
-            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
             start_new_session=True,  # so that all it starts can be ended with it
         )
 
-    def _command(self) -> list[str]:
+    def _command(self, folder: Path) -> list[str]:  # noqa: ARG002
+        """What runs the jobs; `folder` may have files for it, and is deleted in the end."""
         return [sys.executable, "-m", "spark_jobs", "--end-with-stdin"]
 
     def _follow(
@@ -109,8 +111,8 @@ class LocalLauncher(Launcher):
 
 
 def _forward(process: "subprocess.Popen[str]", tail: "deque[str]") -> None:
-    assert process.stderr is not None
-    for line in process.stderr:
+    assert process.stdout is not None
+    for line in process.stdout:
         sys.stderr.write(line)
         sys.stderr.flush()
         tail.append(line)

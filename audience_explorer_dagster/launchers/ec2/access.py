@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal, overload
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_emr_serverless import EMRServerlessClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_ssm import SSMClient
 
@@ -15,12 +16,14 @@ _ATTEMPTS = 10
 @overload
 def client(service: Literal["ec2"], region: str | None, once: bool = False) -> "EC2Client": ...
 @overload
+def client(service: Literal["emr-serverless"], region: str | None, once: bool = False) -> "EMRServerlessClient": ...
+@overload
 def client(service: Literal["s3"], region: str | None, once: bool = False) -> "S3Client": ...
 @overload
 def client(service: Literal["ssm"], region: str | None, once: bool = False) -> "SSMClient": ...
 def client(
-    service: Literal["ec2", "s3", "ssm"], region: str | None, once: bool = False
-) -> "EC2Client | S3Client | SSMClient":
+    service: Literal["ec2", "emr-serverless", "s3", "ssm"], region: str | None, once: bool = False
+) -> "EC2Client | EMRServerlessClient | S3Client | SSMClient":
     """A client of a region, by default that of AWS's usual settings.
 
     Args:

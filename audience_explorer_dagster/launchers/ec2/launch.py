@@ -1,7 +1,5 @@
 """One launch on EC2: one instance, from asking for it to its end."""
 
-import codecs
-import json
 import signal
 import sys
 import threading
@@ -33,12 +31,11 @@ from audience_explorer_dagster.launchers.ec2.errors import (
 )
 from audience_explorer_dagster.launchers.ec2.images import PROJECT, Image
 from audience_explorer_dagster.launchers.ec2.instances import Instance, Offer
-from audience_explorer_dagster.launchers.ec2.launches import Follower, LaunchFolder, LaunchTags
+from audience_explorer_dagster.launchers.ec2.launches import BrokenMessage, LaunchFolder, LaunchTags, Transcript
 
 if TYPE_CHECKING:
     from audience_explorer_dagster.launchers.ec2.launcher import EC2StepLauncher
 
-_TAIL = 20  # lines of the log that an error shows
 _LOOK_SECONDS = 3.0  # between two looks at the instance's state
 _HOLD_SECONDS = 20.0  # between two signs that somebody waits for the launch
 _UNREACHABLE_SECONDS = 300.0  # how long AWS may not answer
@@ -72,12 +69,9 @@ class Launch:
         self._settings, self._folder, self._tags, self._context = settings, folder, tags, context
         self._instance: Instance | None = None
         self._offer: Offer | None = None  # the one that was taken
-        self._messages, self._log = Follower(folder, "messages"), Follower(folder, "log")
-        self._said = 0  # messages that arrived
+        self._transcript = Transcript(folder)
         self._reports: deque[tuple[float, Report]] = deque()  # those not yielded yet, and from when on they may be
         self._unended: set[str] = set()  # jobs
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._tail = ""  # of the log
         self._noticed = False  # whether AWS announced that it takes the instance back
         self._asked = False  # whether an instance may have been started
         self._launched_at = time.monotonic()
@@ -195,7 +189,7 @@ class Launch:
                 late.renew()
                 time.sleep(self._settings.poll_seconds)
                 continue
-            is_over = gone is not None or (status is not None and self._objects() == status["objects"])
+            is_over = gone is not None or (status is not None and self._transcript.objects == status["objects"])
             yield from self._ripe_reports(all_of_them=is_over)
             if status is None:
                 late.renew()
@@ -207,7 +201,8 @@ class Launch:
                 self._check(status)
                 return
             elif late.is_over():
-                raise self._error(MessagesLost, f"it wrote {status['objects']} objects, {self._objects()} arrived")
+                arrived = self._transcript.objects
+                raise self._error(MessagesLost, f"it wrote {status['objects']} objects, {arrived} arrived")
             time.sleep(self._settings.poll_seconds)
 
     def _hold(self, ended: threading.Event) -> None:
@@ -233,20 +228,11 @@ class Launch:
 
     def _read(self) -> None:
         """Read what the instance wrote since."""
-        for chunk in self._log.new():
-            text = self._decoder.decode(chunk)
-            # As with jobs on this machine, to where Dagster keeps what a step prints.
-            sys.stderr.write(text)
-            sys.stderr.flush()
-            self._tail = "\n".join((self._tail + text).split("\n")[-_TAIL - 1 :])
-        for chunk in self._messages.new():
-            for line in chunk.splitlines():
-                self._said += 1
-                try:
-                    message = json.loads(line)
-                except ValueError as error:
-                    raise self._error(MessagesLost, f"message {self._said} is broken: {error}") from error
+        try:
+            for message in self._transcript.new_messages():
                 self._take(message)
+        except BrokenMessage as error:
+            raise self._error(MessagesLost, str(error)) from error
 
     def _take(self, message: dict[str, Any]) -> None:
         if "boot" in message:
@@ -269,7 +255,7 @@ class Launch:
         while self._reports and (all_of_them or self._reports[0][0] <= time.monotonic()):
             _, report = self._reports.popleft()
             if report.event == "failed":
-                self._context.log.error(f"{report.job} failed; the end of the log:\n{self._tail.strip()}")
+                self._context.log.error(f"{report.job} failed; the end of the log:\n{self._transcript.tail.strip()}")
                 report = replace(report, error=str(self._error(JobFailed, report.error)))
             yield report
 
@@ -298,8 +284,9 @@ class Launch:
 
     def _check(self, status: dict[str, Any]) -> None:
         """Tell a launch that ended well from one that did not."""
-        if self._said != status["messages"]:
-            raise self._error(MessagesLost, f"it wrote {status['messages']} messages, {self._said} arrived")
+        arrived = self._transcript.messages
+        if arrived != status["messages"]:
+            raise self._error(MessagesLost, f"it wrote {status['messages']} messages, {arrived} arrived")
         if "error" in status:
             raise self._error(BootFailed, f"the jobs could not be run: {status['error']}")
         if not self._unended:
@@ -319,7 +306,7 @@ class Launch:
             raise self._error(Overdue, f"after {limit} s (max_runtime), with {self._told_unended()}")
         code = status["exit_code"]
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
-        words = self._tail.strip() or "(none)"
+        words = self._transcript.tail.strip() or "(none)"
         raise self._error(
             JobFailed, f"the process of the jobs {how}, with {self._told_unended()}; its last words:\n{words}\n"
         )
@@ -406,9 +393,6 @@ class Launch:
     def _seconds(self) -> float:
         """Since the launch."""
         return time.monotonic() - self._launched_at
-
-    def _objects(self) -> dict[str, int]:
-        return {"messages": self._messages.objects, "log": self._log.objects}
 
     def _bear(self, error: Exception, patience: "_Timer") -> None:
         """Bear with AWS while it does not answer, for a time."""

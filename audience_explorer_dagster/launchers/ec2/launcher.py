@@ -1,13 +1,12 @@
 """The launcher that runs jobs on an EC2 instance, which is started for them and ended when they are done."""
 
-import os
 from collections.abc import Generator, Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, get_origin
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import dagster as dg
 from botocore.exceptions import BotoCoreError, ClientError
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from audience_explorer_dagster.launchers import PIPELINE_TAG, Job, Launcher, Report
 from audience_explorer_dagster.launchers.ec2 import code, instances
@@ -21,9 +20,9 @@ from audience_explorer_dagster.launchers.ec2.errors import (
 from audience_explorer_dagster.launchers.ec2.images import NAME, check_fit, find_image
 from audience_explorer_dagster.launchers.ec2.launch import Launch
 from audience_explorer_dagster.launchers.ec2.launches import Launches, LaunchTags
+from audience_explorer_dagster.launchers.settings import from_environment
 from audience_explorer_dagster.partitions import Partition, short_name
 from audience_explorer_dagster.store import new_folder_name
-from spark_jobs.errors import InputError
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -38,6 +37,8 @@ class EC2StepLauncher(Launcher):
     An instance that AWS takes back, or that does not boot, is replaced by one of the next type or subnet, which goes on
     with the first job that was not done. A job that fails is not repeated.
     """
+
+    reaches_folders: ClassVar[bool] = False
 
     launches: str = Field(description="Where on S3 launches keep their messages and logs: s3://bucket/prefix.")
     instance_profile: str = Field(
@@ -77,20 +78,8 @@ class EC2StepLauncher(Launcher):
         Raises:
             InputError: A value makes no sense, or a needed one is missing.
         """
-        given = [name for name in cls.model_fields if _variable(name) in os.environ]
-        values = {name: _value(name) for name in given}
-        if "launches" not in values and (launches := launches_of_root()):
-            values["launches"] = launches
-        try:
-            checked = cls(**values)
-        except ValidationError as error:
-            wrong = {_variable(str(e["loc"][0])): "needed" if e["input"] is None else e["msg"] for e in error.errors()}
-            told = "; ".join(f"{variable}: {why}" for variable, why in wrong.items())
-            raise InputError(f"The EC2 launcher lacks settings, or some make no sense. {told}") from error
-        if not by_name:
-            return checked
-        texts = [name for name in given if cls.model_fields[name].annotation in (str, str | None)]
-        return cls(**values | {name: dg.EnvVar(_variable(name)) for name in texts})
+        defaults = {"launches": launches_of_root()}
+        return from_environment(cls, "EC2", "AUDIENCE_EXPLORER_EC2_", defaults, by_name)
 
     def launch(self, context: dg.OpExecutionContext, jobs: Sequence[Job]) -> Generator[Report]:
         try:
@@ -106,7 +95,7 @@ class EC2StepLauncher(Launcher):
         asked = instances.offers(self.instance_types, self.subnets, self.market)
         waiting, failed, told = list(jobs), set[str](), set[str]()
         for attempt in range(1 + self.retries):
-            tags = _tags(context)
+            tags = launch_tags(context)
             launch = Launch(self, self.all_launches.folder(tags), tags, context)
             try:
                 for report in launch.run(image, code_location, asked, waiting):
@@ -158,24 +147,8 @@ class EC2StepLauncher(Launcher):
         return Launches(client("s3", self.region), self.launches)
 
 
-def _variable(name: str) -> str:
-    return f"AUDIENCE_EXPLORER_EC2_{name.upper()}"
-
-
-def _value(name: str) -> Any:
-    text = os.environ[_variable(name)]
-    kind = get_origin(EC2StepLauncher.model_fields[name].annotation)
-    if kind is list:
-        return [part.strip() for part in text.split(",") if part.strip()]
-    if kind is dict:
-        pairs = [part.strip().partition("=") for part in text.split(",") if part.strip()]
-        if wrong := [name for name, separator, _ in pairs if not separator]:
-            raise InputError(f"{_variable(name)}: {wrong[0]!r} is not of the form name=value.")
-        return {name: value for name, _, value in pairs}
-    return text
-
-
-def _tags(context: dg.OpExecutionContext) -> LaunchTags:
+def launch_tags(context: dg.OpExecutionContext) -> LaunchTags:
+    """The tags of a new launch of a run."""
     run = context.run
     pipeline = run.tags.get(PIPELINE_TAG) or run.tags.get("dagster/backfill") or run.root_run_id or run.run_id
     label = short_name([Partition.parse(key) for key in context.partition_keys])

@@ -2,18 +2,21 @@
 
 Below a location, `s3://bucket/prefix`:
 
-    code/SHA256.tar.gz                                               the code of launches
+    code/SHA256.tar.gz                                               the code of launches, named by its digest
     launch=ID,pipeline=ID,run=ID,label=NAME/                         a launch: its name says whose it is
         description.json                                             what the instance is to do, and how it was launched
         messages/000001.jsonl …, log/000001.txt …, status.json       what the instance writes (see ami/boot.py)
         lease                                                        written again and again by who waits for it
 """
 
+import codecs
 import json
 import re
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
@@ -29,6 +32,7 @@ LEASE_SECONDS = 300  # nobody waits for a launch that was not held for so long
 Stream = Literal["messages", "log"]
 
 _SUFFIX: dict[Stream, str] = {"messages": "jsonl", "log": "txt"}
+_TAIL = 20  # lines of the log that an error shows
 _NAME = re.compile(r"launch=([^,/]+),pipeline=([^,/]+),run=([^,/]+),label=([^,/]+)")
 
 
@@ -86,6 +90,10 @@ class LaunchFolder:
         found = self._get("description.json")
         return {} if found is None else dict(json.loads(found))
 
+    def launched(self) -> dict[str, Any]:
+        """The part of the description that says how it was launched."""
+        return dict(self.description().get("launched", {}))
+
     def status(self) -> dict[str, Any] | None:
         """How it ended; None if it did not, or had no chance to say."""
         found = self._get("status.json")
@@ -142,6 +150,45 @@ class Follower:
             yield chunk
 
 
+class BrokenMessage(Exception):
+    """A message that can't be read."""
+
+
+class Transcript:
+    """All that a launch says, as it arrives."""
+
+    def __init__(self, folder: LaunchFolder):
+        self._messages, self._log = Follower(folder, "messages"), Follower(folder, "log")
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self.tail = ""  # of the log
+        self.messages = 0  # those that arrived
+
+    @property
+    def objects(self) -> dict[str, int]:
+        """How many objects of each stream arrived."""
+        return {"messages": self._messages.objects, "log": self._log.objects}
+
+    def new_messages(self) -> Iterator[dict[str, Any]]:
+        """The messages since it was last asked, after what was logged until then is shown.
+
+        Raises:
+            BrokenMessage: One is.
+        """
+        for chunk in self._log.new():
+            text = self._decoder.decode(chunk)
+            # As with jobs on this machine, to where Dagster keeps what a step prints.
+            sys.stderr.write(text)
+            sys.stderr.flush()
+            self.tail = "\n".join((self.tail + text).split("\n")[-_TAIL - 1 :])
+        for chunk in self._messages.new():
+            for line in chunk.splitlines():
+                self.messages += 1
+                try:
+                    yield json.loads(line)
+                except ValueError as error:
+                    raise BrokenMessage(f"message {self.messages} is broken: {error}") from error
+
+
 class Launches:
     """All launches of a location."""
 
@@ -171,13 +218,26 @@ class Launches:
 
     def keep_code(self, digest: str, archive: bytes) -> str:
         """Keep an archive of code, unless it is there; its URL."""
-        key = self._key(f"code/{digest}.tar.gz")
+        return self.keep(f"{digest}.tar.gz", lambda: archive)
+
+    def keep(self, name: str, make: Callable[[], bytes | Path]) -> str:
+        """Keep a file among the code, and make it first unless it is there; its URL.
+
+        Args:
+            name: Its name, which no other content has.
+            make: Gives its content, or the file that has it.
+        """
+        key = self._key(f"code/{name}")
         try:
             self._s3.head_object(Bucket=self._bucket, Key=key)
         except ClientError as error:
             if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
                 raise
-            self._s3.put_object(Bucket=self._bucket, Key=key, Body=archive)
+            content = make()
+            if isinstance(content, Path):
+                self._s3.upload_file(str(content), self._bucket, key)
+            else:
+                self._s3.put_object(Bucket=self._bucket, Key=key, Body=content)
         return f"s3://{self._bucket}/{key}"
 
     def _key(self, name: str) -> str:

@@ -1,0 +1,157 @@
+"""The packed archive: the jobs' code and all that it needs, for clusters with Spark and Python and nothing of ours.
+
+Spark unpacks it as `environment` on executors, and where the driver runs in the cluster:
+
+    bin/python    the cluster's Python of the version that packed it, with `lib` on its path
+    lib/          spark_jobs, the program of EMR Serverless's driver, and the wheels that both need
+
+No interpreter is in it: one that is copied wants this machine's libraries, and one of a virtual environment (venv-pack)
+lies at the same place on both. Wheels run on every Linux that has that Python, wherever they lie. PySpark is the
+cluster's.
+
+The archive's name has a digest of all that decides its content, so it is made, and put on S3, once.
+"""
+
+import gzip
+import hashlib
+import io
+import os
+import platform
+import subprocess
+import sys
+import tarfile
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import spark_jobs
+from audience_explorer_dagster.launchers import LaunchFailed
+
+Architecture = Literal["x86_64", "aarch64"]
+
+NAME = "environment"  # what it is unpacked as
+PYTHON = f"./{NAME}/bin/python"  # of a process that starts where it was unpacked
+
+_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+_GLIBC = range(28, 4, -1)  # minor versions of the C library, whose wheels run where 2.28 is: Amazon Linux 2023 has 2.34
+_OF_THE_CLUSTER = {"pyspark", "pysail"}
+_KEPT = 3  # archives in the cache
+
+_RUN_PYTHON = f"""\
+#!/bin/sh
+# This machine's Python {_VERSION}, with the packages beside this folder.
+home=$(cd "$(dirname "$0")/.." && pwd -P) || exit
+PYTHONPATH=$home/lib${{PYTHONPATH:+:$PYTHONPATH}}
+export PYTHONPATH
+# As in spark_jobs, and before any other package loads numpy.
+if [ "$(uname -m)" = x86_64 ]; then export OPENBLAS_CORETYPE="${{OPENBLAS_CORETYPE:-Haswell}}"; fi
+command -v python{_VERSION} >/dev/null || {{
+  echo "Audience Explorer's archive was packed by Python {_VERSION}, and this machine has no python{_VERSION}." \\
+    "Run the launcher with the cluster's version of Python." >&2
+  exit 127
+}}
+exec python{_VERSION} "$@"
+"""
+
+
+def of_this_machine() -> Architecture:
+    """The architecture of this machine's processor."""
+    return "aarch64" if platform.machine() in ("aarch64", "arm64") else "x86_64"
+
+
+def name(architecture: Architecture) -> str:
+    """The name of the archive of this code and these packages."""
+    contents = hashlib.sha256("\n".join([_RUN_PYTHON, *_pins()]).encode())
+    for path, file in _sources().items():
+        contents.update(path.encode() + file.read_bytes())
+    return f"{NAME}-python{_VERSION}-{architecture}-{contents.hexdigest()}.tar.gz"
+
+
+def build(architecture: Architecture) -> Path:
+    """The archive, made unless it is there: some 140 MB, half a minute.
+
+    Raises:
+        LaunchFailed: pip can't get the packages.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "audience-explorer")
+    archive = cache / name(architecture)
+    if archive.exists():
+        return archive
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as work:
+        packages, draft = Path(work, "lib"), Path(work, archive.name)
+        _install(architecture, packages)
+        _pack(packages, draft)
+        draft.replace(archive)
+    for old in sorted(cache.glob(f"{NAME}-*"), key=os.path.getmtime)[:-_KEPT]:
+        old.unlink(missing_ok=True)
+    return archive
+
+
+def _sources() -> dict[str, Path]:
+    """The project's files that go into `lib`, by their path there."""
+    project = Path(spark_jobs.__file__).parents[1]
+    files = [
+        *(project / "spark_jobs").rglob("*.py"),
+        *(project / "emr").glob("*.py"),
+        *(project / "ami" / file for file in ("__init__.py", "boot.py")),
+    ]
+    return {file.relative_to(project).as_posix(): file for file in sorted(files)}
+
+
+def _pins() -> list[str]:
+    """What pip installs: the distributions that jobs need, and those that these need, in the versions that are here."""
+    found: dict[str, str] = {}
+
+    def add(distribution: str, extras: set[str]) -> None:
+        here = metadata.distribution(distribution)
+        found[canonicalize_name(distribution)] = here.version
+        for requirement in map(Requirement, here.requires or []):
+            marker = requirement.marker
+            needed = marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *extras))
+            if needed and canonicalize_name(requirement.name) not in found:
+                add(requirement.name, requirement.extras)
+
+    for distribution in spark_jobs.REQUIRES:
+        if distribution not in _OF_THE_CLUSTER:
+            add(distribution, set())
+    return sorted(f"{distribution}=={version}" for distribution, version in found.items())
+
+
+def _install(architecture: Architecture, target: Path) -> None:
+    platforms = [f"--platform=manylinux_2_{minor}_{architecture}" for minor in _GLIBC]
+    command = [
+        *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"),
+        *("--no-deps", "--no-compile", "--only-binary=:all:", "--implementation=cp", f"--python-version={_VERSION}"),
+        *(*platforms, f"--platform=manylinux2014_{architecture}", f"--target={target}", *_pins()),
+    ]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LaunchFailed(f"The packed archive can't be made, because pip fails: {done.stderr.strip()[-1000:]}")
+
+
+def _pack(packages: Path, target: Path) -> None:
+    """Pack it so that the same content is the same file."""
+    with (
+        target.open("wb") as file,
+        gzip.GzipFile(filename="", fileobj=file, mode="wb", compresslevel=6, mtime=0) as zipped,
+        tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as tar,
+    ):
+
+        def add(path: str, content: bytes, mode: int = 0o644) -> None:
+            entry = tarfile.TarInfo(path)
+            entry.size, entry.mode = len(content), mode
+            tar.addfile(entry, io.BytesIO(content))
+
+        add("bin/python", _RUN_PYTHON.encode(), 0o755)
+        for path, source in _sources().items():
+            add(f"lib/{path}", source.read_bytes())
+        for package in sorted(packages.rglob("*")):
+            below = package.relative_to(packages)
+            # The packages' own tests are a tenth of it. Scripts would not find their Python.
+            if package.is_file() and "tests" not in below.parts and below.parts[0] != "bin":
+                add(f"lib/{below.as_posix()}", package.read_bytes())

@@ -1,0 +1,1 @@
+"""EMR Serverless: the program of its driver, and the permissions of its roles."""
