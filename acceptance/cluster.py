@@ -210,7 +210,7 @@ def test_profiles_of_four_times_a_workers_memory_are_clustered(
     size = make_planted_inputs(inputs, profiles=2_000_000)
     assert size > 4 * cluster.memory
 
-    options = ["--k", PLANTED, "--n-init", 1, "--params", "random,4,0.001"]
+    options = ["--k", PLANTED, "--n-init", 1, "--params", "kmeans||,3,0.001"]
     ended_well(job(cluster, "kmeans_cluster", inputs, clusters, *options))
 
     manifest = manifest_of(clusters, aws)
@@ -229,7 +229,8 @@ USERS_OF_PROFILE = 4
 def make_planted_inputs(folder: Path, profiles: int) -> int:
     """Write clustering inputs in which profile n is of group n % PLANTED; how many bytes the tables have in memory."""
     random = np.random.default_rng(0)
-    entries, pages = 12, 40
+    entries = 12
+    pages = 2 * entries * PLANTED
     place = str(folder)
     outputs.start(place, "planted")
     dimension = {
@@ -250,7 +251,7 @@ def make_planted_inputs(folder: Path, profiles: int) -> int:
     ):
         for ids in np.array_split(np.arange(profiles), -(-profiles // (1 << 18))):
             among_own = np.cumsum(random.integers(1, 3, (len(ids), entries)), axis=1) - 1
-            indices = among_own + (ids % PLANTED * (pages - 2 * entries) // (PLANTED - 1))[:, None]
+            indices = among_own + (ids % PLANTED * 2 * entries)[:, None]
             offsets = pa.array(np.arange(len(ids) + 1) * entries, pa.int32())
             values = random.integers(1, 5, indices.size) / 8
             of_profile = np.repeat(ids, USERS_OF_PROFILE)

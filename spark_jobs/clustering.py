@@ -20,6 +20,7 @@ import scipy.sparse as sp
 from spark_jobs.config import KMeansParams
 
 _BLOCK = 1 << 13  # profiles at a time, whose distances stay in a core's cache
+_CORESET = 1 << 16  # profiles on which inits start, where there are many more
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ def fit(
         params: The init, the most iterations, and epsilon. `kmeans||` is seeded by greedy k-means++, which Spark's
             k-means|| approximates in parallel; `random` draws distinct profiles with a chance that grows with their
             weight.
-        n_init: How many inits.
+        n_init: How many inits. Of very many profiles each starts on a coreset, and goes on with all of them from where
+            that converged, which takes a few iterations instead of many.
         seed: Of the random numbers; every init has its own stream.
         progress: Called with the number of each init and its model, in order.
         cores: How many inits run at a time; the result does not depend on it.
@@ -73,15 +75,20 @@ def fit(
         nothing = np.zeros(0)
         return Model(np.zeros((0, profiles.shape[1])), nothing.astype(int), nothing, nothing.astype(int), 0.0, 0, True)
     points = Points(profiles, weight)
+    sequence = np.random.SeedSequence(seed)
+    sample = coreset(points, _CORESET, np.random.default_rng(sequence)) if profiles.shape[0] > 2 * _CORESET else None
 
     def run(stream: np.random.SeedSequence) -> Model:
         random = np.random.RandomState(np.random.MT19937(stream))
-        centers = seed_randomly(points, k, random) if params.init == "random" else seed_far_apart(points, k, random)
+        few = points if sample is None else sample
+        centers = seed_randomly(few, k, random) if params.init == "random" else seed_far_apart(few, k, random)
+        if sample is not None:
+            centers = _lloyd(sample, centers, params.iterations, params.epsilon).centers
         return _lloyd(points, centers, params.iterations, params.epsilon)
 
     best: Model | None = None
     with ThreadPoolExecutor(cores) as threads:
-        for init, model in enumerate(threads.map(run, np.random.SeedSequence(seed).spawn(n_init)), 1):
+        for init, model in enumerate(threads.map(run, sequence.spawn(n_init)), 1):
             progress(init, model)
             if best is None or model.wssse < best.wssse:
                 best = model
@@ -124,6 +131,21 @@ class _Block:
         self.weight = weight[self.here]
         self.row = np.repeat(np.arange(self.profiles.shape[0]), np.diff(self.profiles.indptr))  # of each entry
         self.weighted = self.profiles.data * self.weight[self.row]
+
+
+def coreset(points: Points, size: int, random: np.random.Generator) -> Points:
+    """At most so many of the profiles, weighted so that for any centers they cost about what all of them do.
+
+    A lightweight coreset (Bachem, Lucic and Krause 2018): half of the draws by users, half by what these add to the
+    variance.
+    """
+    weight, profiles = points.weight, points.profiles
+    mean = weight @ profiles / weight.sum()
+    variance = weight * np.maximum(points.squared_norm - 2 * (profiles @ mean) + mean @ mean, 0)
+    chance = weight / weight.sum() / 2 + variance / max(variance.sum(), np.finfo(float).tiny) / 2
+    chance /= chance.sum()
+    drawn, times = np.unique(random.choice(len(chance), size, p=chance), return_counts=True)
+    return Points(profiles[drawn], weight[drawn] * times / (size * chance[drawn]))
 
 
 def seed_far_apart(points: Points, k: int, random: np.random.RandomState) -> np.ndarray:

@@ -176,3 +176,34 @@ def test_the_planted_number_of_clusters_is_chosen(criterion: str) -> None:
 def test_where_no_score_is_defined_the_smallest_k_is_chosen() -> None:
     assert clustering.choose_k([{"k": 1, "wssse": 0.0, "silhouette": None}], "silhouette") == 1
     assert clustering.choose_k([{"k": 1, "wssse": 0.0, "silhouette": None}], "elbow") == 1
+
+
+def test_a_coreset_costs_about_what_all_profiles_do() -> None:
+    random = np.random.default_rng(0)
+    profiles = sp.csr_matrix(
+        np.unique(np.round(random.poisson(2, (60_000, 6)) * random.integers(1, 9, (60_000, 1))), axis=0)
+    )
+    weight = random.integers(1, 50, profiles.shape[0])
+    few = clustering.coreset(clustering.Points(profiles.astype(float), weight), 5000, random)
+    assert few.profiles.shape[0] <= 5000
+    assert few.weight.sum() == pytest.approx(weight.sum(), rel=0.05)
+    for centers in (profiles[:4].toarray(), profiles[-9:].toarray()):
+        cost = [
+            clustering.lloyd(some, of, centers.astype(float), 1, np.inf).wssse
+            for some, of in ((profiles.astype(float), weight), (few.profiles, few.weight))
+        ]
+        assert cost[1] == pytest.approx(cost[0], rel=0.05)
+
+
+def test_many_profiles_end_no_worse_than_without_a_coreset(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    profiles = sp.csr_matrix(np.unique(random.poisson(3, (20_000, 5)), axis=0).astype(float))
+    weight = random.integers(1, 9, profiles.shape[0])
+    plain = clustering.fit(profiles, weight, 8, PARAMS, 5, 0)
+    monkeypatch.setattr(clustering, "_CORESET", 2000)
+    started = clustering.fit(profiles, weight, 8, PARAMS, 5, 0)
+    assert started.converged
+    assert started.iterations < plain.iterations
+    assert started.wssse <= 1.02 * plain.wssse
+    again = clustering.fit(profiles, weight, 8, PARAMS, 5, 0, cores=2)
+    np.testing.assert_array_equal(started.centers, again.centers)
