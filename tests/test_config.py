@@ -67,7 +67,7 @@ def test_weights_that_are_not_given_are_one() -> None:
         (KMeansConfig, {"label": "a/b"}, "letters, digits"),
         (KMeansConfig, {"n_inits": 3}, "not permitted"),
         (GroupedUsersConfig, {"max_reject_ratio": 2}, "less than or equal to 1"),
-        (EngineConfig, {"engine": "duck"}, "'sail' or 'spark'"),
+        (EngineConfig, {"engine": "duck"}, "'sail', 'spark' or 'cluster'"),
     ],
 )
 def test_a_wrong_value_is_refused_with_what_is_allowed(model: type, values: dict[str, object], says: str) -> None:

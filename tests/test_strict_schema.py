@@ -1,6 +1,6 @@
 """Strict schemas: a table between two steps that breaks a rule stops the job, which names table, column and rule."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +110,13 @@ def raw_month(tmp_path: Path) -> Path:
 
 
 def spoiled(make: Callable[..., Any], column: str, value: Any) -> Callable[..., Any]:
-    """A step that gives one column another value throughout."""
+    """A step that gives one column another value throughout, in what it returns or in all that it yields."""
 
     def wrong(*args: Any) -> Any:
-        rows = make(*args)
+        made = make(*args)
+        return ((place, spoil(rows)) for place, rows in made) if isinstance(made, Iterator) else spoil(made)
+
+    def spoil(rows: Any) -> Any:
         place = rows.schema.get_field_index(column)
         values = pa.array([value] * rows.num_rows, rows.schema.field(column).type)
         arrays = [*rows.columns[:place], values, *rows.columns[place + 1 :]]
