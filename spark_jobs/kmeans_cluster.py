@@ -82,12 +82,10 @@ def fit(
     library = f"{engines.version_of(spark)} mllib"
     if k == 0:
         return _nothing(len(head.dimensions), library)
-    from pyspark import StorageLevel
-
     params = parse_params(config.params)
     spark.catalog.clearCache()  # of a job before that failed
     with engines.errors_of_tasks():
-        points = _read_points(spark, head, strict).persist(StorageLevel.DISK_ONLY)
+        points = _read_points(spark, head, strict).persist()
         start = _best_start(points, head, k, params, config, report)
         centers, iterations, converged = _iterate(points, start, params)
         tally = _tally(points, centers)
