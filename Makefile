@@ -24,7 +24,7 @@ sandbox: demo $(VENV)/.installed-dev ## the same on EC2, played by this machine:
 test: $(VENV)/.installed-dev ## run the tests; those that need Apache Spark run where Java 17+ is
 	$(BIN)/pytest
 
-acceptance: $(VENV)/.installed-bench ## run the acceptance stories, a quarter of an hour (needs: acceptance/README.md)
+acceptance: $(VENV)/.installed-bench ## run the acceptance stories, half an hour (needs: acceptance/README.md)
 	$(BIN)/pytest acceptance/*.py acceptance/ec2/*.py acceptance/browser/*.py
 
 lint: $(VENV)/.installed-dev ## check style and types

@@ -86,7 +86,7 @@ def check_memory(head: Head, k: int, resources: Resources) -> None:
             f"k-means of {head.profiles:,} distinct profiles with {head.entries:,} entries would need about"
             f" {needed / 1e9:,.1f} GB of memory, and {resources.memory / 1e9:,.1f} GB may be used. Give it more"
             " (--memory, or memory in the config's resources), or let a Spark cluster do it: engine: cluster with its"
-            " spark_master (on the command line, --engine cluster --spark-master spark://…)."
+            " spark_master, and k given (on the command line, --engine cluster --spark-master spark://… --k …)."
         )
 
 
