@@ -10,12 +10,14 @@ import math
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import click
 import pyarrow as pa
 import pyarrow.parquet as pq
+from upath import UPath
 
 from spark_jobs import checks, engines, outputs, raw_actions, storage
 from spark_jobs.config import ACTIONS, EngineConfig, GroupedUsersConfig
@@ -27,6 +29,8 @@ from spark_jobs.pieces import pack, unpack
 from spark_jobs.reporting import heartbeat, reporter, run_as_command
 from spark_jobs.resources import Demand, ResourcesConfig
 from spark_jobs.schemas import Inspection, strictness
+
+Seen = TypeVar("Seen")
 
 STEP = "grouped_users"
 CODE_VERSION = "1"  # raise it with every change of what comes out: partitions are then made again
@@ -131,7 +135,7 @@ def main(
         report.progress("the month has no action: no users are written")
         _write_part(folder, 0, GROUPED_USER.empty_table())
     storage.delete_folder(storage.join(folder, _INTAKE))
-    found = _check_output(folder, intake, config.max_reject_ratio)
+    found = _check_output(folder, intake, config.max_reject_ratio, resources.cores)
     manifest = outputs.finish(
         folder,
         step=STEP,
@@ -269,12 +273,15 @@ def _check_intake(intake: list[dict[str, Any]], folder: str, max_reject_ratio: f
     return rejects
 
 
-def _check_output(folder: str, intake: list[dict[str, Any]], largest_share: float) -> dict[str, checks.Check]:
+def _check_output(
+    folder: str, intake: list[dict[str, Any]], largest_share: float, cores: int
+) -> dict[str, checks.Check]:
     """Read back what was written, and compare it with what was read."""
     users, rejected = Inspection(USERS), Inspection(raw_actions.REJECTS)
-    written = checks.actions_of(_read_back(folder, "users", users))
-    for _ in _read_back(folder, "rejects", rejected):
-        pass
+    written: Counter[str] = Counter()
+    for actions in _read_back(folder, "users", users, cores, checks.actions_of):
+        written.update(actions)
+    _read_back(folder, "rejects", rejected, cores, lambda batches: sum(1 for _ in batches))
     accepted: Counter[str] = Counter()
     for file in intake:
         accepted.update(file["actions"])
@@ -286,10 +293,20 @@ def _check_output(folder: str, intake: list[dict[str, Any]], largest_share: floa
     }
 
 
-def _read_back(folder: str, table: str, inspection: Inspection) -> Iterator[pa.RecordBatch]:
-    """The batches of all files of a table."""
-    for file in storage.visible_files(storage.join(folder, table)):
-        yield from outputs.read_back(folder, f"{table}/{file.name}", inspection)
+def _read_back(
+    folder: str, table: str, inspection: Inspection, cores: int, look: Callable[[Iterator[pa.RecordBatch]], Seen]
+) -> list[Seen]:
+    """Inspect the files of a table, several at a time, and give back what is seen in each."""
+
+    def inspect(file: UPath) -> tuple[Inspection, Seen]:
+        own = Inspection(inspection.table)
+        return own, look(outputs.read_back(folder, f"{table}/{file.name}", own))
+
+    with ThreadPoolExecutor(cores) as threads:
+        found = list(threads.map(inspect, storage.visible_files(storage.join(folder, table))))
+    for own, _ in found:
+        inspection.include(own)
+    return [seen for _, seen in found]
 
 
 def _first_reject(folder: str) -> str:

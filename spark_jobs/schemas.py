@@ -57,6 +57,11 @@ class Inspection:
         """Note that a rule is broken."""
         self._breaches[rule] += values
 
+    def include(self, other: "Inspection") -> None:
+        """Take in what another has found in other rows of the table."""
+        self.rows += other.rows
+        self._breaches.update(other._breaches)
+
     def through(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """The batches of one file, but for those that break a rule: what reads on can rely on all but the order."""
         key, last = self.table.key, None
