@@ -25,7 +25,8 @@ def test_the_golden_case_through_dagster(explorer: Explorer, golden: Path) -> No
     shutil.copy(golden / "category.json", categories)
     explorer.command("audience-explorer", "categories", "sync")
     folder = explorer.root / "grouped_users" / f"month={MONTH}" / "brought-in"
-    users = pa.Table.from_batches(grouped_users.read_json_lines(str(golden / "grouped_users.jsonl")), GROUPED_USER)
+    coded = pa.Table.from_batches(grouped_users.read_json_lines(str(golden / "grouped_users.jsonl")))
+    users = pa.Table.from_pylist(coded.to_pylist(), GROUPED_USER)
     outputs.start(str(folder), "golden")
     outputs.write_table(str(folder), "users/part-00000.parquet", users)
     outputs.finish(
