@@ -14,14 +14,21 @@ from upath import UPath
 
 _CHUNK = 1 << 20
 
+_S3_RETRIES = {"mode": "standard", "total_max_attempts": 8}
+"""S3 may refuse for a while when much is asked of it, and s3fs gives up on a 503 without a body, an answer to HEAD,
+after seconds. So botocore waits longer and longer, half a minute in all:
+https://docs.aws.amazon.com/boto3/latest/guide/retries.html"""
+
 
 def at(location: str | os.PathLike[str]) -> UPath:
     """The path object of a location."""
     text = os.fspath(location)
     if text.startswith("s3a://"):
         text = "s3://" + text.removeprefix("s3a://")
+    if not text.startswith("s3://"):
+        return UPath(text)
     # s3fs keeps listings for the life of the process, and would not see what others write or delete.
-    return UPath(text, use_listings_cache=False) if text.startswith("s3://") else UPath(text)
+    return UPath(text, use_listings_cache=False, config_kwargs={"retries": _S3_RETRIES})
 
 
 def absolute(location: str) -> str:

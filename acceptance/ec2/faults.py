@@ -20,7 +20,9 @@ CATEGORY = "cloud"
 PARTITION = f"{CATEGORY}|{MONTH}"
 ARGUMENTS = ("--month", MONTH, "--category", CATEGORY)
 
-JOBS = [f"group_by_user {MONTH}", f"make_clustering_inputs {MONTH}", f"select_k {PARTITION}", f"kmeans {PARTITION}"]
+SELECT_K, KMEANS = f"select_k {PARTITION}", f"kmeans {PARTITION}"
+JOBS = [f"group_by_user {MONTH}", f"make_clustering_inputs {MONTH}", SELECT_K, KMEANS]
+OUTPUTS = {SELECT_K: f"/k_selection/month={MONTH}/", KMEANS: f"/kmeans/month={MONTH}/"}
 ALL = {f"grouped_users {MONTH}"} | {f"{asset} {PARTITION}" for asset in ("clustering_inputs", "k_selection", "kmeans")}
 
 
@@ -70,10 +72,8 @@ def test_a_spot_interruption_is_told_and_costs_only_what_was_not_finished(
     sandbox: Sandbox, explorer: EC2Explorer, ansible: Path
 ) -> None:
     explorer.bring(ansible, MONTH)
-    # Its inputs are kept from it for longer than the machine has, so that kmeans can't be done.
-    when_seen(
-        sandbox, f"kmeans {PARTITION} starts", lambda i: (hold_up(sandbox, 4), sandbox.faults.interrupt(i, seconds=3))
-    )
+    # S3 refuses the rest of kmeans' files for longer than the machine has, so that it can't be done.
+    while_it_writes(sandbox, KMEANS, lambda i: (hold_up(sandbox, 4), sandbox.faults.interrupt(i, seconds=3)))
     assert explorer.pipeline(*ARGUMENTS).launched == ALL
     assert explorer.launched_jobs() == [JOBS, JOBS[3:]]
     assert_named(explorer.log_of_run(), "SpotInterrupted", instance=sandbox.instances[0])
@@ -83,12 +83,8 @@ def test_after_a_spot_notice_the_job_that_runs_goes_on_and_no_further_is_taken(
     sandbox: Sandbox, explorer: EC2Explorer, ansible: Path
 ) -> None:
     explorer.bring(ansible, MONTH)
-    # It takes longer than the two seconds between two looks for a notice.
-    when_seen(
-        sandbox,
-        f"select_k {PARTITION} starts",
-        lambda i: (hold_up(sandbox, 4), sandbox.faults.interrupt(i, seconds=60)),
-    )
+    # The rest of its files take longer than the two seconds between two looks for a notice.
+    while_it_writes(sandbox, SELECT_K, lambda i: (hold_up(sandbox, 4), sandbox.faults.interrupt(i, seconds=60)))
     assert explorer.pipeline(*ARGUMENTS).launched == ALL
     assert explorer.launched_jobs() == [JOBS, JOBS[3:]], "select_k was done, kmeans not begun"
     log = explorer.log_of_run()
@@ -100,7 +96,7 @@ def test_a_killed_boot_program_ends_its_instance_and_is_launched_again(
     sandbox: Sandbox, explorer: EC2Explorer, ansible: Path
 ) -> None:
     explorer.bring(ansible, MONTH)
-    when_seen(sandbox, f"select_k {PARTITION} starts", sandbox.faults.kill_boot)
+    while_it_writes(sandbox, SELECT_K, sandbox.faults.kill_boot)
     assert explorer.pipeline(*ARGUMENTS).launched == ALL
     assert explorer.launched_jobs() == [JOBS, JOBS[2:]]
     assert_named(explorer.log_of_run(), "BootFailed")
@@ -186,7 +182,7 @@ def test_an_instance_that_somebody_terminates_fails_the_run_and_is_not_launched_
     sandbox: Sandbox, explorer: EC2Explorer, ansible: Path
 ) -> None:
     explorer.bring(ansible, MONTH)
-    when_seen(sandbox, f"select_k {PARTITION} starts", sandbox.faults.terminate)
+    while_it_writes(sandbox, SELECT_K, sandbox.faults.terminate)
     ended = explorer.pipeline(*ARGUMENTS, ok=False)
     assert ended.launched == {f"grouped_users {MONTH}", f"clustering_inputs {PARTITION}"}, "what was done is recorded"
     assert_named(ended.failed[f"kmeans {PARTITION}"], "TerminatedFromOutside", instance=sandbox.instances[0])
@@ -211,7 +207,7 @@ def test_an_instance_that_takes_too_long_is_ended(sandbox: Sandbox, explorer: EC
     explorer.bring(ansible, MONTH)
     explorer.configure(max_runtime=10)
     # The job waits for S3, which does not answer it.
-    when_seen(sandbox, f"group_by_user {MONTH} starts", lambda _: hold_up(sandbox, 8))
+    when_seen(sandbox, f"group_by_user {MONTH} starts", lambda _: hold_up(sandbox, 20))
     error = explorer.pipeline(*ARGUMENTS, ok=False).failed[f"grouped_users {MONTH}"]
     assert_named(error, "Overdue", instance=sandbox.instances[0])
 
@@ -285,6 +281,13 @@ def test_a_job_that_fails_names_its_instance_and_log_and_the_others_are_done(
 def when_seen(sandbox: Sandbox, text: str, do: Callable[[Instance], object]) -> None:
     """Do something once a message of an instance's holds a text."""
     sandbox.on_put(text, lambda instance: (do(instance), None)[1])
+
+
+def while_it_writes(sandbox: Sandbox, job: str, do: Callable[[Instance], object]) -> None:
+    """Do something while a job writes its output, when all that was done before it has been told."""
+    told = threading.Event()
+    when_seen(sandbox, f"{job} starts", lambda _: told.set())
+    when_seen(sandbox, OUTPUTS[job], lambda instance: told.wait(10) and do(instance))
 
 
 def assert_named(error: str, kind: str, instance: Instance | None = None) -> None:

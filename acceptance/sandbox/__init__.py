@@ -145,8 +145,9 @@ class Sandbox:
         return self._clients[service]
 
     def on_put(self, text: str, do: Callable[[Instance], None]) -> None:
-        """Do something once, when an instance has stored an object below `…/messages/` that contains a text."""
-        self._api.on_message(text, lambda instance_id: do(self._hypervisor.find(instance_id)))
+        """Do something once, when an instance has stored an object whose key contains a text, or one below
+        `…/messages/` that contains it. Its answer waits until that is done, up to 15 seconds."""
+        self._api.on_put(text, lambda instance_id: do(self._hypervisor.find(instance_id)))
 
     def _furnish(self, backend: Backend) -> None:
         """Make what an account has before anything is launched."""

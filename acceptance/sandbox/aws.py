@@ -31,10 +31,10 @@ class Call(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Message:
-    """What is to be done as soon as an instance has stored a message with some text."""
+class _Awaited:
+    """What is to be done as soon as an instance has stored an object whose key, or a message that, contains a text."""
 
-    text: bytes
+    text: str
     do: Callable[[str], None]
 
 
@@ -51,7 +51,7 @@ class Api:
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._lock = threading.Lock()
         self._calls: list[Call] = []
-        self._awaited: list[_Message] = []
+        self._awaited: list[_Awaited] = []
 
     @property
     def calls(self) -> list[Call]:
@@ -59,10 +59,11 @@ class Api:
         with self._lock:
             return list(self._calls)
 
-    def on_message(self, text: str, do: Callable[[str], None]) -> None:
-        """Do something once, with the id of the instance, when one has stored a message that contains a text."""
+    def on_put(self, text: str, do: Callable[[str], None]) -> None:
+        """Do something once, with the id of the instance, when one has stored an object whose key, or a message that,
+        contains a text. The instance has its answer when that is done, or after some seconds."""
         with self._lock:
-            self._awaited.append(_Message(text.encode(), do))
+            self._awaited.append(_Awaited(text, do))
 
     def app_for(self, caller: Caller, instance_id: str = "") -> "WSGIApplication":
         """The API as an app for one caller."""
@@ -101,15 +102,17 @@ class Api:
         return body
 
     def _note_stored(self, instance_id: str, bucket: str, key: str) -> None:
-        """Do what awaits a message that an instance has stored."""
+        """Do what awaits an object that an instance has stored."""
         stored = s3_backends[ACCOUNT]["aws"].get_object(bucket, key) if "/messages/" in key else None
-        if stored is None:
-            return
+        message = stored.value.decode() if stored else ""
         with self._lock:
-            due = [message for message in self._awaited if message.text in stored.value]
-            self._awaited = [message for message in self._awaited if message not in due]
-        for message in due:
-            threading.Thread(target=message.do, args=(instance_id,), daemon=True).start()
+            due = [awaited for awaited in self._awaited if awaited.text in key or awaited.text in message]
+            self._awaited = [awaited for awaited in self._awaited if awaited not in due]
+        for awaited in due:
+            thread = threading.Thread(target=awaited.do, args=(instance_id,), daemon=True)
+            thread.start()
+            # The job is not beyond it before it is done; not for ever, as it may be the end of the machine that asks.
+            thread.join(timeout=15)
 
 
 def _service(request: Request) -> str:
