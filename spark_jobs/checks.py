@@ -4,8 +4,9 @@ Values and record batches in, a `Check` out. One that fails is a result for peop
 """
 
 import hashlib
+import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 
 from spark_jobs.config import ACTIONS
 from spark_jobs.schemas import Inspection
+from spark_jobs.texts import run_starts
 
 _MOST_TOLD = 5  # of the things that are wrong
 
@@ -224,17 +226,23 @@ def assigned_users(assignments: Iterable[pa.RecordBatch]) -> Assigned:
     assigned = Assigned(Roll(), {})
     last = pa.array([], pa.string())  # user of the batch before
     for batch in assignments:
-        users, cluster = batch.column("user_id"), batch.column("cluster_id").to_numpy()
+        users = batch.column("user_id")
         assigned.all.add(users)
         with_last = pa.concat_arrays([last, users])
         assigned.twice += pc.sum(pc.equal(with_last[1:], with_last[:-1])).as_py() or 0
         last = users[-1:]
-        order = np.argsort(cluster, kind="stable")
-        by_cluster, ends = users.take(pa.array(order)), np.cumsum(np.bincount(cluster))
-        for number in np.unique(cluster).tolist():
-            start = int(ends[number - 1]) if number else 0
-            assigned.of_cluster.setdefault(number, Roll()).add(by_cluster.slice(start, int(ends[number]) - start))
+        for number, members in users_of_clusters(batch):
+            assigned.of_cluster.setdefault(number, Roll()).add(members)
     return assigned
+
+
+def users_of_clusters(assignments: pa.RecordBatch) -> Iterator[tuple[int, pa.StringArray]]:
+    """The clusters in some rows of ASSIGNMENT, by number, and the users of each in their order."""
+    cluster = assignments.column("cluster_id").to_numpy()
+    order = np.argsort(cluster, kind="stable")
+    users, starts = assignments.column("user_id").take(pa.array(order)), run_starts(cluster[order])
+    for start, end in itertools.pairwise([*starts.tolist(), len(cluster)]):
+        yield int(cluster[order[start]]), users.slice(start, end - start)
 
 
 def listed_users(lines: Iterable[tuple[int, pa.RecordBatch]]) -> list[tuple[int, Roll]]:

@@ -87,7 +87,8 @@ def fit(
         return _lloyd(points, centers, params.iterations, params.epsilon)
 
     best: Model | None = None
-    with ThreadPoolExecutor(cores) as threads:
+    # Of few profiles, threads take each other the interpreter's lock rather than time off.
+    with ThreadPoolExecutor(cores if len(points.blocks) > 1 else 1) as threads:
         for init, model in enumerate(threads.map(run, sequence.spawn(n_init)), 1):
             progress(init, model)
             if best is None or model.wssse < best.wssse:
@@ -227,13 +228,19 @@ def _means(points: Points, labels: np.ndarray, sums: np.ndarray, centers: np.nda
 
 def distances_to_own(profiles: sp.csr_matrix, centers: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The distance (n,) of each profile to the center of its cluster, without the error of ‖x‖² - 2xc + ‖c‖²."""
-    row = np.repeat(np.arange(profiles.shape[0]), np.diff(profiles.indptr))
-    center = centers[labels[row], profiles.indices]
-    on_support = np.bincount(row, weights=(profiles.data - center) ** 2, minlength=profiles.shape[0])
-    norm = (centers**2).sum(axis=1)[labels]
-    off_support = norm - np.bincount(row, weights=center**2, minlength=profiles.shape[0])
-    off_support[off_support < 1e-15 * norm] = 0  # what is left of a difference of equal sums
-    return np.asarray(np.sqrt(on_support + off_support))
+    norm = (centers**2).sum(axis=1)
+    distances = np.empty(profiles.shape[0])
+    for start in range(0, profiles.shape[0], _BLOCK):
+        here = slice(start, start + _BLOCK)
+        block = profiles[here]
+        row = np.repeat(np.arange(block.shape[0]), np.diff(block.indptr))
+        center = centers[labels[here][row], block.indices]
+        on_support = np.bincount(row, weights=(block.data - center) ** 2, minlength=block.shape[0])
+        own_norm = norm[labels[here]]
+        off_support = own_norm - np.bincount(row, weights=center**2, minlength=block.shape[0])
+        off_support[off_support < 1e-15 * own_norm] = 0  # what is left of a difference of equal sums
+        np.sqrt(on_support + off_support, out=distances[here])
+    return distances
 
 
 def _membership(labels: np.ndarray, weight: np.ndarray, k: int) -> sp.csr_matrix:

@@ -8,6 +8,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ from spark_jobs.profiles import MEMBERS
 from spark_jobs.reporting import Reporter, reporter, run_as_command
 from spark_jobs.resources import Resources, ResourcesConfig
 from spark_jobs.schemas import AT_LEAST_0, AT_LEAST_1, Inspection, Table, strictness
+from spark_jobs.texts import json_items
 
 STEP = "kmeans"
 CODE_VERSION = "2"  # raise it with every change of what comes out: partitions are then made again
@@ -140,7 +142,7 @@ def main(
         clustering_inputs.check_memory(head, k, resources)
         return fit_here(clustering_inputs.read(head, engine.strict_schema), k, config, engine, report, resources)
 
-    run(fit, inputs, output, k_selection, config, engine, resources.scratch)
+    run(fit, inputs, output, k_selection, config, engine, resources)
 
 
 def run(
@@ -150,7 +152,7 @@ def run(
     k_selection: str | None,
     config: KMeansConfig,
     engine: EngineConfig,
-    scratch: str,
+    resources: Resources,
 ) -> None:
     """The job, whichever library fits; see the command."""
     report = reporter()
@@ -172,7 +174,7 @@ def run(
     found = fit(head, min(wanted, head.profiles), report)
     checked = strictness(engine.strict_schema)
     meta_data = _meta_data(head, found)
-    _write_members(folder, found, checked, scratch)
+    _write_members(folder, found, checked, resources.scratch)
     _write_json_lines(folder, "meta-data.json", meta_data)
     outputs.write_table(folder, "centers.parquet", checked(CENTERS, _centers(found)))
     facts = {
@@ -206,7 +208,7 @@ def run(
             "bytes_in": head.bytes,
             "seconds": round(time.monotonic() - started, 3),
         },
-        checks=_check_output(folder, head, found),
+        checks=_check_output(folder, head, found, resources.cores),
     )
     report.progress(f"{found.k} clusters of {head.users:,} users, wssse {found.scores['wssse']:.6g}")
     report.output(folder, manifest)
@@ -315,14 +317,13 @@ def _write_members(folder: str, found: Clusters, checked: Callable[[Table, Any],
         with (
             outputs.open_file(folder, "assignments.parquet") as file,
             pq.ParquetWriter(file, ASSIGNMENT, compression="zstd") as writer,
+            ThreadPoolExecutor(1) as aside,
         ):
             for turn, assigned in enumerate(found.assignments):
-                writer.write_batch(checked(ASSIGNMENTS, assigned))
-                cluster = assigned.column("cluster_id").to_numpy()
-                for number in np.unique(cluster).tolist():
-                    chosen = assigned.column("user_id").filter(pa.array(cluster == number))
-                    listed = json.dumps(chosen.to_pylist(), ensure_ascii=False)[1:-1]
-                    waiting.put(number, (turn, 0), listed.encode())
+                written = aside.submit(writer.write_batch, checked(ASSIGNMENTS, assigned))
+                for number, users in checks.users_of_clusters(assigned):
+                    waiting.put(number, (turn, 0), json_items(users))
+                written.result()
         with outputs.open_file(folder, "data.json") as file:
             for number in range(found.k):
                 file.write(b'{"cluster_id": %d, "user_ids": [' % number)
@@ -331,14 +332,16 @@ def _write_members(folder: str, found: Clusters, checked: Callable[[Table, Any],
                 file.write(b"]}\n")
 
 
-def _check_output(folder: str, head: clustering_inputs.Head, found: Clusters) -> dict[str, checks.Check]:
+def _check_output(folder: str, head: clustering_inputs.Head, found: Clusters, cores: int) -> dict[str, checks.Check]:
     """Read back what was written, and compare it with the users and the profiles of the inputs."""
-    users = checks.Roll()
-    for members in outputs.read_batches(head.folder, "members.parquet", ["user_id"]):
-        users.add(members.column("user_id"))
     assignments, centers, data, meta_data = map(Inspection, (ASSIGNMENTS, CENTERS, DATA, META_DATA))
-    assigned = checks.assigned_users(outputs.read_back(folder, "assignments.parquet", assignments))
-    listed = checks.listed_users(outputs.read_back_lists(folder, "data.json", data))
+    with ThreadPoolExecutor(cores) as threads:
+        of_listed = threads.submit(checks.listed_users, outputs.read_back_lists(folder, "data.json", data))
+        of_assigned = threads.submit(
+            checks.assigned_users, outputs.read_back(folder, "assignments.parquet", assignments)
+        )
+        of_inputs = threads.submit(_users_of, head)
+    listed, assigned, users = of_listed.result(), of_assigned.result(), of_inputs.result()
     center_rows = list(outputs.read_back(folder, "centers.parquet", centers))
     told = list(outputs.read_back_json(folder, "meta-data.json", meta_data, lines=True))
     sizes = {
@@ -354,6 +357,13 @@ def _check_output(folder: str, head: clustering_inputs.Head, found: Clusters) ->
             [batch.column("dimensions").flatten().field("center").to_pylist() for batch in told],
         ),
     }
+
+
+def _users_of(head: clustering_inputs.Head) -> checks.Roll:
+    users = checks.Roll()
+    for members in outputs.read_batches(head.folder, "members.parquet", ["user_id"]):
+        users.add(members.column("user_id"))
+    return users
 
 
 def _write_json_lines(folder: str, name: str, rows: list[dict[str, Any]]) -> None:

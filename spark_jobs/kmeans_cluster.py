@@ -59,7 +59,7 @@ def main(
     def fit_there(head: Head, k: int, report: Reporter) -> kmeans.Clusters:
         return fit(engines.session(engine, resources), head, k, config, engine.strict_schema, working, report)
 
-    kmeans.run(fit_there, inputs, output, k_selection, config, engine, resources.scratch)
+    kmeans.run(fit_there, inputs, output, k_selection, config, engine, resources)
 
 
 def fit(

@@ -158,7 +158,7 @@ def read_table(folder: str, name: str, columns: list[str] | None = None) -> pa.T
     location = storage.join(folder, name)
     try:
         with storage.at(location).open("rb") as file:
-            return pq.read_table(file, columns=columns)
+            return pq.ParquetFile(file).read(columns)
     except (OSError, pa.ArrowException) as error:
         raise broken(folder, location, error) from error
 

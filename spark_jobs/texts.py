@@ -1,4 +1,6 @@
-"""Columns of texts by their UTF-8 bytes, many at a time: their order, and the bucket that each belongs to."""
+"""Columns of texts by their UTF-8 bytes, many at a time: their order, their bucket, and how JSON writes them."""
+
+import json
 
 import numpy as np
 import pyarrow as pa
@@ -39,6 +41,17 @@ def rank(texts: pa.StringArray) -> tuple[np.ndarray, pa.StringArray]:
     for word in words[1:]:
         ranks, firsts = _rank_numbers(ranks << 32 | _rank_numbers(word)[0])
     return ranks, texts.take(pa.array(firsts))
+
+
+def json_items(texts: pa.StringArray) -> bytes:
+    """Texts as the items of a JSON array, as `json.dumps(…, ensure_ascii=False)` writes them."""
+    _, offsets, data = texts.buffers()
+    ends = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    used = np.frombuffer(data or b"", np.uint8)[ends[0] : ends[-1]]
+    if not len(texts) or ((used < ord(" ")) | (used == ord('"')) | (used == ord("\\"))).any():
+        return json.dumps(texts.to_pylist(), ensure_ascii=False)[1:-1].encode()
+    all_in_one = pa.ListArray.from_arrays(pa.array([0, len(texts)], pa.int32()), texts)
+    return b"".join([b'"', pc.binary_join(all_in_one, '", "')[0].as_buffer(), b'"'])
 
 
 def run_starts(values: np.ndarray) -> np.ndarray:

@@ -1,11 +1,13 @@
-"""Texts: ranked by their UTF-8 bytes, and spread over buckets in a way that never changes."""
+"""Texts: ranked by their UTF-8 bytes, spread over buckets in a way that never changes, and written as JSON."""
+
+import json
 
 import numpy as np
 import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spark_jobs.texts import bucket_of, rank
+from spark_jobs.texts import bucket_of, json_items, rank
 
 
 def test_users_spread_evenly_over_buckets_however_alike_their_ids_are() -> None:
@@ -30,3 +32,9 @@ def test_texts_are_ranked_by_their_bytes(listed: list[str], prefix: str) -> None
     ranks, distinct = rank(pa.array(listed, pa.string()))
     assert distinct.to_pylist() == sorted(set(listed), key=str.encode)
     assert distinct.take(pa.array(ranks)).to_pylist() == listed
+
+
+@given(texts, st.integers(0, 3))
+def test_texts_are_written_as_json_is(listed: list[str], first: int) -> None:
+    some = pa.array(listed, pa.string()).slice(first)
+    assert json_items(some).decode() == json.dumps(listed[first:], ensure_ascii=False)[1:-1]
