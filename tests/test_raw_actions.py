@@ -132,6 +132,16 @@ def test_what_is_beside_a_csv_line_does_not_change_it(tmp_path: Path, beside: st
     assert rejected == ([(8, raw_actions.NOT_CSV)] if beside else [])
 
 
+@pytest.mark.parametrize("beside", ["", "x,y"])
+def test_a_csv_field_that_goes_on_after_its_closing_quote_breaks_its_line(tmp_path: Path, beside: str) -> None:
+    path = tmp_path / "a.csv"
+    lines = ["user_id,page_id,action", '"a"b,p,page_like', '"c,"d,p,page_like', '"e","p ""q""",page_like', beside]
+    path.write_text("\n".join(lines))
+    accepted, rejected = read(path)
+    assert [(row["user_id"], row["page_id"]) for row in accepted] == [("e", 'p "q"')]
+    assert rejected == [(line, raw_actions.NOT_CSV) for line in ([2, 3, 5] if beside else [2, 3])]
+
+
 @pytest.mark.parametrize("beside", ["", "{"])
 def test_the_first_rule_that_a_json_row_breaks_is_the_reason(tmp_path: Path, beside: str) -> None:
     _, rejected = read(json_lines(tmp_path / "a.jsonl", {**GOOD, "user_id": "", "count": 0}, beside))
