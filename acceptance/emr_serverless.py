@@ -34,6 +34,7 @@ def remote(emr: EMRServerless, folder: Path) -> Explorer:
         **emr.variables,
         "AUDIENCE_EXPLORER_ROOT": f"s3://{BUCKET}/root",
         "AUDIENCE_EXPLORER_LAUNCHER": "emr-serverless",
+        "AUDIENCE_EXPLORER_ENGINE": "spark",
         "AUDIENCE_EXPLORER_EMR_APPLICATION": emr.application,
         "AUDIENCE_EXPLORER_EMR_ROLE": ROLE,
     }
@@ -52,7 +53,7 @@ def test_a_month_on_emr_serverless_is_that_of_this_machine(
     emr.bring(here.root)
 
     local = here.pipeline(*ASKED)
-    first = there.pipeline(*ASKED, "--engine", "spark")
+    first = there.pipeline(*ASKED)
 
     assert first.launched == local.launched
     assert len(emr.runs) == 1, "a month with all its categories is one job run"
@@ -66,7 +67,7 @@ def test_a_month_on_emr_serverless_is_that_of_this_machine(
     last = _record(there, f"{CATEGORIES[-1]}|{MONTH}")
     assert last["launch/job_run"] == emr.runs[0].id
     assert last["launch/estimated_dollars"] > 0
-    assert there.pipeline(*ASKED, "--engine", "spark").launched == set()
+    assert there.pipeline(*ASKED).launched == set()
 
 
 def _record(explorer: Explorer, partition: str) -> dict[str, object]:

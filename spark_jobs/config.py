@@ -2,7 +2,7 @@
 
 import os
 import re
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -135,15 +135,27 @@ def _strict_by_default() -> bool:
     return text == "1"
 
 
+def _engine_by_default() -> Engine:
+    """The engine that the environment asks for."""
+    name = "AUDIENCE_EXPLORER_ENGINE"
+    asked = os.environ.get(name) or "sail"
+    engines: tuple[Engine, ...] = get_args(Engine)
+    for engine in engines:
+        if engine == asked:
+            return engine
+    raise InputError(f"{name} is {asked!r}; it must be one of {', '.join(engines)}.")
+
+
 class EngineConfig(BaseModel):
     """How the jobs run. The result does not depend on it, so it is in no fingerprint, but for k-means on `cluster`."""
 
     model_config = ConfigDict(frozen=True)
 
     engine: Engine = Field(
-        default="sail",
+        default_factory=_engine_by_default,
         description="sail (in process, no JVM), spark (Apache Spark, needs Java 17+), or cluster (Apache Spark, with"
-        " k-means by MLlib, for what one machine's memory does not hold).",
+        " k-means by MLlib, for what one machine's memory does not hold); if not given, $AUDIENCE_EXPLORER_ENGINE, or"
+        " sail.",
     )
     spark_master: str = Field(
         default="local[*]", description="The Spark master of spark and cluster, such as spark://host:7077 or yarn."

@@ -82,6 +82,7 @@ META_DATA = Table(
 
 _MEMBERS_READ = MEMBERS.only("user_id", "profile_id")
 _TOP_PAGES = 5
+_FEW_USERS = 1 << 17  # whose rows are read back faster than threads take turns
 
 
 def step_fingerprint(config: KMeansConfig, inputs: str, k_selection: str | None, engine: Engine = "sail") -> str:
@@ -335,7 +336,7 @@ def _write_members(folder: str, found: Clusters, checked: Callable[[Table, Any],
 def _check_output(folder: str, head: clustering_inputs.Head, found: Clusters, cores: int) -> dict[str, checks.Check]:
     """Read back what was written, and compare it with the users and the profiles of the inputs."""
     assignments, centers, data, meta_data = map(Inspection, (ASSIGNMENTS, CENTERS, DATA, META_DATA))
-    with ThreadPoolExecutor(cores) as threads:
+    with ThreadPoolExecutor(cores if head.users > _FEW_USERS else 1) as threads:
         of_listed = threads.submit(checks.listed_users, outputs.read_back_lists(folder, "data.json", data))
         of_assigned = threads.submit(
             checks.assigned_users, outputs.read_back(folder, "assignments.parquet", assignments)

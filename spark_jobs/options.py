@@ -10,6 +10,8 @@ import click
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from spark_jobs.errors import InputError
+
 Model = TypeVar("Model", bound=BaseModel)
 Command = Callable[..., Any]
 
@@ -44,7 +46,7 @@ def from_options(model: type[Model], given: dict[str, Any]) -> Model:
     """The validated model of what was given on a command line; a field that was not given has its default.
 
     Raises:
-        click.BadParameter: A value is not allowed; the message says what is.
+        click.ClickException: A value is not allowed; the message says what is.
     """
     fields = {
         name: dict(_parse_weight(_option_name(name), v) for v in value)
@@ -61,6 +63,8 @@ def from_options(model: type[Model], given: dict[str, Any]) -> Model:
         raise click.BadParameter(
             first["msg"].removeprefix("Value error, "), param_hint=_option_name(name) if name else None
         ) from None
+    except InputError as error:  # of a default that the environment gives
+        raise click.ClickException(str(error)) from None
 
 
 def to_arguments(config: BaseModel) -> list[str]:

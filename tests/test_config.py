@@ -16,6 +16,7 @@ from spark_jobs.config import (
     KSelectionConfig,
     parse_params,
 )
+from spark_jobs.errors import InputError
 from spark_jobs.options import config_options, to_arguments
 
 
@@ -123,6 +124,20 @@ def test_strict_schemas_are_a_setting_and_go_with_the_jobs_to_wherever_they_run(
     if setting is not None:
         monkeypatch.setenv("AUDIENCE_EXPLORER_STRICT_SCHEMA", setting)
     assert to_arguments(EngineConfig())[-2:] == ["--strict-schema", str(strict)]
+
+
+def test_the_engine_of_runs_that_name_none_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    from audience_explorer_dagster.config import RunConfig
+
+    for setting, engine in (("", "sail"), ("cluster", "cluster")):
+        monkeypatch.setenv("AUDIENCE_EXPLORER_ENGINE", setting)
+        assert RunConfig().job_options()[:2] == ["--engine", engine]
+    assert RunConfig(engine="spark").engine_config.engine == "spark"
+    monkeypatch.setenv("AUDIENCE_EXPLORER_ENGINE", "flink")
+    with pytest.raises(InputError, match="AUDIENCE_EXPLORER_ENGINE is 'flink'; it must be one of sail, spark, cluster"):
+        EngineConfig()
+    refused = CliRunner().invoke(click.command()(config_options(EngineConfig)(lambda config: None)))  # noqa: ARG005
+    assert refused.output.startswith("Error: AUDIENCE_EXPLORER_ENGINE is 'flink'")
 
 
 def test_a_run_hands_its_engine_config_to_the_jobs_as_it_is() -> None:

@@ -69,8 +69,8 @@ def refuse_sail(jobs: Sequence[Job]) -> None:
         if dict(pairwise(job.arguments)).get("--engine", "sail") == "sail":
             raise LaunchFailed(
                 f"{job.id} asks for the engine sail, which runs on one machine, and this launcher's is a Spark cluster."
-                " Choose the engine spark, or cluster: --engine, or `engine` in the run's config; or the launcher local"
-                " or ec2: AUDIENCE_EXPLORER_LAUNCHER."
+                " Choose the engine spark, or cluster: --engine, `engine` in the run's config, or"
+                " AUDIENCE_EXPLORER_ENGINE for all runs; or the launcher local or ec2: AUDIENCE_EXPLORER_LAUNCHER."
             )
 
 
