@@ -146,7 +146,7 @@ class Sandbox:
 
     def on_put(self, text: str, do: Callable[[Instance], None]) -> None:
         """Do something once, when an instance has stored an object whose key contains a text, or one below
-        `…/messages/` that contains it. Its answer waits until that is done, up to 15 seconds."""
+        `…/messages/` that contains it. The instance gets its answer when that is done, or after 15 seconds."""
         self._api.on_put(text, lambda instance_id: do(self._hypervisor.find(instance_id)))
 
     def _furnish(self, backend: Backend) -> None:

@@ -32,7 +32,7 @@ class Call(NamedTuple):
 
 @dataclass(frozen=True)
 class _Awaited:
-    """What is to be done as soon as an instance has stored an object whose key, or a message that, contains a text."""
+    """What is to be done as soon as an instance has stored an object with a text in its key, or in it if a message."""
 
     text: str
     do: Callable[[str], None]
@@ -60,8 +60,8 @@ class Api:
             return list(self._calls)
 
     def on_put(self, text: str, do: Callable[[str], None]) -> None:
-        """Do something once, with the id of the instance, when one has stored an object whose key, or a message that,
-        contains a text. The instance has its answer when that is done, or after some seconds."""
+        """Do something once, with the id of the instance, when one has stored an object with a text in its key, or in
+        it if it is a message. The instance gets its answer when that is done, or after some seconds."""
         with self._lock:
             self._awaited.append(_Awaited(text, do))
 
