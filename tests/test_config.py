@@ -136,7 +136,7 @@ def test_the_engine_of_runs_that_name_none_is_a_setting(monkeypatch: pytest.Monk
     monkeypatch.setenv("AUDIENCE_EXPLORER_ENGINE", "flink")
     with pytest.raises(InputError, match="AUDIENCE_EXPLORER_ENGINE is 'flink'; it must be one of sail, spark, cluster"):
         EngineConfig()
-    refused = CliRunner().invoke(click.command()(config_options(EngineConfig)(lambda config: None)))  # noqa: ARG005
+    refused = CliRunner().invoke(click.command()(config_options(EngineConfig)(lambda **_: None)))
     assert refused.output.startswith("Error: AUDIENCE_EXPLORER_ENGINE is 'flink'")
 
 
