@@ -25,7 +25,7 @@ test: $(VENV)/.installed-dev ## run the tests; those that need Apache Spark run 
 	$(BIN)/pytest
 
 acceptance: $(VENV)/.installed-bench ## run the acceptance stories, half an hour (needs: acceptance/README.md)
-	$(BIN)/pytest acceptance/*.py acceptance/ec2/*.py acceptance/browser/*.py
+	$(BIN)/pytest --timeout 900 acceptance/*.py acceptance/ec2/*.py acceptance/browser/*.py
 
 lint: $(VENV)/.installed-dev ## check style and types
 	$(BIN)/ruff check .

@@ -1,8 +1,6 @@
 """A month on a Spark cluster by spark-submit, whose executors have what they are sent; killed, it leaves nothing."""
 
 import contextlib
-import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -13,6 +11,7 @@ import pytest
 from acceptance.conftest import PROJECT, Explorer, spark_home
 from acceptance.emr_serverless import ASKED, BY_APPLICATIONS
 from spark_jobs import demo_audience
+from tests.conftest import started
 
 pytestmark = pytest.mark.spark
 
@@ -48,9 +47,8 @@ def test_a_month_on_a_cluster_is_that_of_this_machine(explorer: Explorer, tmp_pa
 def test_a_killed_pipeline_leaves_neither_driver_nor_spark(explorer: Explorer, tmp_path: Path) -> None:
     explorer.environment["AUDIENCE_EXPLORER_SPARK_MASTER"] = "local[2]"
     command = ["audience-explorer", "pipeline", *ASKED, "--engine", "spark"]
-    with subprocess.Popen(command, cwd=PROJECT, env=explorer.environment, stderr=subprocess.DEVNULL) as pipeline:
+    with started(command, cwd=PROJECT, env=explorer.environment, stderr=subprocess.DEVNULL):
         _wait_for(lambda: any("jobs.py" in line and "python" in line for line in _processes(tmp_path)))
-        os.kill(pipeline.pid, signal.SIGKILL)
     _wait_for(lambda: not _processes(tmp_path))
 
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,16 @@ def golden() -> Path:
 def ansible() -> Path:
     """A year of real actions, and 13 categories."""
     return _shared("ansible")
+
+
+@contextmanager
+def started(command: list[Any], **options: Any) -> Iterator["subprocess.Popen[Any]"]:
+    """A process that ends with the test, also if that fails: `Popen` alone would wait for it, for ever."""
+    with subprocess.Popen(command, **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def java_version() -> int:

@@ -14,6 +14,7 @@ import pytest
 
 from audience_explorer_dagster.launchers import Job, LaunchFailed, Report
 from audience_explorer_dagster.launchers.local import LocalLauncher
+from tests.conftest import started
 from tests.project import Project
 
 PREPARE = """
@@ -142,13 +143,11 @@ def test_jobs_end_with_whoever_launched_them(golden: Path, tmp_path: Path) -> No
         "for report in LocalLauncher().launch(Context(), [Job(*job) for job in jobs]):\n"
         "    print(report.event, flush=True)\n"
     )
-    with subprocess.Popen(
+    with started(
         [sys.executable, script], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.getcwd()}, text=True
     ) as orchestrator:
-        assert orchestrator.stdout is not None
         assert orchestrator.stdout.readline() == "output\n"  # so the launch is under way
         (pid,) = _children(orchestrator.pid)
-        orchestrator.kill()
     deadline = time.monotonic() + 10
     while _runs(pid) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -20,6 +20,7 @@ from acceptance.sandbox import Instance, NotPossible, Sandbox
 from acceptance.sandbox.faults import Faults
 from audience_explorer_dagster.launchers.ec2.images import check_fit, find_image
 from audience_explorer_dagster.launchers.ec2.prices import price_of
+from tests.conftest import started
 
 SLEEP = "#!/bin/sh\nsleep 600\n"
 # A token, and then a path of the metadata service; the status alone if it is none of 200.
@@ -471,8 +472,7 @@ def test_the_calls_of_launchers_are_counted(launch: Launch, sandbox: Sandbox) ->
 
 def test_the_command_ends_its_instances_when_it_is_told_to_end() -> None:
     command = [sys.executable, "-m", "acceptance.sandbox", "--light"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
+    with started(command, stdout=subprocess.PIPE, text=True) as process:
         exported = dict(line.removeprefix("export ").strip().split("=") for line in iter(process.stdout.readline, "\n"))
         ec2 = boto3.client("ec2", region_name="us-east-1", endpoint_url=exported["AWS_ENDPOINT_URL"], **KEYS)
         image = ec2.describe_images(Owners=["self"])["Images"][0]["ImageId"]

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 import textwrap
 import time
@@ -16,6 +15,7 @@ from audience_explorer_dagster.definitions import launcher_from_environment
 from audience_explorer_dagster.launchers import Job, LaunchFailed, Report, archive
 from audience_explorer_dagster.launchers.spark_submit import SparkSubmitLauncher
 from spark_jobs.errors import InputError
+from tests.conftest import started
 from tests.test_local_launcher import Context
 
 JOB = Job("job", "kmeans", ["in", "out", "--engine", "spark"])
@@ -128,9 +128,8 @@ def test_jobs_end_with_whoever_launched_them(submit: Callable[[str], str], tmp_p
     orchestrator.write_text(
         f"from tests.test_spark_submit_launcher import launch\nlist(launch(master='local', submit={spark_submit!r}))\n"
     )
-    with subprocess.Popen([sys.executable, orchestrator], env={**os.environ, "PYTHONPATH": os.getcwd()}) as process:
+    with started([sys.executable, orchestrator], env={**os.environ, "PYTHONPATH": os.getcwd()}):
         _wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text() != "")
-        process.kill()
     pid = int((tmp_path / "pid").read_text())
     _wait_for(lambda: not Path(f"/proc/{pid}").exists())
 

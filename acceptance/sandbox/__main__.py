@@ -1,11 +1,13 @@
 """Starts a sandbox, and lives until Ctrl-C or until a command that it runs has ended."""
 
+import contextlib
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import click
@@ -13,6 +15,9 @@ import click
 from acceptance.sandbox import NotPossible, Sandbox
 
 _PREFIX = "explorer"  # of the root, in the bucket
+# The longest wait at a time: Python's handlers run in the main thread, and a signal that another thread of the sandbox
+# happens to take does not wake that one.
+_LOOK_SECONDS = 1
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "audience-explorer"
 
 
@@ -93,7 +98,7 @@ def _live(variables: dict[str, str], command: tuple[str, ...]) -> int:
         click.echo()
         _say("Use it from another terminal with these variables set. It ends with Ctrl-C.")
         while True:
-            signal.pause()
+            time.sleep(_LOOK_SECONDS)
     except KeyboardInterrupt:
         _say("Ending the instances.")
         return 0
@@ -102,10 +107,17 @@ def _live(variables: dict[str, str], command: tuple[str, ...]) -> int:
 def _run(variables: dict[str, str], command: tuple[str, ...]) -> int:
     with subprocess.Popen(command, env={**os.environ, **variables}) as process:
         try:
-            return process.wait()
+            return _exit_code(process)
         except KeyboardInterrupt:
             process.terminate()  # Ctrl-C reached it as well; a signal to this process alone did not
-            return process.wait()
+            return _exit_code(process)
+
+
+def _exit_code(process: "subprocess.Popen[bytes]") -> int:
+    """Wait for the end of a process."""
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(_LOOK_SECONDS)
 
 
 def _say(text: str) -> None:
