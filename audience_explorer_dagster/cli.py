@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from audience_explorer_dagster.archive_cli import archive
+from audience_explorer_dagster.aws_commands import AWSGroup
 from audience_explorer_dagster.categories_cli import categories
 from audience_explorer_dagster.command_line import (
     errors_told,
@@ -29,7 +30,7 @@ from spark_jobs.options import config_options
 from spark_jobs.resources import ResourcesConfig
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.group(cls=AWSGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="audience-explorer")
 def main() -> None:
     """Finds audience segments: monthly actions in, k-means clusters out.

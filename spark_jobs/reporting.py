@@ -99,9 +99,19 @@ def heartbeat(report: Reporter, message: Callable[[], str], seconds: float = 10)
 
 
 def run_as_command(command: click.Command) -> None:
-    """Run a job from a terminal; input that is not usable is told in a line, and the exit code is 1."""
+    """Run a job from a terminal; input that is not usable, or S3, is told in a line, and the exit code is 1."""
     try:
         command(standalone_mode=True)
     except InputError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(1)
+    except _errors_of_aws() as error:
+        click.echo(f"Error: AWS: {error}", err=True)
+        sys.exit(1)
+
+
+def _errors_of_aws() -> tuple[type[Exception], ...]:
+    """Asked for where one is looked for: botocore takes its time to import, and only a failure needs it."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    return BotoCoreError, ClientError

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 from click.testing import CliRunner, Result
 
 from audience_explorer_dagster import command_line
@@ -152,3 +153,13 @@ def test_an_interrupt_before_anything_runs_is_told_too(project: Project, monkeyp
     monkeypatch.setattr(command_line.Project, "run", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     result = run(project, "pipeline", "--quiet")
     assert (result.exit_code, result.stderr) == (130, "Interrupted before it was done.\n")
+
+
+def test_an_s3_that_does_not_answer_is_told_in_a_line(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise EndpointConnectionError(endpoint_url="http://nowhere")
+
+    monkeypatch.setattr(command_line.Project, "run", fail)
+    result = run(project, "pipeline")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == 'Error: AWS: Could not connect to the endpoint URL: "http://nowhere"\n'

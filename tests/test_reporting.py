@@ -2,8 +2,13 @@
 
 import time
 
+import click
+import pytest
+from botocore.exceptions import EndpointConnectionError
+
 from spark_jobs import reporting
-from spark_jobs.reporting import Reporter, heartbeat
+from spark_jobs.errors import InputError
+from spark_jobs.reporting import Reporter, heartbeat, run_as_command
 
 
 class Listener(Reporter):
@@ -42,3 +47,36 @@ def test_details_that_come_often_are_left_out() -> None:
     listener._said -= reporting._QUIET + 1
     listener.detail("later")
     assert listener.heard == ["later"]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (InputError("There is no raw data."), "Error: There is no raw data.\n"),
+        (
+            EndpointConnectionError(endpoint_url="http://nowhere"),
+            'Error: AWS: Could not connect to the endpoint URL: "http://nowhere"\n',
+        ),
+    ],
+)
+def test_a_job_from_a_terminal_tells_input_and_s3_that_fail_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, line: str
+) -> None:
+    @click.command()
+    def job() -> None:
+        raise error
+
+    monkeypatch.setattr("sys.argv", ["job"])
+    with pytest.raises(SystemExit, match="1"):
+        run_as_command(job)
+    assert capsys.readouterr().err == line
+
+
+def test_a_defect_keeps_its_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    @click.command()
+    def job() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("sys.argv", ["job"])
+    with pytest.raises(ZeroDivisionError):
+        run_as_command(job)
