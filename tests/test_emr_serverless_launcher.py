@@ -330,8 +330,22 @@ def test_sail_is_refused_before_anything_is_asked_for(account: Account) -> None:
     assert account.runs == []
 
 
-def test_the_address_of_sparks_ui_which_has_a_token_is_not_logged(account: Account) -> None:
-    account.launch(all_done)
+def test_the_address_of_sparks_ui_which_has_a_token_is_not_logged(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, get_job_run = threading.Semaphore(0), account.backend.get_job_run
+
+    def look(**asked: str) -> Any:
+        looks.release()
+        return get_job_run(**asked)
+
+    def driver(driver: Driver) -> None:
+        for _ in range(2):  # a second look comes when the first, at a job run that runs, is told
+            assert looks.acquire(timeout=20)
+        all_done(driver)
+
+    monkeypatch.setattr(account.backend, "get_job_run", look)
+    account.launch(driver)
     (told,) = {line for line in account.said if "Dashboard URL" in line}
     assert told.endswith(
         f"get-dashboard-for-job-run --application-id {account.application} --job-run-id {account.runs[0].id}"
