@@ -277,7 +277,8 @@ def _read_parquet(file: IO[bytes], location: str) -> Iterator[_Rows]:
     _require_columns(names, location)
     parquet = pq.ParquetFile(file, metadata=footer, read_dictionary=[name for name in _OFTEN if name in names])
     line = 1
-    for batch in parquet.iter_batches(batch_size=_BATCH, columns=[name for name in RAW.names if name in names]):
+    wanted = [name for name in RAW.names if name in names]
+    for batch in parquet.iter_batches(batch_size=_BATCH, columns=wanted, use_threads=False):  # the tasks are threads
         columns = [
             _as_raw(batch.column(field.name), field, location)
             if field.name in names
