@@ -99,7 +99,7 @@ def heartbeat(report: Reporter, message: Callable[[], str], seconds: float = 10)
 
 
 def run_as_command(command: click.Command) -> None:
-    """Run a job from a terminal; input that is not usable, or S3, is told in a line, and the exit code is 1."""
+    """Run a job from a terminal; bad input, or an S3 that does not answer, is told in a line; the exit code is 1."""
     try:
         command(standalone_mode=True)
     except InputError as error:
