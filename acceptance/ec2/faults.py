@@ -134,8 +134,10 @@ def test_a_full_disk_fails_the_jobs_and_is_told(sandbox: Sandbox, explorer: EC2E
     while_it_writes(sandbox, INPUTS, sandbox.faults.fill_disk)
     ended = explorer.pipeline(*ARGUMENTS, ok=False)
     assert ended.launched == {f"grouped_users {MONTH}"}
-    # The job that needs room tells it, if what it tells finds room; else the end of the log does.
-    assert "No space left on device" in "\n".join(ended.failed.values())
+    # The job tells it, if what it tells finds room; else the end of the log does.
+    error = ended.failed[f"clustering_inputs {PARTITION}"]
+    assert "No space left on device" in error
+    assert_named(error, "JobFailed", instance=sandbox.instances[0])
     assert_named(ended.failed[f"kmeans {PARTITION}"], "JobFailed", instance=sandbox.instances[0])
     assert explorer.launched_jobs() == [JOBS], "a failed job is not launched again"
 
