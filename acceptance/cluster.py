@@ -24,6 +24,7 @@ from acceptance.sandbox import Sandbox
 from acceptance.sandbox.spark_cluster import SparkCluster, Worker
 from benchmarks import actions
 from spark_jobs import demo_audience, outputs
+from spark_jobs.config import FIT_MIN_ACTIONS
 from spark_jobs.profiles import DIMENSION, MEMBER, PROFILE
 from tests.conftest import Engine
 
@@ -267,21 +268,34 @@ def make_planted_inputs(folder: Path, profiles: int) -> int:
                         pa.ListArray.from_arrays(offsets, pa.array(indices.ravel(), pa.int32())),
                         pa.ListArray.from_arrays(offsets, pa.array(values)),
                         pa.array(np.full(len(ids), USERS_OF_PROFILE)),
+                        pa.array(np.full(len(ids), USERS_OF_PROFILE)),
                     ],
                     schema=PROFILE,
                 ),
                 pa.Table.from_arrays(
-                    [pa.array(users), pa.array(["0"] * len(users)), pa.array(of_profile)], schema=MEMBER
+                    [
+                        pa.array(users),
+                        pa.array(["0"] * len(users)),
+                        pa.array(of_profile),
+                        pa.array(np.full(len(users), FIT_MIN_ACTIONS)),
+                    ],
+                    schema=MEMBER,
                 ),
             )
             write_profiles.write_table(tables[0])
             write_members.write_table(tables[1])
             size += sum(table.nbytes for table in tables)
-    told = {"users": profiles * USERS_OF_PROFILE, "profiles": profiles, "entries": profiles * entries}
+    told = {
+        "users": profiles * USERS_OF_PROFILE,
+        "fit_users": profiles * USERS_OF_PROFILE,
+        "fit_min_actions": FIT_MIN_ACTIONS,
+        "profiles": profiles,
+        "entries": profiles * entries,
+    }
     outputs.finish(
         place,
         step="clustering_inputs",
-        code_version="1",
+        code_version="2",
         config={},
         fingerprint="planted",
         inputs=[],

@@ -76,6 +76,7 @@ def _grouped_users(summary: dict[str, Any]) -> dict[str, Any]:
 def _clustering_inputs(summary: dict[str, Any]) -> dict[str, Any]:
     return {
         "users": summary["users"],
+        **({"fit_users": summary["fit_users"]} if "fit_users" in summary else {}),  # code version 1 has none
         "profiles": summary["profiles"],
         "dimensions": summary["dimensions"],
         "dimensions_in_use": summary["dimensions_in_use"],

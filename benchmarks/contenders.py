@@ -22,6 +22,7 @@ from benchmarks.actions import MONTH
 Command = list[str]
 
 OURS = "ours"
+_SCALING = ("--scaling", "max")  # the peers', so that outputs can be compared
 
 
 class Contender(ABC):
@@ -62,7 +63,8 @@ class Ours(Contender):
         return [_job("group_by_user", raw, out)]
 
     def inputs(self, users: Path, out: Path, categories: Sequence[Path], memory: int) -> list[Command]:  # noqa: ARG002
-        return [_job("make_clustering_inputs", users, out / "{category}", *_category_options(categories))]
+        files = _category_options(categories)
+        return [_job("make_clustering_inputs", users, out / "{category}", *files, *_SCALING)]
 
     def kmeans(self, inputs: Path, out: Path, k: int, memory: int) -> list[Command]:  # noqa: ARG002
         return [_job("kmeans", inputs, out, "--k", k)]
@@ -78,6 +80,7 @@ class Ours(Contender):
                 out / "users",
                 out / "inputs" / "{category}",
                 *files,
+                *_SCALING,
                 needs=["users"],
             ),
         ]

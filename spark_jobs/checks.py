@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from spark_jobs.config import ACTIONS
+from spark_jobs.config import ACTIONS, FIT_MIN_ACTIONS
 from spark_jobs.schemas import Inspection
 from spark_jobs.texts import run_starts
 
@@ -107,6 +107,8 @@ def conservation_of_users(
 ) -> Check:
     """Every user's vector that was made is a member's and weighs in its profile, with every entry of it.
 
+    A profile's `fit_weight` is the number of its members with at least FIT_MIN_ACTIONS actions.
+
     Args:
         made: The vectors, counted where they were made.
         dimensions: Rows of DIMENSION.
@@ -114,7 +116,7 @@ def conservation_of_users(
         members: Rows of MEMBER.
     """
     users_of_dimension = _joined([batch.column("users").to_numpy() for batch in dimensions])
-    weights, entries = [], np.zeros(len(users_of_dimension), np.int64)
+    weights, fit_weights, entries = [], [], np.zeros(len(users_of_dimension), np.int64)
     wrong: list[str] = []
     for batch in profiles:
         indices = batch.column("indices")
@@ -127,9 +129,10 @@ def conservation_of_users(
             wrong.append(f"a profile has an entry in dimension {dimension.max()}; there are {len(entries)}")
             continue
         weights.append(weight)
+        fit_weights.append(batch.column("fit_weight").to_numpy())
         entries += np.bincount(dimension, np.repeat(weight, lengths), minlength=len(entries)).astype(np.int64)
-    weight = _joined(weights)
-    users_of_profile = np.zeros(len(weight), np.int64)
+    weight, fit_weight = _joined(weights), _joined(fit_weights)
+    users_of_profile, fit_users_of_profile = np.zeros(len(weight), np.int64), np.zeros(len(weight), np.int64)
     strangers = rows = 0
     for batch in members:
         profile = batch.column("profile_id").to_numpy()
@@ -137,10 +140,13 @@ def conservation_of_users(
         known = profile < len(weight)
         strangers += int((~known).sum())
         users_of_profile += np.bincount(profile[known], minlength=len(weight))
+        known &= batch.column("actions").to_numpy() >= FIT_MIN_ACTIONS
+        fit_users_of_profile += np.bincount(profile[known], minlength=len(weight))
     found = {
         "users": made.users,
         "members": rows,
         "weights": int(weight.sum()),
+        "fit_weights": int(fit_weight.sum()),
         "entries": made.entries,
         "entries_written": int(entries.sum()),
     }
@@ -152,6 +158,13 @@ def conservation_of_users(
         wrong.append(f"{strangers:,} members have a profile that is not there")
     if differ := int((users_of_profile != weight).sum()):
         wrong.append(f"{differ:,} profiles do not weigh what they have members")
+    if differ := int((fit_weight > weight).sum()):
+        wrong.append(f"{differ:,} profiles have a fit_weight above their weight")
+    if differ := int((fit_users_of_profile != fit_weight).sum()):
+        wrong.append(
+            f"{differ:,} profiles have a fit_weight other than the number of their members with at least"
+            f" {FIT_MIN_ACTIONS} actions"
+        )
     if differ := int((entries != users_of_dimension).sum()):
         wrong.append(f"{differ:,} dimensions have other users than the profiles give them")
     return _check(found, wrong)

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 
 from spark_jobs import outputs
 from spark_jobs.errors import InputError
-from spark_jobs.profiles import DIMENSIONS, PROFILES, from_table
+from spark_jobs.profiles import DIMENSIONS, PROFILE, PROFILES, from_table
 from spark_jobs.resources import Resources
 from spark_jobs.schemas import strictness
 
@@ -29,6 +29,7 @@ class Head:
     profiles: int  # how many there are
     entries: int  # of all profiles
     bytes: int  # of its files
+    fit_min_actions: int | None = None  # of whom `fit_weight` counts; None: made by code version 1, which had none
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Inputs:
     head: Head
     profiles: sp.csr_matrix  # (n, d)
     weight: np.ndarray  # (n,) users of each profile
+    fit_weight: np.ndarray  # (n,) those of them with at least `head.fit_min_actions` actions
 
 
 def read_head(folder: str, strict: bool) -> Head:
@@ -59,6 +61,7 @@ def read_head(folder: str, strict: bool) -> Head:
         summary["profiles"],
         summary["entries"],
         summary["bytes_out"],
+        summary.get("fit_min_actions"),
     )
 
 
@@ -69,8 +72,24 @@ def read(head: Head, strict: bool) -> Inputs:
         InputError: They can't be read.
         SchemaBreach: A row breaks a rule.
     """
-    table = strictness(strict)(PROFILES, outputs.read_table(head.folder, "profiles.parquet"))
-    return Inputs(head, *from_table(table, head.dimensions.num_rows))
+    table = outputs.read_table(head.folder, "profiles.parquet")
+    if head.fit_min_actions is None:
+        table = table.append_column(PROFILE.field("fit_weight"), table["weight"])
+    return Inputs(head, *from_table(strictness(strict)(PROFILES, table), head.dimensions.num_rows))
+
+
+def fit_weight(inputs: Inputs, at_least: int) -> np.ndarray:
+    """How many users of each profile have at least so many actions on the category's pages; (n,) int64.
+
+    Inputs of code version 1 don't say who did how much. There it is all users.
+    """
+    if inputs.head.fit_min_actions in (at_least, None):
+        return inputs.fit_weight
+    counted = np.zeros(len(inputs.weight), np.int64)
+    for members in outputs.read_batches(inputs.head.folder, "members.parquet", ["profile_id", "actions"]):
+        enough = members.column("actions").to_numpy() >= at_least
+        counted += np.bincount(members.column("profile_id").to_numpy()[enough], minlength=len(counted))
+    return counted
 
 
 def check_memory(head: Head, k: int, resources: Resources) -> None:

@@ -10,10 +10,13 @@ from spark_jobs.errors import InputError
 
 ACTIONS = ("page_like", "page_comment", "post_like", "post_comment")
 
-Scaling = Literal["max", "none", "log1p", "l2", "tfidf"]
 Criterion = Literal["silhouette", "calinski_harabasz", "elbow"]
 Engine = Literal["sail", "spark", "cluster"]
 
+DEFAULT_SCALING = "log1p,l2"
+FIT_MIN_ACTIONS = 5  # a user with fewer actions on a category's pages tells too little to be learned from
+
+_STEPS = ("max", "none", "log1p", "idf", "l2", "tfidf")  # of scaling; tfidf is another name of idf
 _INITS = {"kmeans||": "kmeans||", "k-means||": "kmeans||", "k-means++": "kmeans||", "random": "random"}
 _SMALLEST_WEIGHT, _LARGEST_WEIGHT = 1e-6, 1e6  # so that no value, nor the square of one, is beyond a float
 _LABEL = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -51,9 +54,11 @@ class ClusteringInputsConfig(StepConfig):
     min_actions: int = Field(
         default=1, ge=1, description="Users with fewer actions on the category's pages are left out; at least 1."
     )
-    scaling: Scaling = Field(
-        default="max",
-        description="max (all by one factor, 1/(1 + largest), so that they lie in [0, 1)), none, log1p, l2 or tfidf.",
+    scaling: str = Field(
+        default=DEFAULT_SCALING,
+        description="Steps, applied in order, separated by commas: log1p (ln(1 + value)), idf (pages that few are on"
+        " count more; tfidf is the same), l2 (every user's vector to length 1), max (all by one factor,"
+        " 1/(1 + largest), so that they lie in [0, 1)), or none alone.",
     )
 
     @field_validator("action_weights")
@@ -65,6 +70,11 @@ class ClusteringInputsConfig(StepConfig):
             if weight != 0 and not _SMALLEST_WEIGHT <= weight <= _LARGEST_WEIGHT:
                 raise ValueError(f"the weight of {action} is {weight}; it must be 0, or from 1e-6 to 1e6")
         return {action: float(weights.get(action, 1.0)) for action in ACTIONS}
+
+    @field_validator("scaling")
+    @classmethod
+    def _canonical_scaling(cls, text: str) -> str:
+        return ",".join(parse_scaling(text))
 
 
 class KSelectionConfig(StepConfig):
@@ -165,6 +175,34 @@ class EngineConfig(BaseModel):
         description="Check every table between two steps against its schema and rules, and fail where one is broken;"
         " if not given, $AUDIENCE_EXPLORER_STRICT_SCHEMA.",
     )
+
+
+def parse_scaling(text: str) -> tuple[str, ...]:
+    """The steps of a scaling, such as `log1p,l2`, in order; `tfidf` is given as `idf`.
+
+    Raises:
+        ValueError: They make no sense; the message names the step and what to write instead.
+    """
+    given = [step.strip() for step in text.split(",")]
+    for step in given:
+        if step not in _STEPS:
+            raise ValueError(
+                f"{step!r} is not a step of scaling; allowed are {', '.join(_STEPS)}, separated by commas, such as"
+                f" {DEFAULT_SCALING}"
+            )
+    steps = ["idf" if step == "tfidf" else step for step in given]
+    repeated = next((step for number, step in enumerate(steps) if step in steps[:number]), None)
+    if repeated is not None:
+        same = " (tfidf is another name of it)" if repeated == "idf" else ""
+        raise ValueError(f"the step {repeated} is in {text!r} twice{same}; write it once")
+    if "none" in steps[:-1] or "none" in steps[1:]:
+        raise ValueError(f"none is in {text!r} with other steps; write none alone, or leave it out")
+    if "log1p" in steps[1:]:
+        # It is for counts: ln(1 + value) of a value below 1 is about the value.
+        raise ValueError(f"log1p is not the first step of {text!r}; it dampens counts, so write it first")
+    if "max" in steps[:-1]:
+        raise ValueError(f"max is not the last step of {text!r}; it fits the values of all others, so write it last")
+    return tuple(steps)
 
 
 def parse_params(text: str) -> KMeansParams:

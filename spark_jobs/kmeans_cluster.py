@@ -156,7 +156,10 @@ def _read_points(spark: "SparkSession", head: Head, strict: bool) -> "DataFrame"
             StructField("weight", DoubleType()),
         ]
     )
-    profiles = _read(spark, head.folder, "profiles.parquet").select(*PROFILES.schema.names)
+    profiles = _read(spark, head.folder, "profiles.parquet")
+    if head.fit_min_actions is None:  # made by code version 1
+        profiles = profiles.withColumn("fit_weight", profiles["weight"])
+    profiles = profiles.select(*PROFILES.schema.names)
     return profiles.repartition(tasks, "profile_id").sortWithinPartitions("profile_id").mapInArrow(to_points, schema)
 
 

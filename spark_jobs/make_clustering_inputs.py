@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from spark_jobs import checks, engines, grouped_users, outputs, storage
 from spark_jobs.categories import Category, read_category
-from spark_jobs.config import ACTIONS, ClusteringInputsConfig, EngineConfig, Scaling
+from spark_jobs.config import ACTIONS, FIT_MIN_ACTIONS, ClusteringInputsConfig, EngineConfig
 from spark_jobs.errors import InputError
 from spark_jobs.fingerprints import fingerprint
 from spark_jobs.grouping import CODED_USERS
@@ -38,7 +38,7 @@ from spark_jobs.resources import Demand, Resources, ResourcesConfig
 from spark_jobs.schemas import Inspection, strictness
 
 STEP = "clustering_inputs"
-CODE_VERSION = "1"  # raise it with every change of what comes out: partitions are then made again
+CODE_VERSION = "2"  # raise it with every change of what comes out: partitions are then made again
 
 # Of memory, measured: see benchmarks/profiles.
 _BASE_BYTES = 300 << 20
@@ -152,6 +152,8 @@ def make(
             summary={
                 "category": {"id": category.id, "name": category.title, "private": category.private},
                 "users": counts["users"],
+                "fit_users": counts["fit_users"],
+                "fit_min_actions": FIT_MIN_ACTIONS,
                 "profiles": counts["profiles"],
                 "dimensions": len(category.pages),
                 "dimensions_in_use": counts["dimensions_in_use"],
@@ -169,7 +171,8 @@ def make(
 
 
 _WRITTEN = (
-    "category int, users bigint, profiles bigint, entries bigint, dimensions_in_use bigint, scaling_factor double"
+    "category int, users bigint, fit_users bigint, profiles bigint, entries bigint, dimensions_in_use bigint,"
+    " scaling_factor double"
 )
 
 
@@ -186,7 +189,7 @@ def _folders(output: str, names: list[str]) -> list[str]:
 
 
 def _write_category(
-    folder: str, number: int, category: Category, vectors: pa.Table, scaling: Scaling, checked: Callable[..., pa.Table]
+    folder: str, number: int, category: Category, vectors: pa.Table, scaling: str, checked: Callable[..., pa.Table]
 ) -> pa.RecordBatch:
     """Write a category's inputs, and give back what they are, as one row of `_WRITTEN`."""
     inputs = build_inputs(category, vectors, scaling)
@@ -197,6 +200,7 @@ def _write_category(
         {
             "category": pa.array([number], pa.int32()),
             "users": pa.array([inputs.members.num_rows], pa.int64()),
+            "fit_users": pa.array([int(inputs.profiles["fit_weight"].to_numpy().sum())], pa.int64()),
             "profiles": pa.array([inputs.profiles.num_rows], pa.int64()),
             "entries": pa.array([len(inputs.profiles["indices"].combine_chunks().flatten())], pa.int64()),
             "dimensions_in_use": pa.array([sum(n > 0 for n in inputs.dimensions["users"].to_pylist())], pa.int64()),

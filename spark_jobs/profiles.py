@@ -9,16 +9,24 @@ import pyarrow.compute as pc
 import scipy.sparse as sp
 
 from spark_jobs.categories import Category
-from spark_jobs.config import ACTIONS, Scaling
+from spark_jobs.config import ACTIONS, FIT_MIN_ACTIONS, parse_scaling
 from spark_jobs.errors import InputError
 from spark_jobs.raw_actions import OFTEN
+from spark_jobs.scaling import scale
 from spark_jobs.schemas import AT_LEAST_0, AT_LEAST_1, Table
 from spark_jobs.texts import rank, run_starts
 
 # A user's vector travels as bytes: its non-zero entries, by dimension.
 ENTRY = np.dtype([("dimension", "<i4"), ("value", "<f8")])
 
-VECTOR = pa.schema([("user_id", pa.string()), ("gender", OFTEN), ("vector", pa.dictionary(pa.int32(), pa.binary()))])
+VECTOR = pa.schema(
+    [
+        ("user_id", pa.string()),
+        ("gender", OFTEN),
+        ("actions", pa.int64()),
+        ("vector", pa.dictionary(pa.int32(), pa.binary())),
+    ]
+)
 DIMENSION = pa.schema(
     [
         ("dimension_index", pa.int32()),
@@ -34,12 +42,15 @@ PROFILE = pa.schema(
         ("profile_id", pa.int64()),
         ("indices", pa.list_(pa.int32())),
         ("values", pa.list_(pa.float64())),
-        ("weight", pa.int64()),
+        ("weight", pa.int64()),  # users who have it
+        ("fit_weight", pa.int64()),  # those of them with at least FIT_MIN_ACTIONS actions
     ]
 )
-MEMBER = pa.schema([("user_id", pa.string()), ("gender", pa.string()), ("profile_id", pa.int64())])
+MEMBER = pa.schema(
+    [("user_id", pa.string()), ("gender", pa.string()), ("profile_id", pa.int64()), ("actions", pa.int64())]
+)
 
-VECTORS = Table("vectors", VECTOR, filled=("user_id", "gender"))
+VECTORS = Table("vectors", VECTOR, filled=("user_id", "gender"), ranges={"actions": AT_LEAST_0})
 DIMENSIONS = Table(
     "dimensions",
     DIMENSION,
@@ -50,10 +61,18 @@ DIMENSIONS = Table(
 PROFILES = Table(
     "profiles",
     PROFILE,
-    ranges={**dict.fromkeys(("profile_id", "indices", "values"), AT_LEAST_0), "weight": AT_LEAST_1},
+    ranges={**dict.fromkeys(("profile_id", "indices", "values", "fit_weight"), AT_LEAST_0), "weight": AT_LEAST_1},
     key="profile_id",
 )
-MEMBERS = Table("members", MEMBER, filled=("user_id", "gender"), ranges={"profile_id": AT_LEAST_0}, key="user_id")
+MEMBERS = Table(
+    "members",
+    MEMBER,
+    filled=("user_id", "gender"),
+    ranges=dict.fromkeys(("profile_id", "actions"), AT_LEAST_0),
+    key="user_id",
+)
+
+_LARGEST = 2**63 - 1  # that 64 bits hold
 
 
 class PageIndex:
@@ -95,12 +114,14 @@ def vectors_of(
     page = found.to_numpy().astype(np.int64)[page_ids.indices.to_numpy()]
     known = np.flatnonzero(page >= 0)
     page = page[known]
-    value, actions = np.zeros(len(page)), np.zeros(len(page))
+    value, actions = np.zeros(len(page)), np.zeros(len(page), np.uint64)
     # One by one, for how a product of matrices is rounded depends on how many rows it has.
     for action, weight in zip(ACTIONS, action_weights, strict=True):
         count = entries.field(action).to_numpy()[known]
         value += weight * count
-        actions += count
+        # Two counts below 2^63 fit into 64 bits without a sign. What is beyond 2^63 - 1 stays there.
+        actions += count.view(np.uint64)
+        np.minimum(actions, _LARGEST, out=actions)
 
     # A page that is in several categories gives an entry to each.
     times = np.diff(index.offsets)[page]
@@ -118,9 +139,10 @@ def vectors_of(
     category, user = np.divmod(vector[starts], max(1, len(pages)))
     number = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(key)))  # each entry's vector
     kept = value[entry] != 0
-    if min_actions > 1 and len(starts):
-        enough = np.add.reduceat(actions[entry], starts) >= min_actions
-        category, user, kept = category[enough], user[enough], kept & enough[number]
+    of_vector = _sums(actions.view(np.int64)[entry], starts)
+    if min_actions > 1:
+        enough = of_vector >= min_actions
+        category, user, of_vector, kept = category[enough], user[enough], of_vector[enough], kept & enough[number]
         number = np.cumsum(enough)[number] - 1
 
     packed = np.empty(int(kept.sum()), ENTRY)
@@ -128,11 +150,25 @@ def vectors_of(
     length = np.bincount(number[kept], minlength=len(category))
     vectors = _to_binary(packed, np.append(0, np.cumsum(length)))
     whose = users.select(["user_id", "gender"]).take(pa.array(user))
+    whose = whose.append_column(VECTOR.field("actions"), pa.array(of_vector))
     first = np.searchsorted(category, np.arange(index.categories + 1))
     for place in np.flatnonzero(np.diff(first)).tolist():
         start, rows = first[place], first[place + 1] - first[place]
         of_category = whose.slice(start, rows)
         yield place, of_category.append_column(VECTOR.field("vector"), vectors.slice(start, rows).dictionary_encode())
+
+
+def _sums(counts: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """The sums (int64) of runs of counts (int64, at least 0) that start at `starts`; at most 2^63 - 1."""
+    if not len(starts):
+        return np.zeros(0, np.int64)
+    sums = np.add.reduceat(counts, starts)
+    if int(counts.max()) > _LARGEST // len(counts):
+        # Some may be beyond 64 bits, and numpy keeps the last 64. One below 2^64 is negative then; a larger one is
+        # recognised as a float, which is exact enough for it.
+        as_floats = np.add.reduceat(counts.astype(np.float64), starts)
+        sums[(sums < 0) | (as_floats > 1.5 * 2.0**63)] = _LARGEST
+    return sums
 
 
 @dataclass(frozen=True)
@@ -142,16 +178,16 @@ class ClusteringInputs:
     dimensions: pa.Table  # DIMENSION
     profiles: pa.Table  # PROFILE, by profile_id
     members: pa.Table  # MEMBER, by user_id
-    scaling_factor: float | None  # of scaling `max`: scaled = factor × value
+    scaling_factor: float | None  # of the scaling's step `max`: what it multiplied all values by
 
 
-def build_inputs(category: Category, vectors: pa.Table, scaling: Scaling) -> ClusteringInputs:
+def build_inputs(category: Category, vectors: pa.Table, scaling: str) -> ClusteringInputs:
     """Make a category's clustering inputs of its users' vectors.
 
     Args:
         category: The category.
         vectors: Rows of VECTOR, of this category only, in any order.
-        scaling: How the values are scaled; profiles hold scaled values, dimensions unscaled totals.
+        scaling: The steps by which the values are scaled; profiles hold scaled values, dimensions unscaled totals.
 
     Returns:
         The inputs. Profiles are numbered by weight, the heaviest first, ties by their entries.
@@ -174,7 +210,7 @@ def build_inputs(category: Category, vectors: pa.Table, scaling: Scaling) -> Clu
         ],
         schema=DIMENSION,
     )
-    scaled, factor = scale(raw, weight, scaling)
+    scaled, factor = scale(raw, weight, parse_scaling(scaling))
     packed = _pack(scaled)
     # Scaling may make different vectors the same (l2 does), so they are told apart again.
     distinct = packed.dictionary_encode()
@@ -189,18 +225,17 @@ def build_inputs(category: Category, vectors: pa.Table, scaling: Scaling) -> Clu
     profile_id = np.empty(len(order), np.int64)
     profile_id[order] = np.arange(len(order))
 
-    profiles = to_table(_unpack(distinct.dictionary, len(category.pages))[order], merged_weight[order])
     place, user_ids = rank(pa.concat_arrays(vectors["user_id"].chunks))
     if len(user_ids) < vectors.num_rows:
         twice = int(np.flatnonzero(np.bincount(place) > 1)[0])
         raise InputError(f"User {user_ids[twice].as_py()!r} is listed twice in the grouped users.")
     by_user = np.empty(len(place), np.int64)
     by_user[place] = np.arange(len(place))
-    gender = vectors["gender"].unify_dictionaries().combine_chunks()
-    members = pa.Table.from_arrays(
-        [user_ids, gender.take(pa.array(by_user)).cast(pa.string()), pa.array(profile_id[merged[code[by_user]]])],
-        schema=MEMBER,
-    )
+    gender = vectors["gender"].unify_dictionaries().combine_chunks().take(pa.array(by_user)).cast(pa.string())
+    profile_of, actions = profile_id[merged[code[by_user]]], vectors["actions"].to_numpy()[by_user]
+    members = pa.Table.from_arrays([user_ids, gender, pa.array(profile_of), pa.array(actions)], schema=MEMBER)
+    fit_weight = np.bincount(profile_of[actions >= FIT_MIN_ACTIONS], minlength=len(order))
+    profiles = to_table(_unpack(distinct.dictionary, len(category.pages))[order], merged_weight[order], fit_weight)
     return ClusteringInputs(dimensions, profiles, members, factor)
 
 
@@ -214,38 +249,8 @@ def _distinct(vectors: pa.ChunkedArray) -> tuple[np.ndarray, pa.BinaryArray]:
     return np.concatenate(codes), encoded.dictionary
 
 
-def scale(raw: sp.csr_matrix, weight: np.ndarray, scaling: Scaling) -> tuple[sp.csr_matrix, float | None]:
-    """Scale profiles; zeros stay zeros.
-
-    Args:
-        raw: Profiles × dimensions, values of at least 0.
-        weight: Users of each profile.
-        scaling: `max`: all values by the factor 1 / (1 + largest value), so that they lie in [0, 1);
-            `none`: as they are; `log1p`: ln(1 + value); `l2`: every profile to length 1, rounded to 12 decimals;
-            `tfidf`: value × (ln((1 + n) / (1 + n_d)) + 1), n users of whom n_d have dimension d, as scikit-learn's
-            smooth idf.
-
-    Returns:
-        The scaled profiles, and the factor of `max`, else None.
-    """
-    scaled = raw.copy()
-    if scaling == "max":
-        factor = float(1 / (1 + raw.data.max(initial=0)))
-        scaled.data = np.minimum(scaled.data * factor, np.nextafter(1, 0))
-        return scaled, factor
-    if scaling == "log1p":
-        scaled.data = np.log1p(raw.data)
-    elif scaling == "l2":
-        length = np.sqrt(np.asarray(raw.multiply(raw).sum(axis=1)).ravel())
-        scaled.data = np.round(raw.data / np.repeat(length, np.diff(raw.indptr)), 12)
-    elif scaling == "tfidf":
-        have = np.bincount(raw.indices, weights=np.repeat(weight, np.diff(raw.indptr)), minlength=raw.shape[1])
-        scaled.data *= (np.log((1 + weight.sum()) / (1 + have)) + 1)[raw.indices]
-    return scaled, None
-
-
-def to_table(matrix: sp.csr_matrix, weight: np.ndarray) -> pa.Table:
-    """Profiles × dimensions and the users of each, as rows of PROFILE."""
+def to_table(matrix: sp.csr_matrix, weight: np.ndarray, fit_weight: np.ndarray) -> pa.Table:
+    """Profiles × dimensions, the users of each, and those of them to learn from, as rows of PROFILE."""
     offsets = pa.array(matrix.indptr, pa.int32())
     return pa.Table.from_arrays(
         [
@@ -253,17 +258,19 @@ def to_table(matrix: sp.csr_matrix, weight: np.ndarray) -> pa.Table:
             pa.ListArray.from_arrays(offsets, pa.array(matrix.indices, pa.int32())),
             pa.ListArray.from_arrays(offsets, pa.array(matrix.data, pa.float64())),
             pa.array(weight, pa.int64()),
+            pa.array(fit_weight, pa.int64()),
         ],
         schema=PROFILE,
     )
 
 
-def from_table(profiles: pa.Table, dimensions: int) -> tuple[sp.csr_matrix, np.ndarray]:
-    """The inverse of `to_table`: profiles × dimensions (float64), and the users of each (int64)."""
+def from_table(profiles: pa.Table, dimensions: int) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:
+    """The inverse of `to_table`: profiles × dimensions (float64), weights and fit weights (int64)."""
     indices, values = profiles["indices"].combine_chunks(), profiles["values"].combine_chunks()
     shape = (profiles.num_rows, dimensions)
     parts = (values.flatten().to_numpy(), indices.flatten().to_numpy(), indices.offsets.to_numpy())
-    return sp.csr_matrix(parts, shape=shape), profiles["weight"].to_numpy()
+    matrix = sp.csr_matrix(parts, shape=shape)
+    return matrix, profiles["weight"].to_numpy(), profiles["fit_weight"].to_numpy()
 
 
 def _unpack(vectors: pa.BinaryArray, dimensions: int) -> sp.csr_matrix:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 
+import spark_jobs  # noqa: F401 - before numpy, whose kernels it chooses: jobs in this process round as those in others
+
 if TYPE_CHECKING:
     from tests.project import Project
 

@@ -326,6 +326,17 @@ def _parquet(random: Random, file: _File) -> bytes:
     return content.getvalue()
 
 
+# --- scalings --------------------------------------------------------------------------------------
+
+
+def scalings() -> st.SearchStrategy[str]:
+    """Steps that may stand together, in any order that is allowed, as people write them."""
+    log1p, last = st.sampled_from([[], ["log1p"]]), st.sampled_from([[], [], ["max"]])
+    middle = st.sampled_from([[], ["idf"], ["l2"], ["tfidf"], ["idf", "l2"], ["l2", "idf"]])
+    chains = st.builds(lambda *parts: [step for part in parts for step in part] or ["none"], log1p, middle, last)
+    return st.builds(lambda comma, steps: comma.join(steps), st.sampled_from([",", ", "]), chains)
+
+
 # --- grouped users and categories ------------------------------------------------------------------
 
 _PAGE = pa.struct([("page_id", pa.string()), *((action, pa.int64()) for action in ACTIONS)])

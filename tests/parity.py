@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from spark_jobs.config import ClusteringInputsConfig, KMeansConfig, KSelectionConfig
+from spark_jobs.config import FIT_MIN_ACTIONS, ClusteringInputsConfig, KMeansConfig, KSelectionConfig
 from spark_jobs.errors import TooManyRejects
 from spark_jobs.options import to_arguments
 from tests import reference
@@ -217,6 +217,12 @@ def _assert_inputs(
     assert weights == sorted(weights, reverse=True)
     assert dict(enumerate(weights)) == Counter(row["profile_id"] for row in members)
     assert len({tuple(point.items()) for point in points}) == len(profiles)
+    did = reference.actions_on(users, ids)
+    assert [row["actions"] for row in members] == [did[name] for name in sorted(vectors)]
+    enough = [row for row in members if row["actions"] >= FIT_MIN_ACTIONS]
+    of_enough = Counter(row["profile_id"] for row in enough)
+    assert [row["fit_weight"] for row in profiles] == [of_enough[number] for number in range(len(profiles))]
+
     profile_of = {row["user_id"]: row["profile_id"] for row in members}
     profiles_of: dict[Any, set[int]] = {}
     for name, vector in vectors.items():
@@ -226,16 +232,18 @@ def _assert_inputs(
             same = tuple(tuple(sorted(users[name].pages.get(page, {}).items())) for page in ids)
         profiles_of.setdefault(same, set()).add(profile_of[name])
     assert [same for same, of_users in profiles_of.items() if len(of_users) > 1] == []
-    if config.scaling == "max":
+    if config.scaling.endswith("max"):
         assert all(0 <= value < 1 for point in points for value in point.values())
 
     manifest = _manifest(output)
     assert manifest["rows"] == {"dimensions": len(ids), "profiles": len(profiles), "members": len(members)}
+    told = {name: manifest["summary"][name] for name in ("fit_users", "fit_min_actions")}
+    assert told == {"fit_users": len(enough), "fit_min_actions": FIT_MIN_ACTIONS}
 
 
 def _about(values: Any) -> Any:
     """Values to compare with: floats may differ in the last of their digits, and `l2` is rounded to 12 decimals."""
-    return pytest.approx(values, rel=1e-9, abs=2e-12)
+    return pytest.approx(values, rel=1e-9, abs=5e-12)
 
 
 @dataclass(frozen=True)

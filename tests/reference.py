@@ -114,27 +114,41 @@ def vectors(
     return found
 
 
-def scaled(found: Mapping[str, Vector], scaling: str) -> dict[str, dict[int, float]]:
-    """The vectors of a category's users, scaled."""
-    values = [value for vector in found.values() for value in vector.values()]
-    largest = max(values, default=Fraction())
-    have = Counter(dimension for vector in found.values() for dimension in vector)
-
-    def of(vector: Vector, dimension: int, value: Fraction) -> float:
-        if scaling == "max":
-            return float(value / (1 + largest))
-        if scaling == "log1p":
-            return math.log1p(value)
-        if scaling == "l2":
-            return 1 / math.sqrt(sum((other / value) ** 2 for other in vector.values()))
-        if scaling == "tfidf":
-            return float(value) * (math.log((1 + len(found)) / (1 + have[dimension])) + 1)
-        return float(value)
-
+def actions_on(users: Mapping[str, User], pages: Sequence[str]) -> dict[str, int]:
+    """How many actions users have on these pages, whatever they weigh; what is beyond 64 bits is cut to them."""
     return {
-        name: {dimension: of(vector, dimension, value) for dimension, value in vector.items()}
-        for name, vector in found.items()
+        name: min(LARGEST_COUNT, sum(sum(user.pages[page].values()) for page in pages if page in user.pages))
+        for name, user in users.items()
     }
+
+
+def scaled(found: Mapping[str, Vector], scaling: str) -> dict[str, dict[int, float]]:
+    """The vectors of a category's users, scaled step by step."""
+    now: Mapping[str, Mapping[int, Fraction | float]] = found
+    have = Counter(dimension for vector in found.values() for dimension in vector)
+    for step in scaling.split(","):
+        largest = max((value for vector in now.values() for value in vector.values()), default=Fraction())
+        now = {
+            name: {d: _scaled(step, vector, d, largest, len(found), have[d]) for d in vector}
+            for name, vector in now.items()
+        }
+    return {name: {d: float(value) for d, value in vector.items()} for name, vector in now.items()}
+
+
+def _scaled(
+    step: str, vector: Mapping[int, Fraction | float], d: int, largest: Fraction | float, users: int, have: int
+) -> Fraction | float:
+    """What a step makes of a user's value in dimension d, which some of all users have."""
+    value = vector[d]
+    if step == "max":
+        return value / (1 + largest)
+    if step == "log1p":
+        return math.log1p(value)
+    if step == "l2":
+        return 1 / math.sqrt(sum((other / value) ** 2 for other in vector.values()))
+    if step in ("idf", "tfidf"):
+        return float(value) * (math.log((1 + users) / (1 + have)) + 1)
+    return value
 
 
 # --- clusters --------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ def run(sail: Engine, place: Path, job: str, out: Path) -> dict[str, Any]:
     """Run a job on what is in `place`; the checks in the manifest."""
     arguments: dict[str, list[object]] = {
         "group_by_user": [place / "month=2024-01", out, "--max-reject-ratio", 0.05],
-        "make_clustering_inputs": [place / "group_by_user", out, "--category", place / "c.json"],
+        "make_clustering_inputs": [place / "group_by_user", out, "--category", place / "c.json", "--scaling", "max"],
         "select_k": [place / "make_clustering_inputs", out, "--k-min", 2, "--k-max", 4],
         "kmeans": [place / "make_clustering_inputs", out, "--k", 3],
     }
@@ -191,6 +191,21 @@ WRONG: list[tuple[str, Change, dict[str, str]]] = [
         "make_clustering_inputs",
         parquet("profiles.parquet", with_column("weight", first(0))),
         {"schema": "column weight must be at least 1", "conservation": "profiles weigh"},
+    ),
+    (
+        "make_clustering_inputs",
+        parquet("profiles.parquet", with_column("fit_weight", first(999))),
+        {"conservation": "1 profiles have a fit_weight above their weight; 1 profiles have a fit_weight other than"},
+    ),
+    (
+        "make_clustering_inputs",
+        parquet("members.parquet", with_column("actions", lambda actions: [0] * len(actions))),
+        {"conservation": "profiles have a fit_weight other than the number of their members with at least 5 actions"},
+    ),
+    (
+        "make_clustering_inputs",
+        parquet("members.parquet", with_column("actions", first(-1))),
+        {"schema": "column actions must be at least 0", "conservation": "0 are members"},
     ),
     (
         "make_clustering_inputs",

@@ -39,7 +39,8 @@ def home(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--month", "2024-01", "--category", "nope"], "There is no category 'nope'.*Known: coffee, games, tea"),
         (["--k", "0"], "greater than or equal to 1"),
         (["--params", "x,1,1"], r"allowed are kmeans\|\|"),
-        (["--scaling", "min"], "'max', 'none', 'log1p', 'l2', 'tfidf'"),
+        (["--scaling", "min"], "'min' is not a step of scaling; allowed are max, none, log1p"),
+        (["--scaling", "l2,log1p"], "log1p is not the first step of 'l2,log1p'.*write it first"),
         (["--label", "a b"], "is no label"),
     ],
 )

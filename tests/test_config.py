@@ -18,6 +18,7 @@ from spark_jobs.config import (
 )
 from spark_jobs.errors import InputError
 from spark_jobs.options import config_options, to_arguments
+from tests.generated import scalings
 
 
 @pytest.mark.parametrize("init", ["kmeans||", "k-means||", "k-means++"])
@@ -42,6 +43,11 @@ def test_params_that_make_no_sense_are_refused_with_what_is_allowed(params: str,
         parse_params(params)
 
 
+@pytest.mark.parametrize(("given", "canonical"), [("log1p, l2", "log1p,l2"), ("tfidf", "idf"), ("max", "max")])
+def test_scalings_that_mean_the_same_are_the_same(given: str, canonical: str) -> None:
+    assert ClusteringInputsConfig(scaling=given).scaling == canonical
+
+
 def test_a_label_decides_nothing() -> None:
     assert KMeansConfig(label="a").fingerprinted() == KMeansConfig(label="b").fingerprinted()
 
@@ -60,7 +66,7 @@ def test_weights_that_are_not_given_are_one() -> None:
         (ClusteringInputsConfig, {"action_weights": {"page_like": -1}}, "it must be 0, or from 1e-6"),
         (ClusteringInputsConfig, {"action_weights": {"page_like": 1e308}}, "to 1e6"),
         (ClusteringInputsConfig, {"action_weights": {"page_like": 1e-200}}, "from 1e-6"),
-        (ClusteringInputsConfig, {"scaling": "min"}, "'max', 'none', 'log1p', 'l2' or 'tfidf'"),
+        (ClusteringInputsConfig, {"scaling": "min"}, "'min' is not a step of scaling; allowed are max, none, log1p"),
         (ClusteringInputsConfig, {"min_actions": 0}, "greater than or equal to 1"),
         (KSelectionConfig, {"k_min": 5, "k_max": 4}, "more than k_max"),
         (KMeansConfig, {"k": 0}, "greater than or equal to 1"),
@@ -88,7 +94,7 @@ inputs_configs = st.builds(
     ClusteringInputsConfig,
     action_weights=st.dictionaries(st.sampled_from(ACTIONS), st.one_of(st.just(0.0), st.floats(1e-6, 1e6))),
     min_actions=st.integers(1, 9),
-    scaling=st.sampled_from(["max", "none", "log1p", "l2", "tfidf"]),
+    scaling=scalings(),
 )
 
 

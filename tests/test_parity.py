@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from spark_jobs.config import ACTIONS, ClusteringInputsConfig, KMeansConfig, KSelectionConfig
+from spark_jobs.config import ACTIONS, DEFAULT_SCALING, ClusteringInputsConfig, KMeansConfig, KSelectionConfig
 from spark_jobs.errors import InputError
 from tests.conftest import Engine
-from tests.generated import Month, Population, months, populations, spread
+from tests.generated import Month, Population, months, populations, scalings, spread
 from tests.parity import Tweak, assert_clustered_alike, assert_grouped_alike, assert_same_bytes
 from tests.reference import User
 
@@ -80,7 +80,7 @@ TWEAKS = st.builds(
     Tweak,
     st.builds(
         ClusteringInputsConfig,
-        scaling=st.sampled_from(["max", "none", "log1p", "l2", "tfidf"]),
+        scaling=st.one_of(scalings(), st.sampled_from(["max", "none", "log1p", "l2", "tfidf", DEFAULT_SCALING])),
         min_actions=st.sampled_from([1, 1, 2, 3, 5, 2**62]),
         action_weights=st.fixed_dictionaries(dict.fromkeys(ACTIONS, st.sampled_from([1.0, 0.0, 0.1, 0.5, 1e6]))),
     ),
@@ -141,7 +141,8 @@ def test_inputs_are_the_same_bytes_however_users_are_spread_over_files(sail: Eng
     # Everyone has a twin, who did the same, and shares the profile.
     users = {f"{twin}{number}": on_page(**of_user) for twin in "ab" for number, of_user in enumerate(counts)}
     one, other = (
-        inputs_of(sail, spread(users, parts, ["p"]), tmp_path / str(parts), action_weights=weights) for parts in (1, 5)
+        inputs_of(sail, spread(users, parts, ["p"]), tmp_path / str(parts), scaling="max", action_weights=weights)
+        for parts in (1, 5)
     )
     assert_same_bytes([one, other])
     assert pq.read_table(one / "profiles.parquet")["weight"].to_pylist() == [2] * 60
@@ -150,14 +151,16 @@ def test_inputs_are_the_same_bytes_however_users_are_spread_over_files(sail: Eng
 @pytest.mark.parametrize("count", [2**50, 2**52 + 1, 2**53, 2**63 - 1])
 def test_scaling_max_stays_below_1_for_the_largest_counts(sail: Engine, tmp_path: Path, count: int) -> None:
     users = {"a": on_page(page_like=count), "b": on_page(page_like=1)}
-    values = pq.read_table(inputs_of(sail, spread(users, 1, ["p"]), tmp_path) / "profiles.parquet")["values"]
+    inputs = inputs_of(sail, spread(users, 1, ["p"]), tmp_path, scaling="max")
+    values = pq.read_table(inputs / "profiles.parquet")["values"]
     assert max(value for of_profile in values.to_pylist() for value in of_profile) < 1
 
 
 def test_min_actions_counts_beyond_64_bits(sail: Engine, tmp_path: Path) -> None:
     users = {"a": on_page(page_like=2**62, page_comment=2**62), "b": on_page(page_like=1)}
     inputs = inputs_of(sail, spread(users, 1, ["p"]), tmp_path, min_actions=2)
-    assert pq.read_table(inputs / "members.parquet")["user_id"].to_pylist() == ["a"]
+    members = pq.read_table(inputs / "members.parquet")
+    assert (members["user_id"].to_pylist(), members["actions"].to_pylist()) == (["a"], [2**63 - 1])
 
 
 def test_scaling_l2_works_for_the_smallest_weights(sail: Engine, tmp_path: Path) -> None:

@@ -5,13 +5,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pytest
 import scipy.sparse as sp
 
 from spark_jobs.categories import Category, Page
-from spark_jobs.config import ACTIONS
+from spark_jobs.config import ACTIONS, FIT_MIN_ACTIONS
 from spark_jobs.grouping import CODED_USER
-from spark_jobs.profiles import VECTOR, PageIndex, build_inputs, from_table, scale, to_table, vectors_of
+from spark_jobs.profiles import VECTOR, PageIndex, build_inputs, from_table, to_table, vectors_of
 
 ONES = [1.0] * 4
 NOBODY = pa.RecordBatch.from_pylist([], schema=VECTOR)
@@ -33,13 +32,13 @@ def users(**pages_of_user: dict[str, int]) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist(rows, schema=CODED_USER)
 
 
-def inputs(batch: pa.RecordBatch, wanted: Category, scaling: Any = "none", min_actions: int = 1) -> Any:
+def inputs(batch: pa.RecordBatch, wanted: Category, scaling: str = "none", min_actions: int = 1) -> Any:
     vectors = [vectors for _, vectors in vectors_of(batch, PageIndex([wanted]), ONES, min_actions)]
     return build_inputs(wanted, pa.Table.from_batches(vectors or [NOBODY]), scaling)
 
 
 def dense(made: Any) -> list[list[float]]:
-    matrix, _ = from_table(made.profiles, made.dimensions.num_rows)
+    matrix, _, _ = from_table(made.profiles, made.dimensions.num_rows)
     return matrix.toarray().tolist()
 
 
@@ -48,9 +47,9 @@ def test_users_with_the_same_vector_share_a_profile() -> None:
     assert dense(made) == [[1, 0], [0, 2]]
     assert made.profiles["weight"].to_pylist() == [2, 1]
     assert made.members.to_pylist() == [
-        {"user_id": "a", "gender": "0", "profile_id": 0},
-        {"user_id": "b", "gender": "0", "profile_id": 1},
-        {"user_id": "c", "gender": "0", "profile_id": 0},
+        {"user_id": "a", "gender": "0", "profile_id": 0, "actions": 1},
+        {"user_id": "b", "gender": "0", "profile_id": 1, "actions": 2},
+        {"user_id": "c", "gender": "0", "profile_id": 0, "actions": 1},
     ]
     assert made.dimensions["users"].to_pylist() == [2, 1]
     assert made.dimensions["total"].to_pylist() == [2, 2]
@@ -94,29 +93,38 @@ def test_nobody_gives_empty_inputs() -> None:
     assert made.dimensions["users"].to_pylist() == [0]
 
 
-RAW = sp.csr_matrix(np.array([[1.0, 0, 3], [2, 0, 6], [0, 4, 0], [0, 0, 0]]))
-WEIGHT = np.array([1, 2, 3, 4])
+def test_actions_are_counted_on_the_categorys_pages_whatever_their_weights() -> None:
+    row = {"page_id": "p", "page_like": 1, "page_comment": 2, "post_like": 3, "post_comment": 4}
+    pages = [row, {**row, "page_id": "q"}, {**row, "page_id": "other", "page_like": 100}]
+    batch = pa.RecordBatch.from_pylist([{"user_id": "a", "gender": "0", "pages": pages}], schema=CODED_USER)
+    both = [category("x", "p", "q"), category("y", "q")]
+    vectors = vectors_of(batch, PageIndex(both), [0.0, 10.0, 0.5, 0.0], 1)
+    assert [rows.column("actions").to_pylist() for _, rows in vectors] == [[20], [10]]
 
 
-def test_scaling_max_has_one_factor_for_all_and_stays_below_one() -> None:
-    scaled, factor = scale(RAW, WEIGHT, "max")
-    assert factor == pytest.approx(1 / 7)
-    np.testing.assert_allclose(scaled.toarray(), RAW.toarray() / 7)
-    assert scaled.max() < 1
+def test_the_fit_weight_is_the_users_who_do_enough() -> None:
+    enough = FIT_MIN_ACTIONS
+    batch = users(a={"p": 1}, b={"p": enough}, c={"p": enough - 1}, d={"p": enough + 1}, e={"q": 1}, f={"q": 1})
+    made = inputs(batch, category("x", "p", "q"), "l2")
+    assert dense(made) == [[1, 0], [0, 1]]
+    assert made.profiles["weight"].to_pylist() == [4, 2]
+    assert made.profiles["fit_weight"].to_pylist() == [2, 0]
+    assert made.members["actions"].to_pylist() == [1, enough, enough - 1, enough + 1, 1, 1]
 
 
-def test_scaling_log1p_and_none() -> None:
-    np.testing.assert_allclose(scale(RAW, WEIGHT, "log1p")[0].toarray(), np.log1p(RAW.toarray()))
-    np.testing.assert_array_equal(scale(RAW, WEIGHT, "none")[0].toarray(), RAW.toarray())
-
-
-def test_scaling_tfidf_is_that_of_scikit_learn_over_the_users() -> None:
-    from sklearn.feature_extraction.text import TfidfTransformer
-
-    by_user = RAW[np.repeat(np.arange(4), WEIGHT)]
-    expected = TfidfTransformer(norm=None, smooth_idf=True).fit_transform(by_user).toarray()
-    got = scale(RAW, WEIGHT, "tfidf")[0].toarray()
-    np.testing.assert_allclose(got[np.repeat(np.arange(4), WEIGHT)], expected)
+def test_more_actions_than_64_bits_hold_are_as_many_as_they_hold() -> None:
+    largest = 2**63 - 1
+    many = {f"p{n}": largest for n in range(5)}
+    batch = users(a=many, b={"p0": largest}, c={"p0": largest - 7, "p1": 6}, d={"p0": 1, "p1": largest}, e={"p0": 3})
+    all_of_both = {"page_like": largest, "page_comment": largest, "post_like": 1, "post_comment": 5}
+    pages = [{"page_id": "p0", **all_of_both}]
+    batch = pa.concat_batches(
+        [batch, pa.RecordBatch.from_pylist([{"user_id": "f", "gender": "0", "pages": pages}], schema=CODED_USER)]
+    )
+    wanted = category("x", *many)
+    expected = [largest, largest, largest - 1, largest, 3, largest]
+    assert inputs(batch, wanted).members["actions"].to_pylist() == expected
+    assert inputs(batch, wanted, min_actions=largest).members["user_id"].to_pylist() == ["a", "b", "d", "f"]
 
 
 def test_scaling_l2_merges_profiles_that_become_the_same() -> None:
@@ -127,6 +135,9 @@ def test_scaling_l2_merges_profiles_that_become_the_same() -> None:
 
 
 def test_tables_keep_profiles_as_they_are() -> None:
-    matrix, weight = from_table(to_table(RAW, WEIGHT), 3)
-    np.testing.assert_array_equal(matrix.toarray(), RAW.toarray())
-    np.testing.assert_array_equal(weight, WEIGHT)
+    given = sp.csr_matrix(np.array([[1.0, 0, 3], [2, 0, 6], [0, 4, 0], [0, 0, 0]]))
+    users_of, fit_users_of = np.array([1, 2, 3, 4]), np.array([0, 2, 1, 0])
+    matrix, weight, fit_weight = from_table(to_table(given, users_of, fit_users_of), 3)
+    np.testing.assert_array_equal(matrix.toarray(), given.toarray())
+    np.testing.assert_array_equal(weight, users_of)
+    np.testing.assert_array_equal(fit_weight, fit_users_of)

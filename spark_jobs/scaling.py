@@ -1,0 +1,66 @@
+"""Scaling: what is done to the values of vectors before they are compared, in steps that are applied in order.
+
+A step takes profiles × dimensions, values of at least 0, and gives new values of the same entries: zeros stay zeros.
+`docs/vectors.md` shows what each does.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import scipy.sparse as sp
+import scipy.special
+
+Step = Callable[[sp.csr_matrix, np.ndarray], np.ndarray]
+
+
+def scale(raw: sp.csr_matrix, weight: np.ndarray, steps: Sequence[str]) -> tuple[sp.csr_matrix, float | None]:
+    """Apply steps one after another.
+
+    Args:
+        raw: Profiles × dimensions, values of at least 0.
+        weight: Users of each profile.
+        steps: Names, as `config.parse_scaling` gives them.
+
+    Returns:
+        The scaled profiles, and the factor of the step `max`, or None without that step.
+    """
+    scaled, factor = raw.copy(), None
+    for step in steps:
+        if step == "max":
+            factor = float(1 / (1 + scaled.data.max(initial=0)))
+            # Rounding must not make the largest value 1.
+            scaled.data = np.minimum(scaled.data * factor, np.nextafter(1, 0))
+        else:
+            scaled.data = STEPS[step](scaled, weight)
+    return scaled, factor
+
+
+def _none(matrix: sp.csr_matrix, _weight: np.ndarray) -> np.ndarray:
+    values: np.ndarray = matrix.data
+    return values
+
+
+def _log1p(matrix: sp.csr_matrix, _weight: np.ndarray) -> np.ndarray:
+    """ln(1 + value)."""
+    # numpy's log1p rounds differently with AVX-512. scipy's is the same on every x86-64 processor.
+    return np.asarray(scipy.special.log1p(matrix.data))
+
+
+def _idf(matrix: sp.csr_matrix, weight: np.ndarray) -> np.ndarray:
+    """value × (ln((1 + n) / (1 + n_d)) + 1), n users of whom n_d have dimension d: scikit-learn's smooth idf."""
+    users_of_entry = np.repeat(weight, np.diff(matrix.indptr))
+    have = np.bincount(matrix.indices, weights=users_of_entry, minlength=matrix.shape[1])
+    users = float(weight.sum())
+    # Not numpy's logarithm, for the same reason.
+    factor = np.array([math.log((1 + users) / (1 + of_dimension)) + 1 for of_dimension in have.tolist()])
+    return np.asarray(matrix.data * factor[matrix.indices])
+
+
+def _l2(matrix: sp.csr_matrix, _weight: np.ndarray) -> np.ndarray:
+    """Every profile to length 1, rounded to 12 decimals, so that equal directions become the same profile."""
+    length = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
+    return np.asarray(np.round(matrix.data / np.repeat(length, np.diff(matrix.indptr)), 12))
+
+
+STEPS: dict[str, Step] = {"none": _none, "log1p": _log1p, "idf": _idf, "l2": _l2}  # all but max, which has a factor
