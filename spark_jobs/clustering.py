@@ -6,21 +6,24 @@ the users, at the cost of the distinct profiles. Profiles stay sparse throughout
 scikit-learn's k-means would do most of it, and is not used for three reasons. It stops when the squared moves of all
 centers add up to little, where the contract asks for Spark's rule, that no center moves farther than epsilon. It adds
 up centers in the order in which threads end, so two runs differ in the last bits, where the contract asks for the same
-bytes. And its seeding on sparse rows takes as long as all that follows. Tests hold what is here against it.
+bytes. And its clusterings cost more: `local_search` finds better ones. Tests compare what is here with it.
 """
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
+from spark_jobs import local_search
 from spark_jobs.config import KMeansParams
+from spark_jobs.points import BLOCK, Points, coreset
+from spark_jobs.seeding import init_kmeans_plusplus, init_random
 
-_BLOCK = 1 << 13  # profiles at a time, whose distances stay in a core's cache
-_CORESET = 1 << 16  # profiles on which inits start, where there are many more
+_SEARCHES = ((1 << 8, 5), (1 << 12, 2))  # up to so many profiles, so many searches; with more, one
+_CORESET = 1 << 14  # profiles on which inits are run, where there are many more
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,9 @@ def fit(
     seed: int,
     progress: Callable[[int, Model], None] = lambda _init, _model: None,
     cores: int = 1,
+    searches: int | None = None,
 ) -> Model:
-    """Cluster profiles, and keep the best of several inits: that with the lowest wssse.
+    """Cluster profiles: the best of several inits, improved by a local search; that with the lowest wssse.
 
     Args:
         profiles: (n, d), distinct rows.
@@ -64,11 +68,12 @@ def fit(
         params: The init, the most iterations, and epsilon. `kmeans||` is seeded by greedy k-means++, which Spark's
             k-means|| approximates in parallel; `random` draws distinct profiles with a chance that grows with their
             weight.
-        n_init: How many inits. Of very many profiles each starts on a coreset, and goes on with all of them from where
-            that converged, which takes a few iterations instead of many.
+        n_init: How many inits. Of very many profiles, inits and search are run on a coreset, and all profiles go on
+            from there, which takes a few iterations instead of many.
         seed: Of the random numbers; every init has its own stream.
         progress: Called with the number of each init and its model, in order.
         cores: How many inits run at a time; the result does not depend on it.
+        searches: Around how many of the best inits to search; by default one, or more if there are few profiles.
     """
     k = min(k, profiles.shape[0])
     if k == 0:
@@ -76,103 +81,33 @@ def fit(
         return Model(np.zeros((0, profiles.shape[1])), nothing.astype(int), nothing, nothing.astype(int), 0.0, 0, True)
     points = Points(profiles, weight)
     sequence = np.random.SeedSequence(seed)
-    sample = coreset(points, _CORESET, np.random.default_rng(sequence)) if profiles.shape[0] > 2 * _CORESET else None
+    large = profiles.shape[0] > 2 * _CORESET
+    if searches is None:
+        searches = next((times for most, times in _SEARCHES if profiles.shape[0] <= most), 1)
+    few = coreset(points, _CORESET, np.random.default_rng(sequence)) if large else points
 
     def run(stream: np.random.SeedSequence) -> Model:
         random = np.random.RandomState(np.random.MT19937(stream))
-        few = points if sample is None else sample
-        centers = seed_randomly(few, k, random) if params.init == "random" else seed_far_apart(few, k, random)
-        if sample is not None:
-            centers = _lloyd(sample, centers, params.iterations, params.epsilon).centers
-        return _lloyd(points, centers, params.iterations, params.epsilon)
+        init = init_random if params.init == "random" else init_kmeans_plusplus
+        return _lloyd(few, init(few, k, random), params.iterations, params.epsilon)
 
-    best: Model | None = None
+    def improve(model: Model, stream: np.random.SeedSequence) -> Model:
+        centers = model.centers
+        if searches and 1 < k < len(few.weight) and model.users.all():
+            centers = local_search.improve(few, model.labels, np.random.RandomState(np.random.MT19937(stream)))
+        elif not large:
+            return model
+        found = _lloyd(points, centers, params.iterations, params.epsilon)
+        return found if large or found.wssse < model.wssse else model
+
     # Of few profiles, threads take each other the interpreter's lock rather than time off.
-    with ThreadPoolExecutor(cores if len(points.blocks) > 1 else 1) as threads:
+    with ThreadPoolExecutor(cores if len(few.blocks) > 1 else 1) as threads:
+        models = []
         for init, model in enumerate(threads.map(run, sequence.spawn(n_init)), 1):
             progress(init, model)
-            if best is None or model.wssse < best.wssse:
-                best = model
-    assert best is not None
-    return _in_order(best)
-
-
-class Points:
-    """Profiles, with what all inits need of them."""
-
-    def __init__(self, profiles: sp.csr_matrix, weight: np.ndarray):
-        self.profiles = profiles
-        self.weight = weight.astype(float)
-        self.squared_norm = np.asarray(profiles.multiply(profiles).sum(axis=1)).ravel()
-        self.blocks = [_Block(profiles, self.weight, start) for start in range(0, profiles.shape[0], _BLOCK)]
-
-    def nearer(self, chosen: np.ndarray, nearest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(n, t): the squared distance of each profile to each of t chosen ones, or `nearest` (n,) where that is less;
-        and (t,) its sum over the users."""
-        columns, own_norm = self.profiles[chosen].toarray().T, self.squared_norm[chosen]
-        distances, sums = np.empty((len(self.weight), len(chosen))), np.zeros(len(chosen))
-        for block in self.blocks:
-            squared = distances[block.here]
-            np.multiply(block.profiles @ columns, -2, out=squared)
-            squared += self.squared_norm[block.here, None]
-            squared += own_norm
-            np.maximum(squared, 0, out=squared)
-            np.minimum(squared, nearest[block.here, None], out=squared)
-            sums += block.weight @ squared
-        distances[chosen, np.arange(len(chosen))] = 0
-        return distances, sums
-
-
-class _Block:
-    """Some neighbours among the profiles."""
-
-    def __init__(self, profiles: sp.csr_matrix, weight: np.ndarray, start: int):
-        self.profiles = profiles[start : start + _BLOCK]
-        self.here = slice(start, start + self.profiles.shape[0])
-        self.weight = weight[self.here]
-        self.row = np.repeat(np.arange(self.profiles.shape[0]), np.diff(self.profiles.indptr))  # of each entry
-        self.weighted = self.profiles.data * self.weight[self.row]
-
-
-def coreset(points: Points, size: int, random: np.random.Generator) -> Points:
-    """At most so many of the profiles, weighted so that for any centers they cost about what all of them do.
-
-    A lightweight coreset (Bachem, Lucic and Krause 2018): half of the draws by users, half by what these add to the
-    variance.
-    """
-    weight, profiles = points.weight, points.profiles
-    mean = weight @ profiles / weight.sum()
-    variance = weight * np.maximum(points.squared_norm - 2 * (profiles @ mean) + mean @ mean, 0)
-    chance = weight / weight.sum() / 2 + variance / max(variance.sum(), np.finfo(float).tiny) / 2
-    chance /= chance.sum()
-    drawn, times = np.unique(random.choice(len(chance), size, p=chance), return_counts=True)
-    return Points(profiles[drawn], weight[drawn] * times / (size * chance[drawn]))
-
-
-def seed_far_apart(points: Points, k: int, random: np.random.RandomState) -> np.ndarray:
-    """k of the profiles as centers (k, d), by greedy k-means++ (Arthur and Vassilvitskii 2007).
-
-    Each is drawn with a chance that grows with its users' squared distance to the nearest center so far; of 2 + ln k
-    that are drawn, the one stays that leaves the least of it. scikit-learn does the same, with the same random numbers.
-    """
-    chosen = [random.choice(len(points.weight), p=points.weight / points.weight.sum())]
-    nearest = points.nearer(np.array(chosen), np.full(len(points.weight), np.inf))[0][:, 0]
-    trials = 2 + int(np.log(k))
-    for _ in range(1, k):
-        cumulative = np.cumsum(points.weight * nearest)
-        drawn = np.searchsorted(cumulative, random.uniform(size=trials) * cumulative[-1])
-        drawn = np.minimum(drawn, len(nearest) - 1)
-        distances, sums = points.nearer(drawn, nearest)
-        best = int(np.argmin(sums))
-        chosen.append(drawn[best])
-        nearest = distances[:, best].copy()
-    return np.asarray(points.profiles[chosen].toarray())
-
-
-def seed_randomly(points: Points, k: int, random: np.random.RandomState) -> np.ndarray:
-    """k distinct profiles as centers (k, d), drawn with a chance that grows with their users."""
-    chosen = random.choice(len(points.weight), k, replace=False, p=points.weight / points.weight.sum())
-    return np.asarray(points.profiles[chosen].toarray())
+            models.append(model)
+    best = sorted(models, key=lambda model: model.wssse)[: max(1, searches)]
+    return _in_order(min(map(improve, best, sequence.spawn(len(best))), key=lambda model: model.wssse))
 
 
 def lloyd(profiles: sp.csr_matrix, weight: np.ndarray, centers: np.ndarray, iterations: int, epsilon: float) -> Model:
@@ -219,7 +154,7 @@ def _means(points: Points, labels: np.ndarray, sums: np.ndarray, centers: np.nda
     if empty.size:
         farthest = np.argsort(-distances_to_own(points.profiles, centers, labels), kind="stable")[: empty.size]
         labels = labels.copy()
-        labels[farthest] = empty
+        labels[farthest] = empty[: farthest.size]
         users = np.bincount(labels, weights=points.weight, minlength=k)
         sums = (_membership(labels, points.weight, k) @ points.profiles).toarray()
     # A cluster whose only profile was just taken for an empty one keeps its center.
@@ -230,8 +165,8 @@ def distances_to_own(profiles: sp.csr_matrix, centers: np.ndarray, labels: np.nd
     """The distance (n,) of each profile to the center of its cluster, without the error of ‖x‖² - 2xc + ‖c‖²."""
     norm = (centers**2).sum(axis=1)
     distances = np.empty(profiles.shape[0])
-    for start in range(0, profiles.shape[0], _BLOCK):
-        here = slice(start, start + _BLOCK)
+    for start in range(0, profiles.shape[0], BLOCK):
+        here = slice(start, start + BLOCK)
         block = profiles[here]
         row = np.repeat(np.arange(block.shape[0]), np.diff(block.indptr))
         center = centers[labels[here][row], block.indices]
@@ -241,6 +176,56 @@ def distances_to_own(profiles: sp.csr_matrix, centers: np.ndarray, labels: np.nd
         off_support[off_support < 1e-15 * own_norm] = 0  # what is left of a difference of equal sums
         np.sqrt(on_support + off_support, out=distances[here])
     return distances
+
+
+def assign(profiles: sp.csr_matrix, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The nearest center of each profile, and the distances to it and to the next.
+
+    Args:
+        profiles: (n, d).
+        centers: (k, d), at least one.
+
+    Returns:
+        (n,) the nearest center, ties to the lowest; (n,) the distance to it; (n,) the distance to the second nearest,
+        infinite if there is one center only.
+    """
+    n = profiles.shape[0]
+    labels, to_next = np.empty(n, np.int64), np.full(n, np.inf)
+    half_norm, columns = (centers**2).sum(axis=1) / 2, np.ascontiguousarray(centers.T)
+    for start in range(0, n, BLOCK):
+        here = slice(start, start + BLOCK)
+        block = profiles[here]
+        score = half_norm - block @ columns  # half of ‖x - c‖² - ‖x‖²
+        nearest = labels[here] = score.argmin(axis=1)
+        if len(centers) > 1:
+            score[np.arange(len(score)), nearest] = np.inf
+            squared_norm = np.asarray(block.multiply(block).sum(axis=1)).ravel()
+            to_next[here] = np.sqrt(np.maximum(2 * score.min(axis=1) + squared_norm, 0))
+    distances = distances_to_own(profiles, centers, labels)
+    # The two are rounded in different ways, and the nearest must stay the nearest.
+    return labels, distances, np.maximum(to_next, distances)
+
+
+def confidence(distances: np.ndarray, to_next: np.ndarray) -> np.ndarray:
+    """(n,) how sure it is that a profile belongs to its cluster: 0 halfway between two centers, 1 on its own.
+
+    It is 1 - a / b, where a is the distance (n,) to the nearest center and b that to the next; with one center 1.
+    """
+    share = np.divide(distances, to_next, out=np.zeros_like(distances), where=to_next > 0)
+    return np.asarray(1 - share)
+
+
+def place(model: Model, profiles: sp.csr_matrix, weight: np.ndarray) -> Model:
+    """The same centers with all profiles (n, d) assigned to them, whose users are `weight` (n,).
+
+    A model is fitted on those who tell enough to be learned from; everybody is placed. Clusters are numbered anew.
+    """
+    if not model.k:
+        return model
+    labels, distances, _ = assign(profiles, model.centers)
+    users = np.bincount(labels, weights=weight, minlength=model.k).astype(np.int64)
+    wssse = float(weight @ distances**2)
+    return _in_order(replace(model, labels=labels, distances=distances, users=users, wssse=wssse))
 
 
 def _membership(labels: np.ndarray, weight: np.ndarray, k: int) -> sp.csr_matrix:

@@ -11,6 +11,8 @@ from sklearn.metrics import calinski_harabasz_score
 
 from spark_jobs import clustering
 from spark_jobs.config import KMeansParams
+from spark_jobs.points import Points, coreset
+from spark_jobs.seeding import init_kmeans_plusplus
 
 PARAMS = KMeansParams("kmeans||", 100, 0.001)
 
@@ -63,9 +65,9 @@ def test_it_is_converged_when_no_center_moves_farther_than_epsilon() -> None:
 def test_seeds_are_those_of_scikit_learn() -> None:
     profiles = blobs(n=400)
     weight = np.random.default_rng(1).integers(1, 9, profiles.shape[0])
-    points = clustering.Points(profiles, weight)
+    points = Points(profiles, weight)
     for seed in range(5):
-        ours = clustering.seed_far_apart(points, 6, np.random.RandomState(seed))
+        ours = init_kmeans_plusplus(points, 6, np.random.RandomState(seed))
         theirs, _ = kmeans_plusplus(
             profiles.toarray(), 6, sample_weight=weight.astype(float), random_state=np.random.RandomState(seed)
         )
@@ -184,7 +186,7 @@ def test_a_coreset_costs_about_what_all_profiles_do() -> None:
         np.unique(np.round(random.poisson(2, (60_000, 6)) * random.integers(1, 9, (60_000, 1))), axis=0)
     )
     weight = random.integers(1, 50, profiles.shape[0])
-    few = clustering.coreset(clustering.Points(profiles.astype(float), weight), 5000, random)
+    few = coreset(Points(profiles.astype(float), weight), 5000, random)
     assert few.profiles.shape[0] <= 5000
     assert few.weight.sum() == pytest.approx(weight.sum(), rel=0.05)
     for centers in (profiles[:4].toarray(), profiles[-9:].toarray()):
@@ -199,11 +201,93 @@ def test_many_profiles_end_no_worse_than_without_a_coreset(monkeypatch: pytest.M
     random = np.random.default_rng(0)
     profiles = sp.csr_matrix(np.unique(random.poisson(3, (20_000, 5)), axis=0).astype(float))
     weight = random.integers(1, 9, profiles.shape[0])
-    plain = clustering.fit(profiles, weight, 8, PARAMS, 5, 0)
+    best = clustering.fit(profiles, weight, 8, PARAMS, 5, 0)
+    plain = clustering.fit(profiles, weight, 8, PARAMS, 5, 0, searches=0)
     monkeypatch.setattr(clustering, "_CORESET", 2000)
     started = clustering.fit(profiles, weight, 8, PARAMS, 5, 0)
     assert started.converged
     assert started.iterations < plain.iterations
-    assert started.wssse <= 1.02 * plain.wssse
+    assert started.wssse <= 1.01 * best.wssse
     again = clustering.fit(profiles, weight, 8, PARAMS, 5, 0, cores=2)
     np.testing.assert_array_equal(started.centers, again.centers)
+
+
+# --- placing everybody
+
+
+def test_confidence_is_0_halfway_between_two_centers_and_1_on_its_own() -> None:
+    profiles = sp.csr_matrix(np.array([[1.0], [0], [4], [0.5], [100]]))
+    labels, distances, to_next = clustering.assign(profiles, np.array([[0.0], [2]]))
+    assert labels.tolist() == [0, 0, 1, 0, 1]  # of two that are as near, the first
+    assert distances.tolist() == [1, 0, 2, 0.5, 98]
+    assert to_next.tolist() == [1, 2, 4, 1.5, 100]
+    assert clustering.confidence(distances, to_next).tolist() == pytest.approx([0, 1, 0.5, 2 / 3, 0.02])
+
+
+def test_with_one_cluster_everybody_is_sure_to_be_in_it() -> None:
+    profiles = blobs(n=50)
+    labels, distances, to_next = clustering.assign(profiles, profiles[[0]].toarray())
+    assert not labels.any()
+    assert np.isinf(to_next).all()
+    assert (clustering.confidence(distances, to_next) == 1).all()
+
+
+def test_of_nobody_nothing_is_assigned() -> None:
+    found = clustering.assign(sp.csr_matrix((0, 2)), np.zeros((3, 2)))
+    assert [len(part) for part in found] == [0, 0, 0]
+    assert clustering.confidence(*found[1:]).shape == (0,)
+
+
+@given(vectors, st.integers(1, 6), st.integers(0, 100))
+@settings(deadline=None, max_examples=150)
+def test_assigned_is_the_nearest_and_the_next_is_the_second_nearest(points: np.ndarray, k: int, seed: int) -> None:
+    centers = np.random.default_rng(seed).uniform(0, 5, (k, points.shape[1]))
+    labels, distances, to_next = clustering.assign(sp.csr_matrix(points), centers)
+    far = np.linalg.norm(points[:, None] - centers[None], axis=2)
+    np.testing.assert_allclose(far[np.arange(len(points)), labels], far.min(axis=1), atol=1e-7)
+    two = np.sort(np.column_stack([far, np.full(len(points), np.inf)]), axis=1)[:, :2]
+    np.testing.assert_allclose(distances, two[:, 0], atol=1e-7)
+    np.testing.assert_allclose(to_next, two[:, 1], atol=1e-7)
+    assert (distances <= to_next).all()
+    sure = clustering.confidence(distances, to_next)
+    assert ((sure >= 0) & (sure <= 1)).all()
+
+
+def test_everybody_is_placed_in_one_cluster_and_clusters_are_numbered_by_everybody() -> None:
+    profiles = blobs(n=400)
+    random = np.random.default_rng(0)
+    weight = random.integers(1, 9, profiles.shape[0])
+    learned = random.random(profiles.shape[0]) < 0.4
+    fitted = clustering.fit(profiles[learned], weight[learned], 5, PARAMS, 5, 0)
+    placed = clustering.place(fitted, profiles, weight)
+    assert placed.users.sum() == weight.sum()
+    np.testing.assert_array_equal(np.bincount(placed.labels, weight, minlength=5), placed.users)
+    assert sorted(placed.users, reverse=True) == placed.users.tolist()
+    assert sorted(map(tuple, placed.centers)) == sorted(map(tuple, fitted.centers))
+    assert (placed.iterations, placed.converged) == (fitted.iterations, fitted.converged)
+    far = np.linalg.norm(profiles.toarray()[:, None] - placed.centers[None], axis=2)
+    np.testing.assert_allclose(placed.distances, far.min(axis=1), atol=1e-9)
+    np.testing.assert_allclose(far[np.arange(len(far)), placed.labels], far.min(axis=1), atol=1e-9)
+    assert placed.wssse == pytest.approx(weight @ far.min(axis=1) ** 2)
+
+
+def test_placing_those_who_were_learned_from_changes_nothing() -> None:
+    profiles = blobs(n=400)
+    weight = np.random.default_rng(1).integers(1, 9, profiles.shape[0])
+    fitted = clustering.fit(profiles, weight, 4, PARAMS, 5, 0)
+    placed = clustering.place(fitted, profiles, weight)
+    for name, value in vars(fitted).items():
+        np.testing.assert_array_equal(getattr(placed, name), value, err_msg=name)
+
+
+def test_a_model_of_nothing_places_nobody() -> None:
+    model = clustering.fit(sp.csr_matrix((0, 4)), np.zeros(0, int), 3, PARAMS, 10, 0)
+    assert clustering.place(model, sp.csr_matrix((0, 4)), np.zeros(0, int)) is model
+
+
+@pytest.mark.parametrize("profiles", [1, 2, 3])
+def test_more_centers_than_profiles_leave_some_of_them_empty(profiles: int) -> None:
+    points = sp.csr_matrix(np.eye(5)[:profiles])
+    model = clustering.lloyd(points, np.ones(profiles), np.eye(5), 10, 0)
+    assert model.wssse == 0
+    assert np.count_nonzero(model.users) == profiles
