@@ -177,28 +177,41 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
 # --- k selection -----------------------------------------------------------------------------------
 
 
-def k_in_range(choices: Iterable[pa.RecordBatch], profiles: int, k_min: int, k_max: int) -> Check:
-    """The k that was chosen was tried, and lies in the range that was asked for; both as far as there are profiles.
+def k_in_range(choices: Sequence[pa.RecordBatch], k_max: int) -> Check:
+    """The k that was chosen is one of those tried, from 1 to at most `k_max`; without segments it is 1.
 
     Args:
         choices: The one row of what `k.json` holds.
-        profiles: The distinct vectors, of which there are no more clusters.
-        k_min: The smallest k asked for.
-        k_max: The largest.
+        k_max: The largest k asked for.
     """
-    low, high = min(k_min, profiles), min(k_max, profiles)
     rows = [row for batch in choices for row in batch.to_pylist()]
     if len(rows) != 1:
-        return _check({"smallest": low, "largest": high}, [f"k.json holds {len(rows)} choices"])
-    k, tried = rows[0]["k"], [row["k"] for row in rows[0]["tried"]]
+        return _check({"largest": k_max}, [f"k.json holds {len(rows)} choices"])
+    k, verdict, tried = rows[0]["k"], rows[0]["verdict"], [row["k"] for row in rows[0]["tried"]]
     wrong = []
-    if not low <= k <= high:
-        wrong.append(f"k is {k}; it must be from {low} to {high}")
-    if k not in tried and profiles:
-        wrong.append(f"k is {k}, which was not tried")
-    if tried != [k for k in range(low, high + 1) if k]:
-        wrong.append(f"tried were {', '.join(map(str, tried)) or 'none'}, and not all from {low} to {high}")
-    return _check({"k": k, "smallest": low, "largest": high, "tried": len(tried)}, wrong)
+    if verdict not in ("segments", "none", "too_few"):
+        wrong.append(f"the verdict is {verdict}; it must be segments, none or too_few")
+    if verdict == "segments" and not (1 < k <= k_max and k in tried):
+        wrong.append(f"k is {k}; with segments it must be one of those tried, from 2 to {k_max}")
+    if verdict != "segments" and k != 1:
+        wrong.append(f"k is {k}; without segments it must be 1")
+    if tried != list(range(1, len(tried) + 1)) or len(tried) > k_max:
+        wrong.append(f"tried were {', '.join(map(str, tried))}, and not all from 1 to at most {k_max}")
+    return _check({"k": k, "largest": k_max, "tried": len(tried)}, wrong)
+
+
+def has_segments(choices: Sequence[pa.RecordBatch]) -> Check:
+    """There are segments, rather than none or too few people to tell.
+
+    Args:
+        choices: The one row of what `k.json` holds.
+    """
+    rows = [row for batch in choices for row in batch.to_pylist()]
+    if len(rows) != 1:
+        return _check({}, [f"k.json holds {len(rows)} choices"])
+    row = rows[0]
+    found = {name: row[name] for name in ("verdict", "k", "people") if name in row}
+    return _check(found, [] if row["verdict"] == "segments" else [row["why"]])
 
 
 # --- kmeans ----------------------------------------------------------------------------------------

@@ -4,19 +4,19 @@ import os
 import re
 from typing import Any, Literal, NamedTuple, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from spark_jobs.errors import InputError
 
 ACTIONS = ("page_like", "page_comment", "post_like", "post_comment")
 
-Criterion = Literal["silhouette", "calinski_harabasz", "elbow"]
+Criterion = Literal["prediction", "silhouette", "calinski_harabasz", "elbow"]
 Engine = Literal["sail", "spark", "cluster"]
 
-DEFAULT_SCALING = "log1p,l2"
-FIT_MIN_ACTIONS = 5  # a user with fewer actions on a category's pages tells too little to be learned from
+DEFAULT_SCALING = "loglog,idf,l2"
+FIT_MIN_ACTIONS = 8  # a user with fewer actions on a category's pages tells too little to be learned from
 
-_STEPS = ("max", "none", "log1p", "idf", "l2", "tfidf")  # of scaling; tfidf is another name of idf
+_STEPS = ("max", "none", "log1p", "loglog", "idf", "l2", "tfidf")  # of scaling
 _INITS = {"kmeans||": "kmeans||", "k-means||": "kmeans||", "k-means++": "kmeans||", "random": "random"}
 _SMALLEST_WEIGHT, _LARGEST_WEIGHT = 1e-6, 1e6  # so that no value, nor the square of one, is beyond a float
 _LABEL = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -56,9 +56,10 @@ class ClusteringInputsConfig(StepConfig):
     )
     scaling: str = Field(
         default=DEFAULT_SCALING,
-        description="Steps, applied in order, separated by commas: log1p (ln(1 + value)), idf (pages that few are on"
-        " count more; tfidf is the same), l2 (every user's vector to length 1), max (all by one factor,"
-        " 1/(1 + largest), so that they lie in [0, 1)), or none alone.",
+        description="Steps, applied in order, separated by commas: log1p (ln(1 + value)), loglog (log1p twice, so that"
+        " bursts count little), idf (pages that many are on count less), tfidf (the same, and pages that hardly anybody"
+        " is on count most), l2 (every user's vector to length 1), max (all by one factor, 1/(1 + largest), so that"
+        " they lie in [0, 1)), or none alone.",
     )
 
     @field_validator("action_weights")
@@ -77,23 +78,30 @@ class ClusteringInputsConfig(StepConfig):
         return ",".join(parse_scaling(text))
 
 
+def _fit_min_actions() -> Any:
+    return Field(
+        default=FIT_MIN_ACTIONS,
+        ge=1,
+        description="Who is learned from: users with at least so many actions on the category's pages; at least 1.",
+    )
+
+
 class KSelectionConfig(StepConfig):
     """How k is chosen. It has a seed of its own, so that tweaking k-means leaves the choice alone."""
 
     criterion: Criterion = Field(
-        default="silhouette",
-        description="silhouette (highest mean simplified silhouette), calinski_harabasz (highest) or elbow (of wssse).",
+        default="prediction",
+        description="Which k is best, where there are segments: prediction (what one half of the pages says about the"
+        " other), silhouette (highest mean simplified silhouette), calinski_harabasz (highest) or elbow (of wssse).",
     )
-    k_min: int = Field(default=2, ge=1, description="Smallest k tried; at least 1.")
-    k_max: int = Field(default=10, ge=1, description="Largest k tried; at least k_min.")
+    k_max: int = Field(default=12, ge=1, le=200, description="Largest k tried; 1 to 200.")
+    min_segment: int = Field(default=10, ge=1, description="People that every segment must have; at least 1.")
+    min_segment_share: float = Field(
+        default=0.02, ge=0, le=0.5, description="Share of the people that every segment must have; 0 to 0.5."
+    )
+    fit_min_actions: int = _fit_min_actions()
     n_init: int = Field(default=3, ge=1, description="Inits for every k; at least 1.")
-    seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of the inits; 0 to 4294967295.")
-
-    @model_validator(mode="after")
-    def _range(self) -> "KSelectionConfig":
-        if self.k_min > self.k_max:
-            raise ValueError(f"k_min is {self.k_min}, more than k_max, which is {self.k_max}")
-        return self
+    seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of the inits and splits; 0 to 4294967295.")
 
 
 class KMeansParams(NamedTuple):
@@ -115,10 +123,9 @@ class KMeansConfig(StepConfig):
         description="INIT,ITERATIONS,EPSILON: kmeans|| (or k-means||, k-means++) or random; at most so many iterations;"
         " converged when no center moves farther than EPSILON.",
     )
-    n_init: int = Field(
-        default=10, ge=1, description="Inits, of which the one with the lowest wssse is kept; at least 1."
-    )
+    n_init: int = Field(default=5, ge=1, description="Inits, the best of which a local search improves; at least 1.")
     seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of the inits; 0 to 4294967295.")
+    fit_min_actions: int = _fit_min_actions()
     label: str | None = Field(
         default=None, description="Names a tweak, so that it stands beside the others; it decides nothing else."
     )
@@ -178,7 +185,7 @@ class EngineConfig(BaseModel):
 
 
 def parse_scaling(text: str) -> tuple[str, ...]:
-    """The steps of a scaling, such as `log1p,l2`, in order; `tfidf` is given as `idf`.
+    """The steps of a scaling, such as `log1p,l2`, in order.
 
     Raises:
         ValueError: They make no sense; the message names the step and what to write instead.
@@ -190,16 +197,18 @@ def parse_scaling(text: str) -> tuple[str, ...]:
                 f"{step!r} is not a step of scaling; allowed are {', '.join(_STEPS)}, separated by commas, such as"
                 f" {DEFAULT_SCALING}"
             )
-    steps = ["idf" if step == "tfidf" else step for step in given]
+    steps = given
     repeated = next((step for number, step in enumerate(steps) if step in steps[:number]), None)
     if repeated is not None:
-        same = " (tfidf is another name of it)" if repeated == "idf" else ""
-        raise ValueError(f"the step {repeated} is in {text!r} twice{same}; write it once")
+        raise ValueError(f"the step {repeated} is in {text!r} twice; write it once")
+    if "idf" in steps and "tfidf" in steps:
+        raise ValueError(f"idf and tfidf are both in {text!r}; they weight the same pages, so write one of them")
     if "none" in steps[:-1] or "none" in steps[1:]:
         raise ValueError(f"none is in {text!r} with other steps; write none alone, or leave it out")
-    if "log1p" in steps[1:]:
-        # It is for counts: ln(1 + value) of a value below 1 is about the value.
-        raise ValueError(f"log1p is not the first step of {text!r}; it dampens counts, so write it first")
+    for step in ("log1p", "loglog"):
+        if step in steps[1:]:
+            # It is for counts: ln(1 + value) of a value below 1 is about the value.
+            raise ValueError(f"{step} is not the first step of {text!r}; it dampens counts, so write it first")
     if "max" in steps[:-1]:
         raise ValueError(f"max is not the last step of {text!r}; it fits the values of all others, so write it last")
     return tuple(steps)

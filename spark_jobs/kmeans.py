@@ -16,8 +16,9 @@ import click
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import scipy.sparse as sp
 
-from spark_jobs import checks, clustering, clustering_inputs, outputs, select_k, storage
+from spark_jobs import checks, clustering, clustering_inputs, outputs, select_k, stability, storage
 from spark_jobs.config import Engine, EngineConfig, KMeansConfig, parse_params
 from spark_jobs.fingerprints import fingerprint
 from spark_jobs.options import config_options
@@ -29,16 +30,18 @@ from spark_jobs.schemas import AT_LEAST_0, AT_LEAST_1, Inspection, Table, strict
 from spark_jobs.texts import json_items
 
 STEP = "kmeans"
-CODE_VERSION = "2"  # raise it with every change of what comes out: partitions are then made again
+CODE_VERSION = "3"  # raise it with every change of what comes out: partitions are then made again
 
-ASSIGNMENT = pa.schema([("user_id", pa.string()), ("cluster_id", pa.int32()), ("distance", pa.float64())])
+ASSIGNMENT = pa.schema(
+    [("user_id", pa.string()), ("cluster_id", pa.int32()), ("distance", pa.float64()), ("confidence", pa.float64())]
+)
 CENTER = pa.schema([("cluster_id", pa.int32()), ("users", pa.int64()), ("center", pa.list_(pa.float64()))])
 
 ASSIGNMENTS = Table(
     "assignments.parquet",
     ASSIGNMENT,
     filled=("user_id",),
-    ranges={"cluster_id": AT_LEAST_0, "distance": AT_LEAST_0},
+    ranges={"cluster_id": AT_LEAST_0, "distance": AT_LEAST_0, "confidence": (0, 1)},
     key="user_id",
 )
 CENTERS = Table("centers.parquet", CENTER, ranges={"cluster_id": AT_LEAST_0, "users": AT_LEAST_1}, key="cluster_id")
@@ -57,6 +60,8 @@ META_DATA = Table(
             ("private", pa.bool_()),
             ("cluster_diameter", pa.float64()),
             ("cluster_wssse", pa.float64()),
+            ("cluster_stability", pa.float64()),
+            ("cluster_solidity", pa.string()),
             (
                 "dimensions",
                 pa.list_(
@@ -77,11 +82,14 @@ META_DATA = Table(
         "cluster_id": AT_LEAST_0,
         "cluster_member_count": AT_LEAST_1,
         **dict.fromkeys(("cluster_diameter", "cluster_wssse", "dimensions.member_count"), AT_LEAST_0),
+        "cluster_stability": (0, 1),
     },
+    optional=("cluster_stability",),  # where nobody was learned from
 )
 
 _MEMBERS_READ = MEMBERS.only("user_id", "profile_id")
 _TOP_PAGES = 5
+_JUDGED = 5_000  # people, drawn where there are more, on whom the clusters' stability is measured
 _FEW_USERS = 1 << 17  # whose rows are read back faster than threads take turns
 
 
@@ -108,11 +116,22 @@ class Clusters:
     converged: bool
     scores: dict[str, float | None]
     library: str  # its name and version
+    learned: "Learned"
     assignments: Iterator[pa.RecordBatch]  # rows of ASSIGNMENT, by user_id
 
     @property
     def k(self) -> int:
         return len(self.centers)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Who a clustering was learned from, and how solid that makes it."""
+
+    users: int
+    min_actions: int  # of each of them
+    wssse: float  # over them
+    stability: np.ndarray  # (k,) see `stability.stabilities`
 
 
 # Clusters the profiles of some inputs into so many clusters.
@@ -160,12 +179,12 @@ def run(
     started = time.monotonic()
     head = clustering_inputs.read_head(storage.absolute(inputs), engine.strict_schema)
     if config.k is not None:
-        wanted, choice = config.k, None
+        wanted, verdict, choice = config.k, None, None
     elif k_selection is not None:
-        wanted, choice = select_k.read_k(storage.absolute(k_selection))
+        wanted, verdict, choice = select_k.read_choice(storage.absolute(k_selection))
     else:
         raise click.UsageError("Give --k, or with --k-selection an output of select_k.")
-    if wanted > head.profiles:
+    if wanted > max(1, head.profiles):
         report.progress(f"k is cut from {wanted} to {head.profiles}: there are no more distinct profiles")
     folder = storage.absolute(output)
     made_from = step_fingerprint(config, head.fingerprint, choice, engine.engine)
@@ -181,6 +200,7 @@ def run(
     facts = {
         "k": found.k,
         "requested_k": wanted,
+        "verdict": verdict,
         "params": config.params,
         "n_init": config.n_init,
         "seed": config.seed,
@@ -189,6 +209,19 @@ def run(
         "iterations": found.iterations,
         "converged": found.converged,
         "scores": found.scores,
+        "learned_from": {
+            "users": found.learned.users,
+            "min_actions": found.learned.min_actions,
+            "wssse": found.learned.wssse,
+        },
+        "solidity": [
+            {
+                "cluster_id": row["cluster_id"],
+                "stability": row["cluster_stability"],
+                "solidity": row["cluster_solidity"],
+            }
+            for row in meta_data
+        ],
         "engine": found.library,
     }
     storage.write_text(storage.join(folder, "summary.json"), json.dumps(facts, indent=1) + "\n")
@@ -211,7 +244,8 @@ def run(
         },
         checks=_check_output(folder, head, found, resources.cores),
     )
-    report.progress(f"{found.k} clusters of {head.users:,} users, wssse {found.scores['wssse']:.6g}")
+    clusters = "1 cluster" if found.k == 1 else f"{found.k} clusters"
+    report.progress(f"{clusters} of {head.users:,} users, wssse {found.scores['wssse']:.6g}")
     report.output(folder, manifest)
 
 
@@ -231,10 +265,8 @@ def fit_here(
             f"init {init} of {config.n_init}: wssse {model.wssse:.6g}, {state} after {model.iterations} iterations"
         )
 
-    params = parse_params(config.params)
-    model = clustering.fit(
-        source.profiles, source.weight, k, params, config.n_init, config.seed, progress, resources.cores
-    )
+    fit_weight, min_actions = _learned_from(source, k, config, report)
+    fitted, model = learn_and_place(source.profiles, source.weight, fit_weight, k, config, progress, resources.cores)
     return Clusters(
         model.centers,
         model.users,
@@ -245,17 +277,92 @@ def fit_here(
         model.converged,
         clustering.scores(source.profiles, source.weight, model),
         clustering.engine_version(),
-        _assign(source.head, model, engine),
+        Learned(
+            int(fit_weight.sum()),
+            min_actions,
+            fitted.wssse,
+            stabilities_on_sample(source.head, min_actions, model.centers, config.seed, engine.strict_schema),
+        ),
+        _assign(source, model, engine),
     )
 
 
-def _assign(head: clustering_inputs.Head, model: clustering.Model, engine: EngineConfig) -> Iterator[pa.RecordBatch]:
+def learn_and_place(
+    profiles: sp.csr_matrix,
+    weight: np.ndarray,
+    fit_weight: np.ndarray,
+    k: int,
+    config: KMeansConfig,
+    progress: Callable[[int, clustering.Model], None] = lambda _init, _model: None,
+    cores: int = 1,
+) -> tuple[clustering.Model, clustering.Model]:
+    """Learn k clusters from some of the users, and assign everybody to the nearest.
+
+    Args:
+        profiles: (n, d).
+        weight: (n,) users of each.
+        fit_weight: (n,) those of them who are learned from.
+        k: How many clusters.
+        config: The rest.
+        progress: See `clustering.fit`.
+        cores: Likewise.
+
+    Returns:
+        The model of those who are learned from, and that of everybody.
+    """
+    learned = np.flatnonzero(fit_weight)
+    params = parse_params(config.params)
+    fitted = clustering.fit(
+        profiles[learned], fit_weight[learned], k, params, config.n_init, config.seed, progress, cores
+    )
+    return fitted, clustering.place(fitted, profiles, weight)
+
+
+def stabilities_on_sample(
+    head: clustering_inputs.Head, min_actions: int, centers: np.ndarray, seed: int, strict: bool
+) -> np.ndarray:
+    """(k,) the stability of clusters with some centers (k, d), measured on some of those who were learned from.
+
+    A single cluster has no other to compare with: NaN.
+    """
+    if len(centers) == 1:
+        return np.full(1, np.nan)
+    drawn = clustering_inputs.sample(head, min_actions, _JUDGED, 0, seed, strict)
+    return stability.stabilities(drawn.profiles, drawn.fit_weight, centers, seed)
+
+
+def _learned_from(
+    source: clustering_inputs.Inputs, k: int, config: KMeansConfig, report: Reporter
+) -> tuple[np.ndarray, int]:
+    """How many users of each profile are learned from, (n,), and how many actions each of them has at least.
+
+    Where fewer than ten a cluster have done enough, it is everybody; so it is for inputs that don't say who did enough.
+    """
+    if source.head.fit_min_actions is None:
+        return source.weight, 0
+    fit_weight = clustering_inputs.fit_weight(source, config.fit_min_actions)
+    if clustering_inputs.enough_to_learn(int(fit_weight.sum()), int(np.count_nonzero(fit_weight)), k):
+        return fit_weight, config.fit_min_actions
+    report.progress(
+        f"learned from all {source.head.users:,} users: {fit_weight.sum():,} have {config.fit_min_actions} actions or"
+        f" more, too few for {k} clusters"
+    )
+    return source.weight, 0
+
+
+def _assign(
+    source: clustering_inputs.Inputs, model: clustering.Model, engine: EngineConfig
+) -> Iterator[pa.RecordBatch]:
     checked = strictness(engine.strict_schema)
-    for members in outputs.read_batches(head.folder, "members.parquet", _MEMBERS_READ.schema.names):
+    if not model.k:
+        return
+    _, _, to_next = clustering.assign(source.profiles, model.centers)
+    confidence = clustering.confidence(model.distances, to_next)
+    for members in outputs.read_batches(source.head.folder, "members.parquet", _MEMBERS_READ.schema.names):
         profile = checked(_MEMBERS_READ, members).column("profile_id").to_numpy()
         cluster = model.labels[profile].astype(np.int32)
-        assigned = [members.column("user_id"), pa.array(cluster), pa.array(model.distances[profile])]
-        yield pa.RecordBatch.from_arrays(assigned, schema=ASSIGNMENT)
+        columns = [cluster, model.distances[profile], confidence[profile]]
+        yield pa.RecordBatch.from_arrays([members.column("user_id"), *map(pa.array, columns)], schema=ASSIGNMENT)
 
 
 def _meta_data(head: clustering_inputs.Head, found: Clusters) -> list[dict[str, Any]]:
@@ -269,6 +376,8 @@ def _meta_data(head: clustering_inputs.Head, found: Clusters) -> list[dict[str, 
             "private": head.category["private"],
             "cluster_diameter": float(found.diameters[cluster]),
             "cluster_wssse": found.scores["wssse"],
+            "cluster_stability": _known(found.learned.stability[cluster]),
+            "cluster_solidity": stability.in_words(found.learned.stability[cluster]),
             "dimensions": [
                 {
                     "dimension_id": ids[d],
@@ -286,6 +395,10 @@ def _meta_data(head: clustering_inputs.Head, found: Clusters) -> list[dict[str, 
     ]
 
 
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 6)
+
+
 def _digest(row: dict[str, Any]) -> dict[str, Any]:
     """A line of meta-data.json in short: the cluster's users, and the pages most of them are on."""
     users = row["cluster_member_count"]
@@ -294,6 +407,7 @@ def _digest(row: dict[str, Any]) -> dict[str, Any]:
         "cluster_id": row["cluster_id"],
         "users": users,
         "diameter": row["cluster_diameter"],
+        "solidity": row["cluster_solidity"],
         "top_pages": [
             {"name": d["dimension_name"], "share": round(d["member_count"] / users, 4)}
             for d in top

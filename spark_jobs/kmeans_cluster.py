@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import scipy.sparse as sp
 
 from spark_jobs import clustering, engines, kmeans, outputs, storage
-from spark_jobs.clustering_inputs import Head
+from spark_jobs.clustering_inputs import Head, enough_to_learn
 from spark_jobs.config import EngineConfig, KMeansConfig, KMeansParams, parse_params
 from spark_jobs.options import config_options
 from spark_jobs.profiles import PROFILES
@@ -85,13 +85,15 @@ def fit(
     params = parse_params(config.params)
     spark.catalog.clearCache()  # of a job before that failed
     with engines.errors_of_tasks():
-        points = _read_points(spark, head, strict).persist()
-        start = _best_start(points, head, k, params, config, report)
-        centers, iterations, converged = _iterate(points, start, params)
+        points = _read_points(spark, head, config.fit_min_actions, strict).persist()
+        learned, profiles, min_actions = _learned_from(points, head, k, config, report)
+        start = _best_start(learned, len(head.dimensions), profiles, k, params, config, report)
+        centers, iterations, converged = _iterate(learned, start, params)
+        of_learned = _tally(learned, centers)
+        if not of_learned.users.all():
+            centers = centers[of_learned.users > 0]
+            of_learned = _tally(learned, centers)
         tally = _tally(points, centers)
-        if not tally.users.all():
-            centers = centers[tally.users > 0]
-            tally = _tally(points, centers)
     # Numbered by users, the largest first, ties by the center.
     order = np.array(sorted(range(len(centers)), key=lambda c: (-tally.users[c], tuple(centers[c]))))
     users, wssse = tally.users[order], float(tally.squared.sum())
@@ -111,6 +113,12 @@ def fit(
             "calinski_harabasz": clustering.calinski_harabasz(users, centers[order], wssse),
         },
         library,
+        kmeans.Learned(
+            int(of_learned.users.sum()),
+            min_actions,
+            float(of_learned.squared.sum()),
+            kmeans.stabilities_on_sample(head, min_actions, centers[order], config.seed, strict),
+        ),
         _assign(spark, points, centers, np.argsort(order).astype(np.int32), head, working),
     )
 
@@ -120,15 +128,20 @@ def _nothing(dimensions: int, library: str) -> kmeans.Clusters:
     told = clustering.ClusterDimensions(of_none.astype(np.int64), of_none, of_none, of_none)
     ends = (np.zeros(dimensions), np.zeros(dimensions))
     scores = {"wssse": 0.0, "silhouette": None, "calinski_harabasz": None}
-    return kmeans.Clusters(of_none, none, none.astype(float), told, ends, 0, True, scores, library, iter(()))
+    nobody = kmeans.Learned(0, 0, 0.0, none.astype(float))
+    return kmeans.Clusters(of_none, none, none.astype(float), told, ends, 0, True, scores, library, nobody, iter(()))
 
 
 # --- reading ---------------------------------------------------------------------------------------
 
 
-def _read_points(spark: "SparkSession", head: Head, strict: bool) -> "DataFrame":
-    """The profiles as MLlib takes them, spread over tasks in an order that nothing but the profiles decides."""
+def _read_points(spark: "SparkSession", head: Head, at_least: int, strict: bool) -> "DataFrame":
+    """The profiles as MLlib takes them, spread over tasks in an order that nothing but the profiles decides.
+
+    `weight` has the users of each, `fit_weight` those of them with at least so many actions.
+    """
     from pyspark.ml.linalg import VectorUDT
+    from pyspark.sql import functions as F
     from pyspark.sql.types import DoubleType, LongType, StructField, StructType
 
     dimensions, checked = len(head.dimensions), strictness(strict)
@@ -142,11 +155,9 @@ def _read_points(spark: "SparkSession", head: Head, strict: bool) -> "DataFrame"
                 "indices": profiles.column("indices"),
                 "values": profiles.column("values"),
             }
-            weight = profiles.column("weight").cast(pa.float64())
+            weights = [profiles.column(name).cast(pa.float64()) for name in ("weight", "fit_weight")]
             vector = pa.StructArray.from_arrays(list(parts.values()), names=list(parts))
-            yield pa.RecordBatch.from_arrays(
-                [profiles.column("profile_id"), vector, weight], names=["profile_id", "features", "weight"]
-            )
+            yield pa.RecordBatch.from_arrays([profiles.column("profile_id"), vector, *weights], names=schema.names)
 
     tasks = min(_MOST_TASKS, -(-head.profiles // _PROFILES_A_TASK))
     schema = StructType(
@@ -154,11 +165,16 @@ def _read_points(spark: "SparkSession", head: Head, strict: bool) -> "DataFrame"
             StructField("profile_id", LongType()),
             StructField("features", VectorUDT()),
             StructField("weight", DoubleType()),
+            StructField("fit_weight", DoubleType()),
         ]
     )
     profiles = _read(spark, head.folder, "profiles.parquet")
     if head.fit_min_actions is None:  # made by code version 1
         profiles = profiles.withColumn("fit_weight", profiles["weight"])
+    elif head.fit_min_actions != at_least:
+        members = _read(spark, head.folder, "members.parquet").where(F.col("actions") >= at_least)
+        counted = members.groupBy("profile_id").agg(F.count("*").alias("fit_weight"))
+        profiles = profiles.drop("fit_weight").join(counted, "profile_id", "left").fillna(0, ["fit_weight"])
     profiles = profiles.select(*PROFILES.schema.names)
     return profiles.repartition(tasks, "profile_id").sortWithinPartitions("profile_id").mapInArrow(to_points, schema)
 
@@ -194,12 +210,37 @@ class _Start:
     tally: "Tally"
 
 
+def _learned_from(
+    points: "DataFrame", head: Head, k: int, config: KMeansConfig, report: Reporter
+) -> tuple["DataFrame", int, int]:
+    """The points that are learned from, with `weight` the users of each; how many they are; and the actions of a user.
+
+    Where fewer than ten users a cluster have done enough, it is everybody, as in `kmeans`.
+    """
+    from pyspark.sql import functions as F
+
+    if head.fit_min_actions is None:
+        return points, head.profiles, 0
+    learned = points.where(F.col("fit_weight") > 0).withColumn("weight", F.col("fit_weight"))
+    counted = learned.agg(F.count("*").alias("profiles"), F.sum("weight").alias("users")).first()
+    users = int(counted["users"] or 0)
+    if enough_to_learn(users, counted["profiles"], k):
+        return learned, counted["profiles"], config.fit_min_actions
+    report.progress(f"learned from all users: {users:,} have {config.fit_min_actions} actions or more, too few")
+    return points, points.count(), 0
+
+
 def _best_start(
-    points: "DataFrame", head: Head, k: int, params: KMeansParams, config: KMeansConfig, report: Reporter
+    points: "DataFrame",
+    dimensions: int,
+    profiles_in_all: int,
+    k: int,
+    params: KMeansParams,
+    config: KMeansConfig,
+    report: Reporter,
 ) -> _Start:
-    """The best of MLlib's inits, each with its iterations but for the last; what is plain without it, is had so."""
-    dimensions = len(head.dimensions)
-    if k == head.profiles:
+    """The best of MLlib's inits, each with its iterations but for the last. Trivial cases need no MLlib."""
+    if k == profiles_in_all:
         profiles, _ = _matrix(points.toArrow().combine_chunks().to_batches()[0], dimensions)
         return _Start(profiles.toarray(), 0, _tally(points, profiles.toarray()))
     if k == 1:
@@ -384,13 +425,14 @@ def _assign(
 
     def assign(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            label, distance, _ = _nearest(_matrix(batch, centers.shape[1])[0], centers)
-            columns = [batch.column("profile_id"), pa.array(number[label]), pa.array(distance)]
-            yield pa.RecordBatch.from_arrays(columns, names=["profile_id", "cluster_id", "distance"])
+            label, distance, to_next = clustering.assign(_matrix(batch, centers.shape[1])[0], centers)
+            values = [number[label], distance, clustering.confidence(distance, to_next)]
+            names = ["profile_id", *kmeans.ASSIGNMENT.names[1:]]
+            yield pa.RecordBatch.from_arrays([batch.column("profile_id"), *map(pa.array, values)], names=names)
 
     with engines.errors_of_tasks():
         members = _read(spark, head.folder, "members.parquet").select("user_id", "profile_id")
-        clusters = points.mapInArrow(assign, "profile_id bigint, cluster_id int, distance double")
+        clusters = points.mapInArrow(assign, "profile_id bigint, cluster_id int, distance double, confidence double")
         rows = members.join(clusters, "profile_id").select(*kmeans.ASSIGNMENT.names).orderBy("user_id")
         rows.write.parquet(engines.location_for(spark, folder))
     points.unpersist()

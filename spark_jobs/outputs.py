@@ -163,8 +163,8 @@ def read_table(folder: str, name: str, columns: list[str] | None = None) -> pa.T
         raise broken(folder, location, error) from error
 
 
-def read_batches(folder: str, name: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """A Parquet table batch by batch, in its order, so that it never is in memory as a whole."""
+def read_batches(folder: str, name: str, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """A Parquet table, or some of its columns, batch by batch and in its order: it never is in memory as a whole."""
     with storage.at(storage.join(folder, name)).open("rb") as file:
         yield from pq.ParquetFile(file).iter_batches(batch_size=_BATCH, columns=columns)
 

@@ -11,6 +11,8 @@ import numpy as np
 import scipy.sparse as sp
 import scipy.special
 
+_RARE = 0.05  # the share of users below which a page's rarity counts no more
+
 Step = Callable[[sp.csr_matrix, np.ndarray], np.ndarray]
 
 
@@ -47,11 +49,29 @@ def _log1p(matrix: sp.csr_matrix, _weight: np.ndarray) -> np.ndarray:
     return np.asarray(scipy.special.log1p(matrix.data))
 
 
+def _loglog(matrix: sp.csr_matrix, _weight: np.ndarray) -> np.ndarray:
+    """ln(1 + ln(1 + value))."""
+    return np.asarray(scipy.special.log1p(scipy.special.log1p(matrix.data)))
+
+
 def _idf(matrix: sp.csr_matrix, weight: np.ndarray) -> np.ndarray:
+    """`tfidf`, with dimensions of few users weighted as if a twentieth of the users had them.
+
+    So what many like counts less, and what hardly anybody likes does not outweigh the rest.
+    """
+    return _weighted(matrix, weight, _RARE)
+
+
+def _tfidf(matrix: sp.csr_matrix, weight: np.ndarray) -> np.ndarray:
     """value × (ln((1 + n) / (1 + n_d)) + 1), n users of whom n_d have dimension d: scikit-learn's smooth idf."""
+    return _weighted(matrix, weight, 0.0)
+
+
+def _weighted(matrix: sp.csr_matrix, weight: np.ndarray, least: float) -> np.ndarray:
+    """Smooth idf, with at least that share of the users for each dimension."""
     users_of_entry = np.repeat(weight, np.diff(matrix.indptr))
-    have = np.bincount(matrix.indices, weights=users_of_entry, minlength=matrix.shape[1])
     users = float(weight.sum())
+    have = np.maximum(np.bincount(matrix.indices, users_of_entry, matrix.shape[1]), least * users)
     # Not numpy's logarithm, for the same reason.
     factor = np.array([math.log((1 + users) / (1 + of_dimension)) + 1 for of_dimension in have.tolist()])
     return np.asarray(matrix.data * factor[matrix.indices])
@@ -63,4 +83,5 @@ def _l2(matrix: sp.csr_matrix, _weight: np.ndarray) -> np.ndarray:
     return np.asarray(np.round(matrix.data / np.repeat(length, np.diff(matrix.indptr)), 12))
 
 
-STEPS: dict[str, Step] = {"none": _none, "log1p": _log1p, "idf": _idf, "l2": _l2}  # all but max, which has a factor
+# All but max, which has a factor.
+STEPS: dict[str, Step] = {"none": _none, "log1p": _log1p, "loglog": _loglog, "idf": _idf, "tfidf": _tfidf, "l2": _l2}

@@ -1,38 +1,59 @@
-"""Try a range of k on a category's clustering inputs, and choose one.
+"""Say whether a category's users fall into segments, and into how many.
 
-INPUTS is an output of make_clustering_inputs, OUTPUT the folder to make: `k.json`, with the k, the criterion and the
-scores of every k that was tried.
+INPUTS is an output of make_clustering_inputs, OUTPUT the folder to make: `k.json`, with the verdict, the k, why, and
+the scores of every k that was tried. `spark_jobs/selection.py` says how it is judged.
 """
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import click
 import pyarrow as pa
 
-from spark_jobs import checks, clustering, clustering_inputs, outputs, storage
-from spark_jobs.config import EngineConfig, KMeansParams, KSelectionConfig
+from spark_jobs import checks, clustering, clustering_inputs, outputs, selection, storage
+from spark_jobs.config import EngineConfig, KSelectionConfig
 from spark_jobs.fingerprints import fingerprint
 from spark_jobs.options import config_options
-from spark_jobs.reporting import Reporter, reporter, run_as_command
+from spark_jobs.reporting import reporter, run_as_command
 from spark_jobs.resources import ResourcesConfig
 from spark_jobs.schemas import AT_LEAST_0, AT_LEAST_1, Inspection, Table
 
 STEP = "k_selection"
-CODE_VERSION = "2"  # raise it with every change of what comes out: partitions are then made again
+CODE_VERSION = "3"  # raise it with every change of what comes out: partitions are then made again
 
-_SCORES = ("wssse", "silhouette", "calinski_harabasz")
-_TRIED = pa.struct([("k", pa.int64()), *((score, pa.float64()) for score in _SCORES)])
+# People who are drawn where there are more: to learn from, and of all to see how large segments are.
+LEARN, PLACE = 6_000, 20_000
+
+_SCORES = ("wssse", "silhouette", "calinski_harabasz", "prediction")
+_TRIED = pa.struct([("k", pa.int64()), *((score, pa.float64()) for score in _SCORES), ("smallest_segment", pa.int64())])
 CHOICE = Table(
     "k.json",
-    pa.schema([("k", pa.int64()), ("criterion", pa.string()), ("tried", pa.list_(_TRIED))]),
-    filled=("criterion",),
-    ranges={"k": AT_LEAST_0, "tried.k": AT_LEAST_1, "tried.wssse": AT_LEAST_0},
-    optional=("tried.silhouette", "tried.calinski_harabasz"),  # where they are not defined
+    pa.schema(
+        [
+            ("verdict", pa.string()),
+            ("k", pa.int64()),
+            ("why", pa.string()),
+            ("criterion", pa.string()),
+            ("evidence", pa.float64()),
+            ("evidence_needed", pa.float64()),
+            ("false_alarm_rate", pa.float64()),
+            ("people", pa.int64()),
+            ("people_judged", pa.int64()),
+            ("tried", pa.list_(_TRIED)),
+        ]
+    ),
+    filled=("verdict", "why", "criterion"),
+    ranges={
+        "k": AT_LEAST_1,
+        "people": AT_LEAST_0,
+        "people_judged": AT_LEAST_0,
+        "tried.k": AT_LEAST_1,
+        "tried.wssse": AT_LEAST_0,
+    },
+    optional=("evidence", "tried.silhouette", "tried.calinski_harabasz"),  # where they are not defined
 )
-
-_PARAMS = KMeansParams("kmeans||", 100, 0.001)
 
 
 def step_fingerprint(config: KSelectionConfig, inputs: str) -> str:
@@ -47,7 +68,7 @@ def step_fingerprint(config: KSelectionConfig, inputs: str) -> str:
 @config_options(EngineConfig, "engine")
 @config_options(ResourcesConfig, "allowed")
 def main(inputs: str, output: str, config: KSelectionConfig, engine: EngineConfig, allowed: ResourcesConfig) -> None:
-    # The work is the same on either engine; the option is there so that all jobs take the same ones.
+    # The work is the same on any engine, on a sample of bounded size; all jobs take the same options.
     report = reporter()
     started = time.monotonic()
     head = clustering_inputs.read_head(storage.absolute(inputs), engine.strict_schema)
@@ -57,10 +78,31 @@ def main(inputs: str, output: str, config: KSelectionConfig, engine: EngineConfi
         report.output(folder, finished)
         return
     resources = allowed.resolve()
-    clustering_inputs.check_memory(head, config.k_max, resources)
-    tried = _try(clustering_inputs.read(head, engine.strict_schema), config, report, resources.cores)
-    k = clustering.choose_k(tried, config.criterion) if tried else 0
-    result = {"k": k, "criterion": config.criterion, "tried": tried}
+    drawn = min(1.0, (LEARN + PLACE) / max(1, head.profiles))
+    sample = replace(head, profiles=int(drawn * head.profiles), entries=int(drawn * head.entries))
+    clustering_inputs.check_memory(sample, config.k_max, resources)
+    people = clustering_inputs.sample(head, config.fit_min_actions, LEARN, PLACE, config.seed, engine.strict_schema)
+    if not people.whole:
+        report.progress(f"judged on {people.fit_weight.sum():,} of {people.fit_people:,} people, drawn by chance")
+
+    def progress(row: dict[str, Any]) -> None:
+        report.detail(f"k = {row['k']}: " + ", ".join(f"{name} {_shown(row[name])}" for name in row if name != "k"))
+
+    found = selection.select(
+        people.profiles, people.fit_weight, people.weight, head.users, config, progress, resources.cores
+    )
+    result = {
+        "verdict": found.verdict,
+        "k": found.k,
+        "why": found.why,
+        "criterion": config.criterion,
+        "evidence": found.evidence,
+        "evidence_needed": selection.ENOUGH_EVIDENCE,
+        "false_alarm_rate": selection.FALSE_ALARMS,
+        "people": people.fit_people,
+        "people_judged": int(people.fit_weight.sum()),
+        "tried": found.tried,
+    }
     storage.write_text(storage.join(folder, "k.json"), json.dumps(result, indent=1) + "\n")
     manifest = outputs.finish(
         folder,
@@ -69,7 +111,7 @@ def main(inputs: str, output: str, config: KSelectionConfig, engine: EngineConfi
         config=config.model_dump(mode="json"),
         fingerprint=made_from,
         inputs=[head.fingerprint],
-        rows={"tried": len(tried)},
+        rows={"tried": len(found.tried)},
         summary={
             **result,
             "users": head.users,
@@ -78,45 +120,36 @@ def main(inputs: str, output: str, config: KSelectionConfig, engine: EngineConfi
             "bytes_in": head.bytes,
             "seconds": round(time.monotonic() - started, 3),
         },
-        checks=_check_output(folder, head.profiles, config),
+        checks=_check_output(folder, config),
     )
-    report.progress(f"k = {k} by {config.criterion}")
+    report.progress(found.why)
     report.output(folder, manifest)
 
 
-def _try(
-    source: clustering_inputs.Inputs, config: KSelectionConfig, report: Reporter, cores: int
-) -> list[dict[str, Any]]:
-    profiles = source.profiles.shape[0]
-    tried = []
-    for k in sorted({min(k, profiles) for k in range(config.k_min, config.k_max + 1)} - {0}):
-        model = clustering.fit(source.profiles, source.weight, k, _PARAMS, config.n_init, config.seed, cores=cores)
-        row = {"k": k, **clustering.scores(source.profiles, source.weight, model)}
-        tried.append(row)
-        report.detail(f"k = {k}: " + ", ".join(f"{name} {_shown(row[name])}" for name in row if name != "k"))
-    return tried
-
-
-def _check_output(folder: str, profiles: int, config: KSelectionConfig) -> dict[str, checks.Check]:
+def _check_output(folder: str, config: KSelectionConfig) -> dict[str, checks.Check]:
     """Read back what was written."""
     choice = Inspection(CHOICE)
-    read = outputs.read_back_json(folder, "k.json", choice, lines=False)
-    in_range = checks.k_in_range(read, profiles, config.k_min, config.k_max)
-    return {"schema": checks.schema(choice), "k_in_range": in_range}
+    read = list(outputs.read_back_json(folder, "k.json", choice, lines=False))
+    return {
+        "schema": checks.schema(choice),
+        "k_in_range": checks.k_in_range(read, config.k_max),
+        "has_segments": checks.has_segments(read),
+    }
 
 
 def _shown(score: float | None) -> str:
     return "not defined" if score is None else f"{score:.6g}"
 
 
-def read_k(folder: str) -> tuple[int, str]:
-    """The k that an output of this job chose, and the output's fingerprint.
+def read_choice(folder: str) -> tuple[int, str, str]:
+    """The k that an output of this job chose, its verdict, and the output's fingerprint.
 
     Raises:
         InputError: The folder holds none.
     """
     manifest = outputs.read_manifest(folder, STEP)
-    return int(manifest["summary"]["k"]), str(manifest["fingerprint"])
+    summary = manifest["summary"]
+    return int(summary["k"]), str(summary.get("verdict", "segments")), str(manifest["fingerprint"])
 
 
 if __name__ == "__main__":

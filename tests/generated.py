@@ -331,7 +331,7 @@ def _parquet(random: Random, file: _File) -> bytes:
 
 def scalings() -> st.SearchStrategy[str]:
     """Steps that may stand together, in any order that is allowed, as people write them."""
-    log1p, last = st.sampled_from([[], ["log1p"]]), st.sampled_from([[], [], ["max"]])
+    log1p, last = st.sampled_from([[], ["log1p"], ["loglog"]]), st.sampled_from([[], [], ["max"]])
     middle = st.sampled_from([[], ["idf"], ["l2"], ["tfidf"], ["idf", "l2"], ["l2", "idf"]])
     chains = st.builds(lambda *parts: [step for part in parts for step in part] or ["none"], log1p, middle, last)
     return st.builds(lambda comma, steps: comma.join(steps), st.sampled_from([",", ", "]), chains)
@@ -390,6 +390,36 @@ def populations(draw: st.DrawFn, users: int = 60) -> Population:
     }
     categories["nobody"] = {"id": None, "none": [{"id": "page of nobody", "name": "😀"}]}
     return Population(people, contents, categories, counts in ("few", "small", "medium"))
+
+
+@st.composite
+def audiences(draw: st.DrawFn) -> Population:
+    """Some hundred users of one to three tastes, each with pages of its own; one user may be very loud."""
+    random = draw(SEEDS)
+    tastes = draw(st.sampled_from([3, 3, 2, 1]))
+    names = list(dict.fromkeys(draw(texts(10, 5)) + [f"page {number}" for number in range(15)]))
+    common, own = names[:3], [names[3 + 4 * taste : 7 + 4 * taste] for taste in range(tastes)]
+    people: dict[str, User] = {}
+    for number in range(draw(st.sampled_from([160, 160, 55]))):
+        user = people.setdefault(f"{random.choice(AWKWARD)}{number}", User(random.choice(GENDERS)))
+        liked = random.choice(own)
+        for _ in range(random.choice([1, 8, 10, 14, 18])):
+            page = user.pages.setdefault(random.choice(liked if random.random() < 0.9 else common), {})
+            page[random.choice(ACTIONS)] = random.choice([1, 1, 1, 1, 20])
+    for user in people.values():
+        user.pages = {
+            page: {action: counts.get(action, 0) for action in ACTIONS} for page, counts in user.pages.items()
+        }
+    loud = draw(st.booleans())
+    if loud:
+        people[random.choice(list(people))].pages[common[0]] = {**dict.fromkeys(ACTIONS, 0), "post_comment": 2**40}
+    of_tastes = [*common, *(page for pages in own for page in pages)]
+    categories = {
+        "all": {"id": 0, "facebook": [{"id": page} for page in of_tastes]},
+        "some": _category(random, of_tastes),
+    }
+    contents = dict(_users_parquet(random, number, part) for number, part in enumerate(_split(people, 2, random)))
+    return Population(people, contents, categories, not loud)
 
 
 def spread(users: Mapping[str, User], parts: int, pages: Sequence[str]) -> Population:

@@ -15,10 +15,14 @@ import pytest
 from spark_jobs.config import FIT_MIN_ACTIONS, ClusteringInputsConfig, KMeansConfig, KSelectionConfig
 from spark_jobs.errors import TooManyRejects
 from spark_jobs.options import to_arguments
+from spark_jobs.selection import ENOUGH_EVIDENCE, ENOUGH_PAGES, ENOUGH_PEOPLE, FALSE_ALARMS
 from tests import reference
 from tests.conftest import Engine
 from tests.generated import GROUPED_USERS, Month
 from tests.golden import read_json_lines
+
+JUDGED_WITH = KMeansConfig().params  # by select_k
+_SOLIDITY = ("cluster_id", "cluster_stability", "cluster_solidity")
 
 
 def _manifest(output: Path) -> dict[str, Any]:
@@ -167,9 +171,13 @@ def assert_clustered_alike(
         clustered = _Clustered.read(places[0])
         _assert_choice(clustered, tweak.choice)
         _assert_clusters(clustered, category, tweak.kmeans, well_conditioned)
+        _assert_segments_are_those_judged(clustered, tweak)
         for step in ("inputs", "k", "clusters"):
             _equal([_manifest(place / step) for place in places])
-            _passed(_manifest(places[0] / step))
+            _passed(_manifest(places[0] / step), "has_segments")  # it warns where there are none
+        has_segments = _manifest(places[0] / "k")["checks"]["has_segments"]
+        assert has_segments["passed"] == (clustered.choice["verdict"] == "segments")
+        assert has_segments["why"] == ("" if has_segments["passed"] else clustered.choice["why"])
         assert_same_bytes(places)
 
 
@@ -252,6 +260,7 @@ class _Clustered:
 
     points: Sequence[reference.Point]  # by profile
     profile_of: Mapping[str, int]  # of each user
+    actions_of: Mapping[str, int]  # of each user, on the category's pages
     choice: Mapping[str, Any]
     assignments: Sequence[Mapping[str, Any]]
     centers: Sequence[Mapping[str, Any]]
@@ -266,6 +275,7 @@ class _Clustered:
         return cls(
             [dict(zip(row["indices"], row["values"], strict=True)) for row in profiles.to_pylist()],
             {row["user_id"]: row["profile_id"] for row in members.to_pylist()},
+            {row["user_id"]: row["actions"] for row in members.to_pylist()},
             json.loads((place / "k" / "k.json").read_text()),
             pq.read_table(clusters / "assignments.parquet").to_pylist(),
             pq.read_table(clusters / "centers.parquet").to_pylist(),
@@ -276,11 +286,92 @@ class _Clustered:
 
 
 def _assert_choice(clustered: _Clustered, config: KSelectionConfig) -> None:
-    choice, profiles = clustered.choice, len(clustered.points)
-    assert choice["criterion"] == config.criterion
-    tried = sorted({min(k, profiles) for k in range(config.k_min, config.k_max + 1)} - {0})
-    assert [row["k"] for row in choice["tried"]] == tried
-    assert choice["k"] in (reference.best_k(choice["tried"], config.criterion) if tried else {0})
+    choice, users = clustered.choice, len(clustered.profile_of)
+    active = [name for name, actions in clustered.actions_of.items() if actions >= config.fit_min_actions]
+    stated = {name: choice[name] for name in ("criterion", "people", "people_judged")}
+    assert stated == {"criterion": config.criterion, "people": len(active), "people_judged": len(active)}
+    assert (choice["evidence_needed"], choice["false_alarm_rate"]) == (ENOUGH_EVIDENCE, FALSE_ALARMS)
+    tried, verdict, k = choice["tried"], choice["verdict"], choice["k"]
+    assert (verdict == "too_few") == (len(active) < ENOUGH_PEOPLE)
+    if verdict == "too_few":
+        assert (k, tried, choice["evidence"]) == (1, [], None)
+        return
+    profiles = {clustered.profile_of[name] for name in active}
+    assert [row["k"] for row in tried] == list(range(1, min(config.k_max, len(profiles)) + 1))
+    assert tried[0]["smallest_segment"] == users
+    for row in tried:
+        assert 0 <= row["smallest_segment"] <= users // row["k"]
+        assert (row["silhouette"] is None) == (row["k"] == 1)
+    smallest = max(config.min_segment, math.ceil(config.min_segment_share * users))
+    large_enough = [row for row in tried[1:] if row["smallest_segment"] >= smallest]
+    pages = {page for profile in profiles for page, value in clustered.points[profile].items() if value}
+    assert (choice["evidence"] is None) == (len(pages) < ENOUGH_PAGES or not large_enough)
+    if verdict == "none":
+        assert k == 1
+        if choice["evidence"] is not None and choice["evidence"] >= ENOUGH_EVIDENCE:
+            assert min(row["prediction"] for row in large_enough) <= tried[0]["prediction"]
+        return
+    assert choice["evidence"] >= ENOUGH_EVIDENCE
+    assert k in [row["k"] for row in large_enough]
+    (best,) = reference.best_k(large_enough, "prediction")
+    assert tried[best - 1]["prediction"] > tried[0]["prediction"]
+    if config.criterion == "prediction":
+        assert k <= best  # a smaller one is taken that is about as good
+        assert tried[k - 1]["prediction"] > tried[0]["prediction"]
+    else:
+        assert k in reference.best_k(large_enough, config.criterion)
+
+
+def _assert_segments_are_those_judged(clustered: _Clustered, tweak: Tweak) -> None:
+    """With the same settings, the clusters of the chosen k are those that were found large enough."""
+    choice, config = tweak.choice, tweak.kmeans
+    alike = all(getattr(choice, name) == getattr(config, name) for name in ("fit_min_actions", "n_init", "seed"))
+    row = next((row for row in clustered.choice["tried"] if row["k"] == len(clustered.centers)), None)
+    if alike and row and config.params == JUDGED_WITH and _learned(clustered, config):
+        assert clustered.centers[-1]["users"] == row["smallest_segment"]
+
+
+def _learned(clustered: _Clustered, config: KMeansConfig) -> set[str]:
+    """The users that a clustering is learned from, if these are the active ones only; else nobody."""
+    wanted = min(config.k or clustered.choice["k"], len(clustered.points))
+    names = sorted(clustered.profile_of)
+    actions, profiles = [[of[name] for name in names] for of in (clustered.actions_of, clustered.profile_of)]
+    if reference.may_learn_from_active(actions, profiles, config.fit_min_actions, wanted):
+        return {name for name in names if clustered.actions_of[name] >= config.fit_min_actions}
+    return set()
+
+
+def _assert_learned(clustered: _Clustered, config: KMeansConfig) -> set[str]:
+    """Clusters are learned from the active, if there are enough of them, and else from all; returns those users."""
+    active = _learned(clustered, config)
+    learned = active or set(clustered.profile_of)
+    assert clustered.summary["learned_from"] == {
+        "users": len(learned),
+        "min_actions": config.fit_min_actions if active or not learned else 0,
+        "wssse": pytest.approx(
+            math.fsum(row["distance"] ** 2 for row in clustered.assignments if row["user_id"] in learned), rel=1e-9
+        ),
+    }
+    return learned
+
+
+def _assert_nearest(clustered: _Clustered, centers: Sequence[reference.Point]) -> float:
+    """Every user's cluster is that of the nearest center; the distance below which floats may err."""
+    points = clustered.points
+    longest = max((reference.distance(point, {}) for point in [*points, *centers]), default=0.0)
+    far = [[reference.distance(point, center) for center in centers] for point in points]
+    blur = 1e-7 * longest
+    for row in clustered.assignments:
+        distances = far[clustered.profile_of[row["user_id"]]]
+        assert row["distance"] == pytest.approx(distances[row["cluster_id"]], rel=1e-9, abs=blur)
+        assert row["distance"] <= min(distances) + blur
+        nearest, following = reference.nearest_two(points[clustered.profile_of[row["user_id"]]], centers)
+        assert 0 <= row["confidence"] <= 1
+        if math.isinf(following):
+            assert row["confidence"] == 1
+        else:  # 1 - nearest / following
+            assert row["confidence"] * following == pytest.approx(following - nearest, rel=1e-9, abs=3 * blur)
+    return blur
 
 
 def _assert_clusters(clustered: _Clustered, category: _Category, config: KMeansConfig, well_conditioned: bool) -> None:
@@ -290,6 +381,9 @@ def _assert_clusters(clustered: _Clustered, category: _Category, config: KMeansC
     assert min(1, len(points)) <= k <= min(wanted, len(points))
     told = ("params", "n_init", "seed", "label")
     assert {name: summary[name] for name in told} == config.model_dump(include=set(told))
+    assert summary["verdict"] == (clustered.choice["verdict"] if config.k is None else None)
+
+    learned = _assert_learned(clustered, config)
 
     # Every user is in one cluster, and all files say in which.
     assert [row["user_id"] for row in clustered.assignments] == sorted(clustered.profile_of)
@@ -302,15 +396,8 @@ def _assert_clusters(clustered: _Clustered, category: _Category, config: KMeansC
     numbered = [(-row["users"], row["center"]) for row in clustered.centers]
     assert numbered == sorted(numbered)
 
-    # It is that of the nearest center, as far as floats can tell.
     centers = [dict(enumerate(row["center"])) for row in clustered.centers]
-    longest = max((reference.distance(point, {}) for point in [*points, *centers]), default=0.0)
-    far = [[reference.distance(point, center) for center in centers] for point in points]
-    blur = 1e-7 * longest
-    for row in clustered.assignments:
-        distances = far[clustered.profile_of[row["user_id"]]]
-        assert row["distance"] == pytest.approx(distances[row["cluster_id"]], rel=1e-9, abs=blur)
-        assert row["distance"] <= min(distances) + blur
+    blur = _assert_nearest(clustered, centers)
 
     # What is told of the clusters holds for their members.
     members = [[points[clustered.profile_of[user]] for user in users] for users in users_of]
@@ -334,8 +421,18 @@ def _assert_clusters(clustered: _Clustered, category: _Category, config: KMeansC
                 "avg": pytest.approx(math.fsum(values) / len(values), rel=1e-9),
             }
             if summary["converged"] and config.params.endswith(",0.0"):  # no center moved at all
-                assert row["dimensions"][place]["avg"] == pytest.approx(centers[number][place], rel=1e-9, abs=blur)
+                of_learned = [
+                    points[clustered.profile_of[user]].get(place, 0.0) for user in users_of[number] if user in learned
+                ]
+                middle = math.fsum(of_learned) / len(of_learned)
+                assert middle == pytest.approx(centers[number][place], rel=1e-9, abs=blur)
         assert len(row["dimensions"]) == len(category.pages)
+        assert row["cluster_stability"] is None if k == 1 else 0 <= row["cluster_stability"] <= 1
+        assert row["cluster_solidity"] == reference.solidity(row["cluster_stability"])
+    assert summary["solidity"] == [
+        {name.removeprefix("cluster_") if name != "cluster_id" else name: row[name] for name in _SOLIDITY}
+        for row in clustered.meta_data
+    ]
     scores = summary["scores"]
     assert scores["wssse"] == summary["wssse"]
     assert (scores["silhouette"] is None) == (k < 2)

@@ -144,9 +144,12 @@ def _scaled(
         return value / (1 + largest)
     if step == "log1p":
         return math.log1p(value)
+    if step == "loglog":
+        return math.log1p(math.log1p(value))
     if step == "l2":
         return 1 / math.sqrt(sum((other / value) ** 2 for other in vector.values()))
     if step in ("idf", "tfidf"):
+        have = max(have, users / 20) if step == "idf" else have
         return float(value) * (math.log((1 + users) / (1 + have)) + 1)
     return value
 
@@ -165,6 +168,19 @@ def mean(points: Sequence[Point]) -> dict[int, float]:
         dimension: math.fsum(point.get(dimension, 0.0) for point in points) / len(points)
         for dimension in {dimension for point in points for dimension in point}
     }
+
+
+def nearest_two(point: Point, centers: Sequence[Point]) -> tuple[float, float]:
+    """The distances of a point to the nearest center and to the next one, which is infinite if there is none."""
+    nearest, following = sorted([*(distance(point, center) for center in centers), math.inf])[:2]
+    return nearest, following
+
+
+def solidity(stability: float | None) -> str:
+    """A cluster's stability in words."""
+    if stability is None:
+        return "unknown"
+    return "solid" if stability >= 0.75 else "doubtful" if stability < 0.6 else "fair"
 
 
 def silhouette(clusters: Sequence[Sequence[Point]], centers: Sequence[Point]) -> float | None:
@@ -195,6 +211,19 @@ def calinski_harabasz(clusters: Sequence[Sequence[Point]], centers: Sequence[Poi
         len(members) * distance(center, middle) ** 2 for members, center in zip(clusters, centers, strict=True)
     )
     return between / (k - 1) / (within / (n - k))
+
+
+def may_learn_from_active(actions: Sequence[int], profiles: Sequence[int], at_least: int, k: int) -> bool:
+    """Whether k clusters are learned from users with so many actions alone: there are ten of them a cluster.
+
+    Args:
+        actions: Of each user.
+        profiles: The profile of each user.
+        at_least: How many actions a user must have.
+        k: How many clusters.
+    """
+    active = [profile for did, profile in zip(actions, profiles, strict=True) if did >= at_least]
+    return len(active) >= 10 * k and len(set(active)) >= k
 
 
 def best_k(tried: Sequence[Mapping[str, Any]], criterion: str) -> set[int]:

@@ -14,7 +14,8 @@ import pytest
 
 from spark_jobs import checks, outputs
 from spark_jobs.checks import Roll
-from spark_jobs.config import ACTIONS
+from spark_jobs.config import ACTIONS, FIT_MIN_ACTIONS
+from spark_jobs.selection import ENOUGH_PEOPLE
 from tests.conftest import Engine
 
 USERS = 40
@@ -22,7 +23,7 @@ USERS = 40
 JOBS = {
     "group_by_user": ("grouped_users", {"schema", "conservation", "rejects"}),
     "make_clustering_inputs": ("clustering_inputs", {"schema", "conservation"}),
-    "select_k": ("k_selection", {"schema", "k_in_range"}),
+    "select_k": ("k_selection", {"schema", "k_in_range", "has_segments"}),
     "kmeans": ("kmeans", {"schema", "every_user_once", "centers_in_range"}),
 }
 
@@ -51,7 +52,7 @@ def run(sail: Engine, place: Path, job: str, out: Path) -> dict[str, Any]:
     arguments: dict[str, list[object]] = {
         "group_by_user": [place / "month=2024-01", out, "--max-reject-ratio", 0.05],
         "make_clustering_inputs": [place / "group_by_user", out, "--category", place / "c.json", "--scaling", "max"],
-        "select_k": [place / "make_clustering_inputs", out, "--k-min", 2, "--k-max", 4],
+        "select_k": [place / "make_clustering_inputs", out, "--k-max", 4],
         "kmeans": [place / "make_clustering_inputs", out, "--k", 3],
     }
     sail.run(job, *arguments[job])
@@ -135,6 +136,11 @@ def without_first(table: pa.Table) -> pa.Table:
 
 
 PART = "users/part-00000.parquet"
+ACTIVE = sum((1 + n % 5) * (n % 3 + 1) >= FIT_MIN_ACTIONS for n in range(USERS))
+TOO_FEW = {
+    "has_segments": f"^Too few people to tell: {ACTIVE} have {FIT_MIN_ACTIONS} actions or more on these pages, and"
+    f" {ENOUGH_PEOPLE} are needed.$"
+}
 
 WRONG: list[tuple[str, Change, dict[str, str]]] = [
     # job, what is done to its files, and which checks fail, with a part of why
@@ -200,7 +206,10 @@ WRONG: list[tuple[str, Change, dict[str, str]]] = [
     (
         "make_clustering_inputs",
         parquet("members.parquet", with_column("actions", lambda actions: [0] * len(actions))),
-        {"conservation": "profiles have a fit_weight other than the number of their members with at least 5 actions"},
+        {
+            "conservation": "profiles have a fit_weight other than the number of their members with at least"
+            f" {FIT_MIN_ACTIONS} actions"
+        },
     ),
     (
         "make_clustering_inputs",
@@ -227,13 +236,40 @@ WRONG: list[tuple[str, Change, dict[str, str]]] = [
         parquet("dimensions.parquet", lambda t: t.set_column(4, "users", t["users"].cast(pa.float64()))),
         {"schema": "column users must be int64, not double", "conservation": "an entry in dimension"},
     ),
-    ("select_k", text("k.json", '"k": ', '"k": 1'), {"k_in_range": r"k is 1\d; it must be from 2 to 4"}),
+    (
+        "select_k",
+        text("k.json", '"k": 1', '"k": 2'),
+        {"k_in_range": "k is 2; without segments it must be 1", **TOO_FEW},
+    ),
+    (
+        "select_k",
+        text("k.json", '"k": 1', '"k": 0'),
+        {
+            "schema": "column k must be at least 1",
+            "k_in_range": "0 choices",
+            "has_segments": "0 choices",
+        },
+    ),
+    (
+        "select_k",
+        text("k.json", '"too_few"', '"segments"'),
+        {"k_in_range": "k is 1; with segments it must be one of those tried, from 2 to 4"},
+    ),
+    (
+        "select_k",
+        text("k.json", '"too_few"', '"many"'),
+        {"k_in_range": "the verdict is many; it must be segments, none or too_few", **TOO_FEW},
+    ),
     (
         "select_k",
         text("k.json", '"criterion"', '"rule"'),
-        {"schema": "k.json: column criterion", "k_in_range": "0 choices"},
+        {"schema": "k.json: column criterion", "k_in_range": "0 choices", "has_segments": "0 choices"},
     ),
-    ("select_k", text("k.json", '"tried"', '"tried'), {"schema": "can't be read back", "k_in_range": "0 choices"}),
+    (
+        "select_k",
+        text("k.json", '"tried"', '"tried'),
+        {"schema": "can't be read back", "k_in_range": "0 choices", "has_segments": "0 choices"},
+    ),
     ("kmeans", parquet("assignments.parquet", without_first), {"every_user_once": "39 users, the inputs 40"}),
     (
         "kmeans",
@@ -254,6 +290,20 @@ WRONG: list[tuple[str, Change, dict[str, str]]] = [
         "kmeans",
         parquet("assignments.parquet", with_column("distance", first(float("inf")))),
         {"schema": "distance must be finite", "every_user_once": "0 users, the inputs 40"},
+    ),
+    (
+        "kmeans",
+        parquet("assignments.parquet", with_column("confidence", first(1.5))),
+        {"schema": "confidence must be at most 1", "every_user_once": "0 users, the inputs 40"},
+    ),
+    (
+        "kmeans",
+        text("meta-data.json", '"cluster_stability": ', '"cluster_stability": 1'),
+        {
+            "schema": "cluster_stability must be at most 1",
+            "every_user_once": "meta-data.json has other sizes",
+            "centers_in_range": "other centers",
+        },
     ),
     ("kmeans", text("data.json", '"u00"', '"u00", "u00"'), {"every_user_once": "data.json has"}),
     ("kmeans", text("data.json", '"u00", ', ""), {"every_user_once": "data.json has"}),
@@ -299,9 +349,9 @@ def test_what_is_right_passes_and_says_what_was_found(place: Path) -> None:
     for job, (step, names) in JOBS.items():
         found = outputs.read_manifest(str(place / job), step)["checks"]
         assert set(found) == names
-        assert all(check["passed"] and not check["why"] for check in found.values()), found
+        assert all(check["passed"] and not check["why"] for name, check in found.items() if name not in TOO_FEW), found
         values = [value for check in found.values() for value in check["found"].values()]
-        assert all(isinstance(value, int | float) for value in values)
+        assert all(isinstance(value, int | float | str) for value in values)
     kmeans = outputs.read_manifest(str(place / "kmeans"), "kmeans")["checks"]
     assert kmeans["every_user_once"]["found"] == {"users": 40, "assigned": 40, "listed": 40, "clusters": 3}
     grouped = outputs.read_manifest(str(place / "group_by_user"), "grouped_users")["checks"]
@@ -316,7 +366,7 @@ def test_a_month_with_nobody_passes(sail: Engine, tmp_path: Path) -> None:
     for job in JOBS:
         found = run(sail, tmp_path, job, tmp_path / job)
         assert set(found) == JOBS[job][1]
-        assert all(check["passed"] for check in found.values()), found
+        assert all(check["passed"] for name, check in found.items() if name not in TOO_FEW), found
 
 
 @pytest.mark.parametrize(("job", "change", "fails"), WRONG)
@@ -387,24 +437,50 @@ def test_a_roll_tells_lists_apart_and_not_the_batches_they_came_in() -> None:
     assert parts.digest not in [other.digest for other in others]
 
 
+def choice(verdict: str, k: int, tried: list[int]) -> pa.RecordBatch:
+    row = {"verdict": verdict, "k": k, "why": "It is so.", "people": 9, "tried": [{"k": n} for n in tried]}
+    return pa.RecordBatch.from_pylist([row])
+
+
 @pytest.mark.parametrize(
-    ("k", "tried", "profiles", "passes"),
+    ("verdict", "k", "tried", "passes"),
     [
-        (3, [2, 3, 4], 9, True),
-        (2, [2], 2, True),
-        (1, [1], 1, True),
-        (0, [], 0, True),
-        (5, [2, 3, 4], 9, False),
-        (3, [2, 4], 9, False),
-        (3, [2, 3], 9, False),
-        (3, [2, 3, 4], 2, False),
+        ("segments", 3, [1, 2, 3, 4], True),
+        ("segments", 2, [1, 2], True),  # there are two distinct profiles
+        ("segments", 4, [1, 2, 3, 4], True),
+        ("none", 1, [1, 2, 3, 4], True),
+        ("none", 1, [1], True),
+        ("too_few", 1, [], True),
+        ("segments", 1, [1, 2, 3, 4], False),
+        ("segments", 5, [1, 2, 3, 4, 5], False),  # above the largest
+        ("segments", 3, [1, 2], False),
+        ("segments", 2, [], False),
+        ("segments", 3, [1, 3], False),
+        ("segments", 3, [2, 3], False),
+        ("none", 2, [1, 2, 3, 4], False),
+        ("none", 0, [1, 2], False),
+        ("none", 1, [1, 2, 3, 4, 5], False),
+        ("too_few", 2, [], False),
+        ("perhaps", 1, [1], False),
     ],
 )
-def test_k_lies_in_the_range_asked_for_as_far_as_there_are_profiles(
-    k: int, tried: list[int], profiles: int, passes: bool
-) -> None:
-    choice = pa.RecordBatch.from_pylist([{"k": k, "tried": [{"k": n} for n in tried]}])
-    assert checks.k_in_range([choice], profiles, 2, 4).passed is passes
+def test_k_is_one_of_those_tried_and_1_without_segments(verdict: str, k: int, tried: list[int], passes: bool) -> None:
+    assert checks.k_in_range([choice(verdict, k, tried)], 4).passed is passes
+
+
+def test_no_choice_or_two_fail_both_checks() -> None:
+    for choices in ([], [choice("segments", 2, [1, 2])] * 2):
+        for found in (checks.k_in_range(choices, 4), checks.has_segments(choices)):
+            assert found.why == f"k.json holds {len(choices)} choices"
+
+
+def test_a_category_without_segments_is_reported_with_why() -> None:
+    found = checks.has_segments([choice("segments", 2, [1, 2])])
+    assert (found.why, found.found) == ("", {"verdict": "segments", "k": 2, "people": 9})
+    for verdict in ("none", "too_few"):
+        found = checks.has_segments([choice(verdict, 1, [])])
+        assert (found.passed, found.why) == (False, "It is so.")
+        assert found.found["verdict"] == verdict
 
 
 def test_rejects_that_come_near_what_fails_the_month_are_told() -> None:

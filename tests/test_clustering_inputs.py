@@ -1,5 +1,6 @@
-"""Reading clustering inputs: who tells enough to be learned from, and outputs that an older code version made."""
+"""Reading clustering inputs: who is learned from, samples, and outputs that an older code version made."""
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import scipy.sparse as sp
 
 from spark_jobs import clustering_inputs, outputs
 from spark_jobs.config import FIT_MIN_ACTIONS
@@ -16,7 +18,8 @@ from tests.conftest import Engine
 @pytest.fixture
 def made(tmp_path: Path, sail: Engine, write_category: Callable[..., Path]) -> Path:
     """Clustering inputs of six users with two profiles."""
-    counts = {"a": {"p": 1}, "b": {"p": 5}, "c": {"p": 9}, "d": {"q": 2}, "e": {"q": 4}, "f": {"p": 40}}
+    enough = FIT_MIN_ACTIONS
+    counts = {"a": {"p": 1}, "b": {"p": enough}, "c": {"p": 39}, "d": {"q": 2}, "e": {"q": enough - 1}, "f": {"p": 40}}
     rows = [{"user_id": user, "page_like": pages} for user, pages in counts.items()]
     (tmp_path / "users.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     category = write_category("x", "p", "q")
@@ -47,11 +50,22 @@ def test_the_fit_weight_is_of_those_with_so_many_actions(made: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("at_least", "expected"), [(0, [4, 2]), (1, [4, 2]), (2, [3, 2]), (5, [3, 0]), (40, [1, 0]), (41, [0, 0])]
+    ("at_least", "expected"),
+    [
+        (0, [4, 2]),
+        (1, [4, 2]),
+        (2, [3, 2]),
+        (FIT_MIN_ACTIONS - 1, [3, 1]),
+        (FIT_MIN_ACTIONS, [3, 0]),
+        (FIT_MIN_ACTIONS + 1, [2, 0]),
+        (40, [1, 0]),
+        (41, [0, 0]),
+    ],
 )
 def test_another_least_number_is_counted_from_the_members(made: Path, at_least: int, expected: list[int]) -> None:
     found = clustering_inputs.fit_weight(read(made), at_least)
-    assert (found.dtype, found.tolist()) == (np.int64, expected)
+    assert found.dtype == np.int64
+    assert found.tolist() == expected
 
 
 def test_inputs_of_code_version_1_are_read_and_everybody_is_learned_from(made: Path, sail: Engine) -> None:
@@ -59,12 +73,108 @@ def test_inputs_of_code_version_1_are_read_and_everybody_is_learned_from(made: P
     inputs = read(made)
     for at_least in (1, FIT_MIN_ACTIONS, 40):
         assert clustering_inputs.fit_weight(inputs, at_least).tolist() == inputs.weight.tolist() == [4, 2]
+        drawn = sample(made, at_least)
+        assert (drawn.fit_people, drawn.whole) == (6, True)
+        assert drawn.fit_weight.tolist() == drawn.weight.tolist() == [4, 2]
     sail.run("kmeans", made, made.parent / "out", "--k", 2)
-    assert json.loads((made.parent / "out" / "summary.json").read_text())["k"] == 2
+    summary = json.loads((made.parent / "out" / "summary.json").read_text())
+    assert (summary["k"], summary["learned_from"]) == (2, {"users": 6, "min_actions": 0, "wssse": 0.0})
+    sail.run("select_k", made, made.parent / "k")
+    assert json.loads((made.parent / "k" / "k.json").read_text())["people"] == 6
 
 
 @pytest.mark.spark
 def test_the_cluster_reads_inputs_of_code_version_1(made: Path, spark: Engine) -> None:
     as_of_version_1(made)
     spark.run("kmeans_cluster", made, made.parent / "out", "--k", 2, "--strict-schema", "true")
-    assert json.loads((made.parent / "out" / "summary.json").read_text())["k"] == 2
+    summary = json.loads((made.parent / "out" / "summary.json").read_text())
+    assert (summary["k"], summary["learned_from"]) == (2, {"users": 6, "min_actions": 0, "wssse": 0.0})
+
+
+# --- a sample
+
+
+def sample(folder: Path, at_least: int, learn: int = 100, place: int = 100, seed: int = 0) -> clustering_inputs.Sample:
+    head = clustering_inputs.read_head(str(folder), strict=True)
+    return clustering_inputs.sample(head, at_least, learn, place, seed, strict=True)
+
+
+@pytest.mark.parametrize("at_least", [0, 1, 2, FIT_MIN_ACTIONS, 40, 41])
+def test_where_all_people_fit_the_sample_is_whole(made: Path, at_least: int) -> None:
+    drawn, inputs = sample(made, at_least, learn=6, place=6), read(made)
+    assert drawn.whole
+    kept = clustering_inputs.fit_weight(inputs, at_least)
+    assert (drawn.fit_weight.tolist(), drawn.weight.tolist()) == (kept.tolist(), inputs.weight.tolist())
+    assert drawn.fit_people == kept.sum()
+    assert (drawn.profiles != inputs.profiles).nnz == 0
+
+
+@pytest.mark.parametrize("at_least", [0, 1, 2, FIT_MIN_ACTIONS, 40])
+def test_a_smaller_sample_has_as_many_people_as_asked_for(made: Path, at_least: int) -> None:
+    there = int(clustering_inputs.fit_weight(read(made), at_least).sum())
+    drawn = sample(made, at_least, learn=2, place=3)
+    assert not drawn.whole
+    assert (drawn.fit_weight.sum(), drawn.weight.sum(), drawn.fit_people) == (min(2, there), 3, there)
+
+
+Batch = tuple[sp.csr_matrix, np.ndarray, np.ndarray]
+
+
+def people(profiles: int, batches: int = 1, seed: int = 0) -> list[Batch]:
+    """Profiles with some users each, of whom some are active, in batches."""
+    random = np.random.default_rng(seed)
+    matrix, weight = sp.csr_matrix(np.arange(1.0, profiles + 1)[:, None]), random.integers(1, 9, profiles)
+    active = random.binomial(weight, 0.4)
+    cuts = np.linspace(0, profiles, batches + 1).astype(int)
+    parts = [slice(start, end) for start, end in itertools.pairwise(cuts)]
+    return [(matrix[part], weight[part], active[part]) for part in parts]
+
+
+def draw(batches: list[Batch], learn: int, place: int, seed: int = 0) -> clustering_inputs.Sample:
+    users, active = (sum(int(batch[column].sum()) for batch in batches) for column in (1, 2))
+    return clustering_inputs.draw(batches, 1, users, active, learn, place, seed)
+
+
+def as_lists(drawn: clustering_inputs.Sample) -> list[list[float]]:
+    return [drawn.profiles.toarray()[:, 0].tolist(), drawn.fit_weight.tolist(), drawn.weight.tolist()]
+
+
+def test_a_sample_is_of_bounded_size_and_takes_nobody_twice() -> None:
+    (matrix, weight, active), *_ = batches = people(1000)
+    drawn = draw(batches, learn=100, place=200)
+    assert (drawn.fit_weight.sum(), drawn.weight.sum(), drawn.whole) == (100, 200, False)
+    assert drawn.profiles.shape[0] <= 300
+    assert ((drawn.fit_weight > 0) | (drawn.weight > 0)).all()
+    profile = drawn.profiles.toarray()[:, 0].astype(int) - 1
+    assert (np.diff(profile) > 0).all()
+    assert (drawn.fit_weight <= active[profile]).all()
+    assert (drawn.weight <= weight[profile]).all()
+    assert matrix.shape[0] == 1000
+
+
+@pytest.mark.parametrize("batches", [2, 7, 1000])
+def test_the_same_people_are_drawn_whatever_the_batches(batches: int) -> None:
+    assert as_lists(draw(people(1000, batches), 100, 200)) == as_lists(draw(people(1000), 100, 200))
+
+
+def test_the_seed_decides_who_is_drawn() -> None:
+    assert as_lists(draw(people(1000), 100, 200)) == as_lists(draw(people(1000), 100, 200))
+    assert as_lists(draw(people(1000), 100, 200)) != as_lists(draw(people(1000), 100, 200, seed=1))
+
+
+def test_everybody_has_the_same_chance_to_be_drawn() -> None:
+    ((_, weight, active),) = batches = people(40)
+    learned, placed = np.zeros(40), np.zeros(40)
+    for seed in range(400):
+        drawn = draw(batches, 20, 50, seed)
+        profile = drawn.profiles.toarray()[:, 0].astype(int) - 1
+        learned[profile] += drawn.fit_weight
+        placed[profile] += drawn.weight
+    for found, there, size in ((learned, active, 20), (placed, weight, 50)):
+        expected = 400 * size * there / there.sum()
+        assert (np.abs(found - expected) <= 5 * np.sqrt(expected)).all()
+
+
+def test_of_nobody_nobody_is_drawn() -> None:
+    drawn = draw([], 100, 100)
+    assert (drawn.profiles.shape, drawn.fit_people, drawn.whole) == ((0, 1), 0, True)

@@ -43,7 +43,7 @@ def test_params_that_make_no_sense_are_refused_with_what_is_allowed(params: str,
         parse_params(params)
 
 
-@pytest.mark.parametrize(("given", "canonical"), [("log1p, l2", "log1p,l2"), ("tfidf", "idf"), ("max", "max")])
+@pytest.mark.parametrize(("given", "canonical"), [("log1p, l2", "log1p,l2"), (" tfidf", "tfidf"), ("max", "max")])
 def test_scalings_that_mean_the_same_are_the_same(given: str, canonical: str) -> None:
     assert ClusteringInputsConfig(scaling=given).scaling == canonical
 
@@ -68,7 +68,13 @@ def test_weights_that_are_not_given_are_one() -> None:
         (ClusteringInputsConfig, {"action_weights": {"page_like": 1e-200}}, "from 1e-6"),
         (ClusteringInputsConfig, {"scaling": "min"}, "'min' is not a step of scaling; allowed are max, none, log1p"),
         (ClusteringInputsConfig, {"min_actions": 0}, "greater than or equal to 1"),
-        (KSelectionConfig, {"k_min": 5, "k_max": 4}, "more than k_max"),
+        (KSelectionConfig, {"k_min": 2}, "not permitted"),
+        (KSelectionConfig, {"k_max": 0}, "greater than or equal to 1"),
+        (KSelectionConfig, {"min_segment": 0}, "greater than or equal to 1"),
+        (KSelectionConfig, {"min_segment_share": 0.51}, "less than or equal to 0.5"),
+        (KSelectionConfig, {"fit_min_actions": 0}, "greater than or equal to 1"),
+        (KSelectionConfig, {"criterion": "gap"}, "'prediction', 'silhouette', 'calinski_harabasz' or 'elbow'"),
+        (KMeansConfig, {"fit_min_actions": 0}, "greater than or equal to 1"),
         (KMeansConfig, {"k": 0}, "greater than or equal to 1"),
         (KMeansConfig, {"seed": 2**32}, "less than"),
         (KMeansConfig, {"label": "a/b"}, "letters, digits"),
@@ -88,7 +94,18 @@ kmeans_configs = st.builds(
     params=st.sampled_from(["random,3,0.5", "kmeans||,7,1e-9"]),
     n_init=st.integers(1, 9),
     seed=st.integers(0, 2**32 - 1),
+    fit_min_actions=st.integers(1, 99),
     label=st.none() | st.just("x-1"),
+)
+selection_configs = st.builds(
+    KSelectionConfig,
+    criterion=st.sampled_from(["prediction", "silhouette", "calinski_harabasz", "elbow"]),
+    k_max=st.integers(1, 200),
+    min_segment=st.integers(1, 99),
+    min_segment_share=st.floats(0, 0.5),
+    fit_min_actions=st.integers(1, 99),
+    n_init=st.integers(1, 9),
+    seed=st.integers(0, 2**32 - 1),
 )
 inputs_configs = st.builds(
     ClusteringInputsConfig,
@@ -106,9 +123,9 @@ engine_configs = st.builds(
 )
 
 
-@given(st.one_of(kmeans_configs, inputs_configs, engine_configs))
+@given(st.one_of(kmeans_configs, selection_configs, inputs_configs, engine_configs))
 def test_a_config_survives_the_way_through_a_command_line(
-    config: KMeansConfig | ClusteringInputsConfig | EngineConfig,
+    config: KMeansConfig | KSelectionConfig | ClusteringInputsConfig | EngineConfig,
 ) -> None:
     got = []
 

@@ -11,10 +11,17 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from spark_jobs.config import ACTIONS, DEFAULT_SCALING, ClusteringInputsConfig, KMeansConfig, KSelectionConfig
+from spark_jobs.config import (
+    ACTIONS,
+    DEFAULT_SCALING,
+    FIT_MIN_ACTIONS,
+    ClusteringInputsConfig,
+    KMeansConfig,
+    KSelectionConfig,
+)
 from spark_jobs.errors import InputError
 from tests.conftest import Engine
-from tests.generated import Month, Population, months, populations, scalings, spread
+from tests.generated import Month, Population, audiences, months, populations, scalings, spread
 from tests.parity import Tweak, assert_clustered_alike, assert_grouped_alike, assert_same_bytes
 from tests.reference import User
 
@@ -86,10 +93,12 @@ TWEAKS = st.builds(
     ),
     st.builds(
         KSelectionConfig,
-        criterion=st.sampled_from(["silhouette", "calinski_harabasz", "elbow"]),
-        k_min=st.integers(1, 3),
-        k_max=st.integers(3, 6),
-        n_init=st.just(1),
+        criterion=st.sampled_from(["prediction", "prediction", "silhouette", "calinski_harabasz", "elbow"]),
+        k_max=st.sampled_from([6, 6, 4, 1]),
+        min_segment=st.sampled_from([10, 10, 10, 1, 40]),
+        min_segment_share=st.sampled_from([0.02, 0.02, 0, 0.2]),
+        fit_min_actions=st.sampled_from([FIT_MIN_ACTIONS, FIT_MIN_ACTIONS, 1, 8]),
+        n_init=st.integers(1, 2),
         seed=st.sampled_from([0, 2**32 - 1]),
     ),
     st.builds(
@@ -98,6 +107,7 @@ TWEAKS = st.builds(
         params=st.sampled_from(["kmeans||,100,0.001", "random,20,0", "k-means++,1,0.5"]),
         n_init=st.integers(1, 3),
         seed=st.sampled_from([0, 1, 2**32 - 1]),
+        fit_min_actions=st.sampled_from([FIT_MIN_ACTIONS, FIT_MIN_ACTIONS, 1, 8, 2**62]),
         label=st.sampled_from([None, "x"]),
     ),
 )
@@ -111,9 +121,17 @@ def test_sail_clusters_as_the_contract_says(
     cluster([sail], population, tmp_path_factory.mktemp("population"), tweak)
 
 
+@settings(FIXED, max_examples=7)
+@given(audiences(), TWEAKS)
+def test_sail_finds_segments_as_the_contract_says(
+    sail: Engine, tmp_path_factory: pytest.TempPathFactory, population: Population, tweak: Tweak
+) -> None:
+    cluster([sail], population, tmp_path_factory.mktemp("audience"), tweak)
+
+
 @pytest.mark.spark
 @settings(FIXED, max_examples=8)
-@given(populations(), TWEAKS)
+@given(st.one_of(populations(), audiences()), TWEAKS)
 def test_both_engines_cluster_alike(
     sail: Engine, spark: Engine, tmp_path_factory: pytest.TempPathFactory, population: Population, tweak: Tweak
 ) -> None:

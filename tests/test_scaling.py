@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse as sp
 
 from spark_jobs import config
-from spark_jobs.config import parse_scaling
+from spark_jobs.config import DEFAULT_SCALING, parse_scaling
 from spark_jobs.scaling import STEPS, scale
 
 RAW = sp.csr_matrix(np.array([[1.0, 0, 3], [2, 0, 6], [0, 4, 0], [0, 0, 0]]))
@@ -21,7 +21,7 @@ def scaled(*steps: str) -> np.ndarray:
 
 
 def test_every_step_that_the_config_knows_is_one() -> None:
-    assert {*STEPS, "max", "tfidf"} == set(config._STEPS)
+    assert {*STEPS, "max"} == set(config._STEPS)
 
 
 def test_max_has_one_factor_for_all_and_stays_below_one() -> None:
@@ -34,14 +34,27 @@ def test_max_has_one_factor_for_all_and_stays_below_one() -> None:
 def test_log1p_and_none() -> None:
     np.testing.assert_allclose(scaled("log1p"), np.log1p(RAW.toarray()))
     np.testing.assert_array_equal(scaled("none"), RAW.toarray())
+    np.testing.assert_allclose(scaled("loglog"), np.log1p(np.log1p(RAW.toarray())))
 
 
-def test_idf_is_that_of_scikit_learn_over_the_users() -> None:
+def test_idf_and_tfidf_are_the_idf_of_scikit_learn_over_the_users() -> None:
     from sklearn.feature_extraction.text import TfidfTransformer
 
     by_user = RAW[np.repeat(np.arange(4), WEIGHT)]
     expected = TfidfTransformer(norm=None, smooth_idf=True).fit_transform(by_user).toarray()
-    np.testing.assert_allclose(scaled("idf")[np.repeat(np.arange(4), WEIGHT)], expected)
+    for step in ("idf", "tfidf"):
+        np.testing.assert_allclose(scaled(step)[np.repeat(np.arange(4), WEIGHT)], expected)
+
+
+def test_with_idf_a_page_of_few_counts_as_one_of_a_twentieth_of_the_users() -> None:
+    users = 1000
+    pages = [np.arange(users) < have for have in (1000, 200, 50, 10, 1)]
+    raw = sp.csr_matrix(np.column_stack(pages).astype(float))
+    idf, tfidf = (scale(raw, np.ones(users, np.int64), [step])[0].toarray()[0] for step in ("idf", "tfidf"))
+    assert idf[0] == tfidf[0] == 1
+    np.testing.assert_array_equal(idf[:3], tfidf[:3])
+    np.testing.assert_array_equal(idf[3:], idf[2])
+    assert idf[2] < tfidf[3] < tfidf[4]
 
 
 def test_steps_are_applied_in_order() -> None:
@@ -111,9 +124,9 @@ def test_processors_without_avx_512_give_the_same_bytes() -> None:
     [
         ("max", ("max",)),
         ("none", ("none",)),
-        ("tfidf", ("idf",)),
+        ("tfidf", ("tfidf",)),
         (" log1p , l2 ", ("log1p", "l2")),
-        ("log1p,tfidf,l2", ("log1p", "idf", "l2")),
+        ("log1p,tfidf,l2", ("log1p", "tfidf", "l2")),
         ("l2,idf", ("l2", "idf")),
         ("log1p,idf,l2,max", ("log1p", "idf", "l2", "max")),
     ],
@@ -125,16 +138,17 @@ def test_steps_are_separated_by_commas(text: str, steps: tuple[str, ...]) -> Non
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("min", "'min' is not a step of scaling; allowed are max, none, log1p, idf, l2, tfidf"),
+        ("min", "'min' is not a step of scaling; allowed are max, none, log1p"),
         ("log1p,", "'' is not a step"),
         ("", "'' is not a step"),
-        ("log1p l2", "'log1p l2' is not a step of scaling; allowed are .*, separated by commas, such as log1p,l2"),
+        ("log1p l2", f"'log1p l2' is not a step of scaling; allowed are .* by commas, such as {DEFAULT_SCALING}"),
         ("L2", "'L2' is not a step"),
         ("l2,idf,l2", "the step l2 is in 'l2,idf,l2' twice; write it once"),
-        ("idf,tfidf", r"the step idf is in 'idf,tfidf' twice \(tfidf is another name of it\); write it once"),
+        ("idf,tfidf", "idf and tfidf are both in 'idf,tfidf'; .* write one of them"),
         ("none,l2", "none is in 'none,l2' with other steps; write none alone, or leave it out"),
         ("l2,none", "none is in 'l2,none' with other steps"),
         ("l2,log1p", "log1p is not the first step of 'l2,log1p'; .* write it first"),
+        ("log1p,loglog", "loglog is not the first step of 'log1p,loglog'; .* write it first"),
         ("max,l2", "max is not the last step of 'max,l2'; .* write it last"),
     ],
 )
