@@ -106,3 +106,19 @@ def test_a_difference_is_seen(tmp_path: Path) -> None:
     swapped = pc.if_else(pc.equal(users["gender"], "1"), "2", users["gender"])
     pq.write_table(users.set_column(1, "gender", swapped), file)
     assert equal.grouped_users(tmp_path / "same")["users"] != right["users"]
+
+
+def test_the_small_form_of_the_suite_of_segments_finds_what_is_there(tmp_path: Path) -> None:
+    """By default settings, on every draw: the exact k where there are segments, and none where there are none."""
+    results = tmp_path / "segments.json"
+    command = [sys.executable, "-m", "benchmarks.segments", "--quick", "--results", str(results)]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    rows = json.loads(results.read_text())["rows"]
+    assert len(rows) == 8
+    for row in rows:
+        assert row["ours"]["k"] == row["true_k"], row["name"]
+        if row["true_k"] > 1:
+            assert row["ari_ours"] >= 0.95 * row["ari_em"], row["name"]
+    assert {row["ours"]["verdict"] for row in rows} == {"segments", "none"}
+    assert "| exact k, structured designs | ≥ 85 % | 100 % | yes |" in results.with_suffix(".md").read_text()

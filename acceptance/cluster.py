@@ -93,10 +93,10 @@ def assert_same(one: Ended, other: Ended, aws: Sandbox, *assets: str) -> None:
             assert files
 
 
-def wssse_of(ended: Ended, aws: Sandbox) -> list[float]:
-    """The wssse of each category's clusters."""
+def costs_of(ended: Ended, aws: Sandbox) -> list[float]:
+    """The cost of each category's clusters, over the users they were learned from: what k-means makes small."""
     clusters = [folder for name, folder in sorted(ended.folders.items()) if name.startswith("kmeans ")]
-    return [json.loads(files_of(folder, aws)["summary.json"])["wssse"] for folder in clusters]
+    return [json.loads(files_of(folder, aws)["summary.json"])["learned_from"]["wssse"] for folder in clusters]
 
 
 def test_a_month_on_the_cluster_is_that_month_on_one_machine(
@@ -108,23 +108,33 @@ def test_a_month_on_the_cluster_is_that_month_on_one_machine(
 
     def pipeline(records: str, *arguments: str, more: dict[str, str] | None = None) -> Ended:
         explorer.environment = {**own, "DAGSTER_HOME": str(tmp_path / records), **(more or {})}
-        return explorer.pipeline("--month", MONTH, "--k", "4", "--n-init", "2", *arguments)
+        return explorer.pipeline("--month", MONTH, "--n-init", "2", *arguments)
 
-    on_cluster = ("--root", root, "--spark-master", cluster.master)
-    there = pipeline("there", *on_cluster, "--engine", "cluster", more=cluster.environment)
-    here = pipeline("here", "--engine", "cluster", "--spark-master", "local[2]")
+    four, on_cluster = ("--k", "4"), ("--root", root, "--spark-master", cluster.master)
+    there = pipeline("there", *four, *on_cluster, "--engine", "cluster", more=cluster.environment)
+    here = pipeline("here", *four, "--engine", "cluster", "--spark-master", "local[2]")
 
     assert len(there.launched) == 1 + 2 * 13
     assert_same(there, here, aws, "grouped_users", "clustering_inputs", "kmeans")
 
     # What does not depend on the engine is not computed again, and k-means in memory is the same on all.
-    in_memory = pipeline("there", *on_cluster, "--engine", "spark", more=cluster.environment)
-    sail = pipeline("sail")
+    in_memory = pipeline("there", *four, *on_cluster, "--engine", "spark", more=cluster.environment)
+    sail = pipeline("sail", *four)
 
     assert in_memory.launched_assets() == {"kmeans"}
     assert len(in_memory.launched) == 13
     assert_same(in_memory, sail, aws, "grouped_users", "clustering_inputs", "kmeans")
-    assert sum(wssse_of(there, aws)) <= 1.1 * sum(wssse_of(sail, aws))
+    of_mllib, of_ours = costs_of(there, aws), costs_of(sail, aws)
+    assert all(ours <= mllib * (1 + 1e-9) for ours, mllib in zip(of_ours, of_mllib, strict=True)), "never above MLlib's"
+    assert sum(of_mllib) <= 1.25 * sum(of_ours)
+
+    # Without a k it is chosen, on the cluster as here.
+    two = ("--category", "cloud", "--category", "network")
+    chosen_there = pipeline("there", *two, *on_cluster, "--engine", "cluster", more=cluster.environment)
+    chosen_here = pipeline("sail", *two)
+
+    assert "k_selection" in chosen_there.launched_assets()
+    assert_same(chosen_there, chosen_here, aws, "k_selection")
 
 
 # --- a worker dies ---------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from tests.test_parity import FIXED, TWEAKS, cluster
 
 pytestmark = pytest.mark.spark
 
-TWEAK = Tweak(ClusteringInputsConfig(), KSelectionConfig(k_min=3, k_max=4, n_init=1), KMeansConfig(k=4, n_init=3))
+TWEAK = Tweak(ClusteringInputsConfig(), KSelectionConfig(k_max=4, n_init=1), KMeansConfig(k=4, n_init=3))
 
 
 def real_month(folder: Path) -> Month:

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import dagster as dg
+import pyarrow as pa
 
 from audience_explorer_dagster import checks, planning
 from audience_explorer_dagster.attempts import Attempt, HistoryWithAttempts, attempts_of
@@ -103,26 +104,21 @@ def grouped_users(
         _spec(
             planning.K_SELECTION,
             deps=[planning.CLUSTERING_INPUTS],
-            description="The number of clusters, chosen from a range by a criterion; `k.json` has the scores of every"
-            " k that was tried.",
-            kinds={"python", "scikitlearn"},
+            description="Whether the category's users fall into segments, and into how many. The verdict is"
+            " `segments`, `none`, or `too_few` (people to tell). `k.json` has it, the k, why, and a row with the scores"
+            " of every k that was tried.",
+            kinds={"python", "numpy"},
             code_version=select_k.CODE_VERSION,
-            columns=dg.TableSchema(
-                [
-                    dg.TableColumn("k", "int"),
-                    dg.TableColumn("wssse", "double"),
-                    dg.TableColumn("silhouette", "double"),
-                    dg.TableColumn("calinski_harabasz", "double"),
-                ]
-            ),
+            columns=column_schema(pa.schema(select_k.CHOICE.schema.field("tried").type.value_type)),
         ),
         _spec(
             planning.KMEANS,
             deps=[planning.CLUSTERING_INPUTS, planning.K_SELECTION],
-            description="The audience segments: `data.json` (the users of each cluster), `meta-data.json` (what each"
-            " is like), `assignments.parquet`, `centers.parquet`, `summary.json`. k is from the config, or else from"
-            " k_selection.",
-            kinds={"python", "scikitlearn"},
+            description="The audience's clusters, learned from users with at least `fit_min_actions` actions; everybody"
+            " is then placed in the nearest. `data.json` (the users of each cluster), `meta-data.json` (what each is"
+            " like, and how solid), `assignments.parquet` (who is where, and with what confidence),"
+            " `centers.parquet`, `summary.json`. k is from the config, or else from k_selection.",
+            kinds={"python", "numpy"},
             code_version=kmeans.CODE_VERSION,
             columns=column_schema(kmeans.ASSIGNMENT),
         ),

@@ -16,7 +16,8 @@ Check = dict[str, Any]  # `passed`, `found` (figures by name) and `why`, as in a
 Checks = dict[str, Check]  # by the check's name
 
 DRIFT = "drift"
-_WARNINGS = {"rejects", DRIFT}
+HAS_SEGMENTS = "has_segments"
+_WARNINGS = {"rejects", DRIFT, HAS_SEGMENTS}
 
 _SCHEMA = {"schema": "The output's tables have their columns and types, and no value where none may be missing."}
 _DESCRIPTIONS: dict[str, dict[str, str]] = {
@@ -33,7 +34,9 @@ _DESCRIPTIONS: dict[str, dict[str, str]] = {
     },
     planning.K_SELECTION: {
         **_SCHEMA,
-        "k_in_range": "The chosen k is one of those tried, and no more than the distinct profiles.",
+        "k_in_range": "With segments, the chosen k is one of those tried, from 2 to k_max; without, it is 1.",
+        HAS_SEGMENTS: "There are segments. Where there are none, or too few people to tell, the partition's page says"
+        " what to do.",
     },
     planning.KMEANS: {
         **_SCHEMA,

@@ -21,6 +21,7 @@ from audience_explorer_dagster.command_line import (
     root_option,
     tell,
 )
+from audience_explorer_dagster.demo_results import demo_results
 from audience_explorer_dagster.ec2_cli import ec2
 from audience_explorer_dagster.launch_cli import launch
 from audience_explorer_dagster.runs_cli import promote, runs
@@ -46,7 +47,7 @@ def main() -> None:
 @click.option("--category", "categories", multiple=True, metavar="NAME", help="A category; repeat it.  [default: all]")
 @root_option
 @config_options(KMeansConfig, "kmeans")
-@config_options(KSelectionConfig, "k_selection", only=("criterion", "k_min", "k_max"))
+@config_options(KSelectionConfig, "k_selection", only=("criterion", "k_max", "min_segment", "min_segment_share"))
 @config_options(ClusteringInputsConfig, "clustering_inputs")
 @config_options(GroupedUsersConfig, "grouped_users")
 @config_options(EngineConfig, "engine")
@@ -70,6 +71,9 @@ def pipeline(
 ) -> None:
     """Cluster the audience of months and categories, computing only what is not there yet.
 
+    Both k_selection and kmeans take --fit-min-actions, so that they learn from the same people. Only kmeans takes
+    --n-init and --seed.
+
     Fit for cron: the exit code is 0 if all is done, 1 if something failed, 2 if an option makes no sense, 130 if it was
     interrupted.
     """
@@ -83,7 +87,7 @@ def pipeline(
             "resources": resources,
             "grouped_users": grouped_users,
             "clustering_inputs": clustering_inputs,
-            "k_selection": k_selection,
+            "k_selection": k_selection.model_copy(update={"fit_min_actions": kmeans.fit_min_actions}),
             "kmeans": kmeans,
         }
         values: dict[str, Any] = {name: part.model_dump() for name, part in parts.items()}
@@ -103,10 +107,9 @@ def pipeline(
 @click.option("--seed", default=demo_audience.SEED, show_default=True, help="Of the random numbers.")
 @config_options(EngineConfig, "engine")
 def demo(root: str, users: int, seed: int, engine: EngineConfig) -> None:
-    """Make a sample audience with known segments, find them, and say how well they match."""
+    """Make a sample audience, find its segments, and compare them with those that were put in."""
     with errors_told(), open_project(root) as project:
         from audience_explorer_dagster.config import MonthRunConfig
-        from audience_explorer_dagster.planning import KMEANS
 
         demo_audience.check_root(storage.absolute(root))
         tell(f"making a sample audience of {users:,} users in {root}")
@@ -117,13 +120,7 @@ def demo(root: str, users: int, seed: int, engine: EngineConfig) -> None:
             MonthRunConfig(**engine.model_dump()),
         )
         click.echo(outcomes_as_table(outcomes, storage.absolute(root)))
-        click.echo("\nHow well the clusters match the planted segments (adjusted Rand index: 1 the same, 0 by chance):")
-        for outcome in outcomes:
-            if outcome.asset == KMEANS and outcome.folder is not None:
-                category = outcome.partition.split("|")[0]
-                planted = len(demo_audience.CATEGORIES[category]) - 1
-                index = demo_audience.agreement(storage.absolute(root), category, outcome.folder)
-                click.echo(f"  {outcome.partition:18} {index:.2f}   {outcome.k} clusters, {planted} segments")
+        click.echo(f"\n{demo_results(outcomes, storage.absolute(root))}")
     sys.exit(exit_code(outcomes))
 
 

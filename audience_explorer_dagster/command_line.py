@@ -168,12 +168,14 @@ def outcomes_as_json(outcomes: "Sequence[Outcome]") -> str:
 
 def outcomes_as_table(outcomes: "Sequence[Outcome]", root: str) -> str:
     """The outcomes, for a person."""
+    from audience_explorer_dagster.findings import with_verdict
+
     columns: dict[str, Callable[[Outcome], str]] = {
         "partition": lambda o: o.partition,
         "asset": lambda o: o.asset,
         "status": lambda o: o.status,
         "users": lambda o: "" if o.users is None else f"{o.users:,}",
-        "k": lambda o: "" if o.k is None else str(o.k),
+        "k": lambda o: with_verdict(o.k, o.verdict),
         f"folder below {root}, or error": lambda o: (
             o.folder.removeprefix(root).lstrip("/") if o.folder else " ".join((o.error or "").split())
         ),

@@ -5,12 +5,14 @@ from typing import Any
 
 import dagster as dg
 
-from audience_explorer_dagster import pictures, planning
+from audience_explorer_dagster import findings, pictures, planning
 from audience_explorer_dagster.records import FINGERPRINT, FOLDER, INPUTS, Record
 
 REUSED = "reused"
 CHECKS = "checks"
 LAUNCH = "launch/"  # what begins the names of facts about where an output was computed, and what that cost
+
+_SCORES = ("k", "prediction", "smallest_segment", "wssse", "silhouette", "calinski_harabasz")
 
 
 def of_computed(asset: str, folder: str, manifest: dict[str, Any], launch: dict[str, Any]) -> dict[str, Any]:
@@ -23,6 +25,7 @@ def of_computed(asset: str, folder: str, manifest: dict[str, Any], launch: dict[
         planning.KMEANS: _kmeans,
     }[asset](summary)
     return {
+        **findings.as_metadata(asset, manifest),
         **details,
         "duration_seconds": float(summary["seconds"]),
         "engine": summary["engine"],
@@ -87,15 +90,18 @@ def _clustering_inputs(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def _k_selection(summary: dict[str, Any]) -> dict[str, Any]:
-    scores = ["k", "wssse", "silhouette", "calinski_harabasz"]
-    rows = [[_shown(row[score]) for score in scores] for row in summary["tried"]]
+    evidence = summary.get("evidence")
+    known = [score for score in _SCORES if all(score in row for row in summary["tried"])]  # code version 2 has fewer
+    rows = [[_shown(row[score]) for score in known] for row in summary["tried"]]
     return {
         **({"picture": dg.MetadataValue.md(pictures.tried_k(summary))} if summary["tried"] else {}),
         "k": summary["k"],
         "criterion": summary["criterion"],
+        **({"evidence": float(evidence)} if evidence is not None else {}),
         "users": summary["users"],
+        **({"fit_users": summary["people"]} if "people" in summary else {}),
         "profiles": summary["profiles"],
-        "tried": _table(scores, rows),
+        **({"tried": _table(known, rows)} if rows else {}),
     }
 
 
@@ -105,15 +111,18 @@ def _kmeans(summary: dict[str, Any]) -> dict[str, Any]:
         [
             cluster["cluster_id"],
             cluster["users"],
+            findings.solidity_of(cluster, summary["k"]) or "not known",
             f"{cluster['diameter']:.4g}",
             ", ".join(f"{page['name']} {page['share']:.0%}" for page in cluster["top_pages"]),
         ]
         for cluster in clusters
     ]
     silhouette = summary["scores"]["silhouette"]
+    solidity = findings.counted(findings.solidity_of(cluster, summary["k"]) for cluster in clusters)
     return {
         **({"picture": dg.MetadataValue.md(pictures.clusters(summary))} if clusters else {}),
         "users": summary["users"],
+        **({"fit_users": summary["learned_from"]["users"]} if "learned_from" in summary else {}),
         "profiles": summary["profiles"],
         "k": summary["k"],
         "requested_k": summary["requested_k"],
@@ -123,7 +132,8 @@ def _kmeans(summary: dict[str, Any]) -> dict[str, Any]:
         "converged": summary["converged"],
         **({"label": summary["label"]} if summary["label"] else {}),
         "sizes": dg.MetadataValue.text(", ".join(f"{cluster['users']:,}" for cluster in clusters) or "none"),
-        "clusters": _table(["cluster_id", "users", "diameter", "top_pages"], rows),
+        **({"solidity": solidity} if solidity else {}),
+        "clusters": _table(["cluster_id", "users", "solidity", "diameter", "top_pages"], rows),
         "clustering_inputs": dg.MetadataValue.json(summary["clustering_inputs"]),
         "dagster/row_count": summary["users"],
     }

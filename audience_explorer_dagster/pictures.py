@@ -4,37 +4,51 @@ import base64
 import io
 from typing import TYPE_CHECKING, Any
 
+from audience_explorer_dagster import findings
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _MOST_CLUSTERS = 12
 _COLOR = "#4f43dd"
+_LEAST_SPAN = (-0.01, 0.05)  # of the predictions shown, so that noise looks like noise
 
 
 def clusters(summary: dict[str, Any]) -> str:
-    """A bar a cluster, as long as it has users, with its top pages; the first dozen."""
+    """A bar a cluster, as long as it has users, with how solid it is and its top pages; the first dozen."""
     shown = summary["clusters"][:_MOST_CLUSTERS]
     figure, axes = _figure(height=0.4 + 0.42 * len(shown))
     places = range(len(shown))
     axes.barh(places, [cluster["users"] for cluster in shown], color=_COLOR, height=0.34, align="edge")
     for place, cluster in zip(places, shown, strict=True):
+        solidity = findings.solidity_of(cluster, summary["k"])
+        users = f"{cluster['users']:,} users{solidity and f', {solidity}'}"
         pages = ", ".join(f"{_short(page['name'])} {page['share']:.0%}" for page in cluster["top_pages"][:3])
-        text = axes.text(0, place - 0.08, f"{cluster['cluster_id']}: {cluster['users']:,} users. {pages}", fontsize=7)
+        text = axes.text(0, place - 0.08, f"{cluster['cluster_id']}: {users}. {pages}", fontsize=7)
         text.set_in_layout(False)  # it may be longer than the longest bar
     axes.set_yticks([])
     axes.set_ylim(len(shown), -0.5)
-    return _markdown(figure, "cluster sizes and top pages")
+    return _markdown(figure, "cluster sizes, how solid they are, and top pages")
 
 
 def tried_k(summary: dict[str, Any]) -> str:
-    """The criterion's score over k, with the one chosen."""
-    figure, axes = _figure(height=1.6)
+    """The criterion's score over k, with the one chosen; none is, where there are no segments."""
+    figure, axes = _figure(height=1.8)
     score = "wssse" if summary["criterion"] == "elbow" else summary["criterion"]
     points = [(row["k"], row[score]) for row in summary["tried"] if row[score] is not None]
     axes.plot([k for k, _ in points], [value for _, value in points], color=_COLOR, marker=".", linewidth=1)
-    axes.axvline(summary["k"], color="gray", linewidth=0.8, linestyle="--")
-    axes.set_title(f"{score} by k; {summary['k']} chosen", fontsize=8)
+    found = summary.get("verdict", findings.SEGMENTS) == findings.SEGMENTS
+    if found:
+        axes.axvline(summary["k"], color="gray", linewidth=0.8, linestyle="--")
+    title = f"{score} by k"
+    if score == "prediction":
+        low, high = axes.get_ylim()
+        axes.set_ylim(min(low, _LEAST_SPAN[0]), max(high, _LEAST_SPAN[1]))
+        axes.axhline(0, color="gray", linewidth=0.8)
+        title += " (0: no better than popularity)"
+    axes.set_title(f"{title}; {summary['k']} chosen" if found else f"{title}; no segments, none chosen", fontsize=8)
+    axes.set_xlabel("k", fontsize=7)
     axes.locator_params(axis="x", integer=True)
     return _markdown(figure, "scores by k")
 

@@ -10,6 +10,7 @@ import dagster as dg
 from audience_explorer_dagster import planning
 from audience_explorer_dagster.assets import WHOLE_MONTH_JOB
 from audience_explorer_dagster.config import MonthRunConfig
+from audience_explorer_dagster.findings import VERDICT
 from audience_explorer_dagster.launchers import PIPELINE_TAG
 from audience_explorer_dagster.metadata import REUSED
 from audience_explorer_dagster.partitions import Partition, months, of_run
@@ -39,6 +40,7 @@ class Outcome:
     error: str | None = None
     users: int | None = None
     k: int | None = None
+    verdict: str | None = None  # of k_selection: segments, none or too_few
 
 
 def check_months(keys: Iterable[str]) -> list[str]:
@@ -221,4 +223,7 @@ def _recorded(event: dg.AssetMaterialization) -> dict[tuple[str, str], Outcome]:
         return event.metadata[name].value if name in event.metadata else None
 
     status: Status = "reused" if value(REUSED) else "launched"
-    return {(asset, partition): Outcome(asset, partition, status, value(FOLDER), users=value("users"), k=value("k"))}
+    outcome = Outcome(
+        asset, partition, status, value(FOLDER), users=value("users"), k=value("k"), verdict=value(VERDICT)
+    )
+    return {(asset, partition): outcome}

@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 
 from audience_explorer_dagster import metadata
+from audience_explorer_dagster.findings import SEGMENTS, VERDICT, with_verdict
 from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.planning import KMEANS
 from audience_explorer_dagster.records import History, Record, as_record
@@ -23,6 +24,7 @@ TWEAKS = "tweaks"
 
 _MOST_SHOWN = 20  # tweaks with a record, so that it stays small
 _MOST_SIZES = 5  # of clusters in a table
+_BEFORE_CODE_VERSION_3 = {"fit_min_actions": 1}  # of kmeans: it learned from everybody
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Tweak:
     sizes: tuple[int, ...]  # users of each cluster
     wssse: float
     silhouette: float | None
+    verdict: str | None  # of the k_selection that chose k
+    solidity: str  # of its clusters, such as `3 solid, 1 doubtful`; empty if not known
     computed_at: datetime
     current: bool
     promoted: bool  # it is current because a person promoted it
@@ -51,9 +55,10 @@ class Tweak:
     @property
     def parameters(self) -> str:
         """`params`, and whatever else is not as it is by default."""
-        kmeans = {name: value for name, value in self.config.items() if name not in ("k", "params", LABEL)}
+        config = {**_BEFORE_CODE_VERSION_3, **self.config}
+        kmeans = {name: value for name, value in config.items() if name not in ("k", "params", LABEL)}
         parts = [
-            self.config["params"],
+            config["params"],
             *_changed(kmeans, KMeansConfig().model_dump()),
             *_changed(self.clustering_inputs, ClusteringInputsConfig().model_dump()),
         ]
@@ -173,7 +178,8 @@ def _as_shown(newest: Record, record: Record, current: Current) -> dict[str, Any
     if _label(record) not in (None, *str(own["label"]).split(", ")):
         return None
     told = {_name(current.folder): "promoted" if current.promoted else "yes"}
-    return _as_table(current, [{**row, "current": told.get(name, "")} for name, row in rows.items()])
+    empty = dict.fromkeys(COLUMNS, "")  # a record of an earlier version has fewer columns
+    return _as_table(current, [{**empty, **row, "current": told.get(name, "")} for name, row in rows.items()])
 
 
 def _tweak(records: Sequence[Record], current: Current | None) -> Tweak:
@@ -193,6 +199,8 @@ def _tweak(records: Sequence[Record], current: Current | None) -> Tweak:
         sizes=tuple(int(size.replace(",", "")) for size in _value(newest, "sizes").split(", ") if size != "none"),
         wssse=_value(newest, "wssse"),
         silhouette=_value(newest, "silhouette"),
+        verdict=_value(newest, VERDICT),
+        solidity=_value(newest, "solidity") or "",
         computed_at=datetime.fromtimestamp(computed, timezone.utc) if computed else oldest.recorded_at,
         current=is_current,
         promoted=is_current and current is not None and current.promoted,
@@ -214,7 +222,7 @@ def _value(record: Record, name: str) -> Any:
 
 def _told_k(tweak: Tweak) -> str:
     if tweak.config["k"] is None:
-        return f"{tweak.k} chosen"
+        return f"{tweak.k} chosen" if tweak.verdict in (None, SEGMENTS) else with_verdict(tweak.k, tweak.verdict)
     return str(tweak.k) if tweak.k == tweak.requested_k else f"{tweak.k} of {tweak.requested_k}"
 
 
@@ -239,6 +247,7 @@ COLUMNS: dict[str, Callable[[Tweak], str]] = {
     "parameters": lambda t: t.parameters,
     "users": lambda t: f"{t.users:,}",
     "sizes": _told_sizes,
+    "solidity": lambda t: t.solidity,
     "wssse": lambda t: f"{t.wssse:.6g}",
     "silhouette": lambda t: "" if t.silhouette is None else f"{t.silhouette:.3f}",
     "computed (UTC)": lambda t: f"{t.computed_at:%Y-%m-%d %H:%M}",

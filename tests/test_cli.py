@@ -14,6 +14,9 @@ from click.testing import CliRunner, Result
 from audience_explorer_dagster import command_line
 from audience_explorer_dagster import definitions as loaded
 from audience_explorer_dagster.cli import main
+from audience_explorer_dagster.config import MonthRunConfig
+from audience_explorer_dagster.pipeline import Outcome
+from spark_jobs.config import KSelectionConfig
 from tests.project import Project
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -79,6 +82,49 @@ def test_help_tells_every_option() -> None:
     said = CliRunner().invoke(main, ["pipeline", "--help"]).output
     for option in ("--month", "--k ", "--params", "--n-init", "--seed", "--label", "--scaling", "--engine", "--force"):
         assert option in said
+    for option in ("--criterion", "--k-max", "--min-segment ", "--min-segment-share", "--fit-min-actions"):
+        assert len(re.findall(rf"^  {option}", said, re.MULTILINE)) == 1, "also where two steps have it"
+
+
+def test_fit_min_actions_is_that_of_both_steps_that_learn(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[MonthRunConfig] = []
+
+    def keep(_project: object, _months: object, _categories: object, config: MonthRunConfig) -> list[Outcome]:
+        asked.append(config)
+        return []
+
+    monkeypatch.setattr(command_line.Project, "run", keep)
+    options = ("--fit-min-actions", "3", "--min-segment", "20", "--min-segment-share", "0.1", "--k-max", "6")
+    run(project, "pipeline", *options, "--n-init", "2", "--seed", "9")
+    (config,) = asked
+    assert (config.kmeans.fit_min_actions, config.k_selection.fit_min_actions) == (3, 3)
+    of_choice = config.k_selection
+    assert (of_choice.min_segment, of_choice.min_segment_share, of_choice.k_max) == (20, 0.1, 6)
+    assert (config.kmeans.n_init, config.kmeans.seed) == (2, 9)
+    assert (of_choice.n_init, of_choice.seed) == (KSelectionConfig().n_init, KSelectionConfig().seed)
+
+
+def test_where_no_segments_were_found_the_table_says_so_beside_k_and_so_does_the_json(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loaded, "defs", project.definitions)
+    arguments = ("pipeline", "--month", "2024-01", "--category", "tea")
+    assert (
+        len(re.findall(r"(?:k_selection|kmeans) +launched +12 +1 \(too few people\) ", run(project, *arguments).stdout))
+        == 2
+    )
+    said = json.loads(run(project, *arguments, "--json").stdout)
+    assert {outcome["asset"]: outcome["verdict"] for outcome in said["partitions"]} == {
+        "grouped_users": None,
+        "clustering_inputs": None,
+        "k_selection": "too_few",
+        "kmeans": "too_few",
+    }
+
+
+def test_where_segments_were_found_the_table_has_k_alone() -> None:
+    outcomes = [Outcome("kmeans", "tea|2024-01", "launched", "/root/x", users=90, k=4, verdict="segments")]
+    assert re.search(r"kmeans +launched +90 +4 +x\n", command_line.outcomes_as_table(outcomes, "/root"))
 
 
 def test_who_asks_for_all_categories_is_told_of_a_file_that_cannot_be_one(project: Project) -> None:

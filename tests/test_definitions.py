@@ -33,6 +33,13 @@ def test_the_assets_are_the_pipeline_and_tell_what_they_are() -> None:
         assert spec.metadata["dagster/column_schema"].columns
 
 
+def test_the_columns_of_k_selection_are_those_of_the_rows_it_tries() -> None:
+    (spec,) = (spec for spec in defs.resolve_all_asset_specs() if spec.key.to_user_string() == "k_selection")
+    assert {column.name for column in spec.metadata["dagster/column_schema"].columns} == {
+        *("k", "prediction", "smallest_segment", "wssse", "silhouette", "calinski_harabasz")
+    }
+
+
 def test_both_steps_are_of_the_pool_that_limits_how_many_launch_at_once() -> None:
     assert {step.op.pool for step in (grouped_users, segments)} == {"launches"}
 

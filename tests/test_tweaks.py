@@ -117,7 +117,7 @@ def test_all_clusterings_of_a_partition_are_listed_the_last_computed_first(proje
     assert header.endswith(f"folder below {project.root}/kmeans/month=2024-01/category=tea")
     assert re.match(r"yes .* of 50 +kmeans\|\|,100,0.001; page_like 2.0; scaling none +12 ", lines[0])
     assert re.match(r" +two +2 +random,5,0.1; seed 7 +12 ", lines[1])
-    assert re.match(r" +\d chosen +kmeans\|\|,100,0.001 +12 ", lines[2])
+    assert re.match(r" +1 \(too few people\) +kmeans\|\|,100,0.001 +12 ", lines[2]), "12 can't show segments"
 
 
 def test_an_output_that_was_reused_is_listed_once_with_all_labels_and_its_own_date(project: Project) -> None:
@@ -165,6 +165,33 @@ def test_a_clustering_without_users_is_listed(project: Project) -> None:
 def test_a_record_that_is_all_that_is_left_of_an_output_knows_when_it_was_computed() -> None:
     (found,) = side_by_side([record("a", 9, computed_at=dg.MetadataValue.timestamp(START))], None)
     assert found.computed_at == START
+
+
+def test_a_clustering_of_an_earlier_version_is_listed_with_what_makes_it_again() -> None:
+    """Before code version 3, k-means learned from everybody, and vectors were scaled by `max`."""
+    old = KMeansConfig().model_dump(exclude={"fit_min_actions"})
+    inputs = {**ClusteringInputsConfig().model_dump(), "scaling": "max"}
+    (found,) = side_by_side(
+        [record("a", config=dg.MetadataValue.json(old), clustering_inputs=dg.MetadataValue.json(inputs))], None
+    )
+    assert found.parameters == "kmeans||,100,0.001; fit_min_actions 1; scaling max"
+    (shown,) = rows(as_metadata([found], Current(found.folder))["tweaks"])
+    assert (shown["k"], shown["solidity"]) == ("2 chosen", "")
+
+
+def test_the_list_says_how_solid_the_clusters_are_and_where_there_are_no_segments() -> None:
+    chosen = dg.MetadataValue.json(KMeansConfig().model_dump())
+    known = [
+        record("c", 3, config=chosen, verdict="segments", solidity="1 solid, 1 doubtful"),
+        record("b", 2, config=chosen, k=1, verdict="none"),
+        record("a", 1, config=chosen, k=1, verdict="too_few"),
+    ]
+    shown = rows(as_metadata(side_by_side(known, None), Current("/root/kmeans/c"))["tweaks"])
+    assert [(row["k"], row["solidity"]) for row in shown] == [
+        ("2 chosen", "1 solid, 1 doubtful"),
+        ("1 (no segments)", ""),
+        ("1 (too few people)", ""),
+    ]
 
 
 # --- beside each record ----------------------------------------------------------------------------------------------
@@ -221,6 +248,16 @@ def test_beside_a_record_older_ones_are_looked_up_only_if_something_changed() ->
         assert told.pop(at.folder.rpartition("/")[2]) == ("promoted" if at.promoted else "yes")
         assert set(told.values()) == {""}
         assert (history.asked > 1) is looked_up, (details, at)
+
+
+def test_a_table_of_an_earlier_version_is_shown_with_the_columns_of_this_one() -> None:
+    at = Current("/root/kmeans/a")
+    table = as_metadata(side_by_side([record("a", 1)], at), at)["tweaks"]
+    old = [{name: value for name, value in row.items() if name != "solidity"} for row in rows(table)]
+    columns = dg.TableSchema([dg.TableColumn(name) for name in old[0]])
+    before = dg.MetadataValue.table([dg.TableRecord(row) for row in old], columns)
+    found = beside(Known(record("a", 1, tweaks=before)), TEA, record("a").metadata, at)
+    assert rows(found["tweaks"]) == [{**old[0], "solidity": ""}]
 
 
 def test_the_table_of_a_record_stays_small_and_has_the_current_one() -> None:

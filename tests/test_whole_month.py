@@ -100,11 +100,21 @@ def test_a_run_tells_every_check_once_with_what_it_found_of_each_partition(proje
     project.run_month("2024-01")
     for asset, partitions in {"grouped_users": 1, "clustering_inputs": 3, "k_selection": 3, "kmeans": 3}.items():
         for name, evaluation in project.checks(asset).items():
-            assert evaluation.passed, (name, evaluation.description)
+            passes = name != "has_segments"  # a dozen users can't show any
+            assert evaluation.passed is passes, (name, evaluation.description)
             rows = [record.data for record in evaluation.metadata["found"].records]
             assert len(rows) == partitions
-            assert {row["passed"] for row in rows} == {"True"}
+            assert {row["passed"] for row in rows} == {str(passes)}
     assert rows[0]["partition"] == "coffee|2024-01"
+
+
+def test_a_category_without_segments_is_a_warning_that_says_why(project: Project) -> None:
+    assert project.run_month("2024-01", categories=["tea"]).success
+    check = project.checks("k_selection")["has_segments"]
+    assert (check.passed, check.severity.value) == (False, "WARN")
+    assert str(check.description).startswith("1 of 1 partitions: tea|2024-01: Too few people to tell: 0 have")
+    (row,) = [record.data for record in check.metadata["found"].records]
+    assert row["found"] == "k: 1, people: 0, verdict: too_few"
 
 
 def test_a_reused_output_is_told_again_without_being_read(project: Project) -> None:

@@ -25,7 +25,7 @@ def test_the_plots_over_the_months_and_the_checks(explorer: Explorer, ansible: P
         _see_plots(page, "users", "pages", "rows", "rejected_rows", "duration_seconds")
         take(page, "10-plots-of-grouped-users")
         page.goto(f"{address}/assets/kmeans")
-        _see_plots(page, "users", "k", "wssse", "silhouette", "duration_seconds")
+        _see_plots(page, "users", "k", "wssse", "duration_seconds")
         take(page, "11-plots-of-kmeans")
 
         page.get_by_role("tab", name="Checks").click()
