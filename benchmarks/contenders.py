@@ -22,7 +22,9 @@ from benchmarks.actions import MONTH
 Command = list[str]
 
 OURS = "ours"
-_SCALING = ("--scaling", "max")  # the peers', so that outputs can be compared
+# As the peers do, so that outputs can be compared.
+_SCALING = ("--scaling", "max")
+_LEARN_FROM_ALL = ("--fit-min-actions", "1")
 
 
 class Contender(ABC):
@@ -67,7 +69,7 @@ class Ours(Contender):
         return [_job("make_clustering_inputs", users, out / "{category}", *files, *_SCALING)]
 
     def kmeans(self, inputs: Path, out: Path, k: int, memory: int) -> list[Command]:  # noqa: ARG002
-        return [_job("kmeans", inputs, out, "--k", k)]
+        return [_job("kmeans", inputs, out, "--k", k, *_LEARN_FROM_ALL)]
 
     def month(self, raw: Path, out: Path, categories: Sequence[Path], k: int, memory: int) -> list[Command]:  # noqa: ARG002
         """One launch, as Dagster's local launcher makes it."""
@@ -87,7 +89,8 @@ class Ours(Contender):
         for category in categories:
             name = category.stem
             folders = (out / "inputs" / name, out / "kmeans" / name)
-            jobs.append(_launched(f"kmeans {name}", "kmeans", *folders, "--k", k, needs=["inputs"]))
+            options = ("--k", k, *_LEARN_FROM_ALL)
+            jobs.append(_launched(f"kmeans {name}", "kmeans", *folders, *options, needs=["inputs"]))
         out.mkdir(parents=True, exist_ok=True)
         context, messages = out / "context.json", out / "messages.jsonl"
         unset = ["asset_keys", "code_version_by_asset_key", "provenance_by_asset_key", "partition_key"]

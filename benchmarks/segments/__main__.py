@@ -24,7 +24,7 @@ from benchmarks.segments import cases, report
 @click.option("--quick", is_flag=True, help="A few small designs, 2 seeds: shows that it works, in under a minute.")
 @click.option("--seeds", type=click.IntRange(1), default=10, show_default=True, help="Draws of each design.")
 @click.option(
-    "--peer-seeds", type=click.IntRange(0), default=3, show_default=True, help="Draws that the peers see as well."
+    "--peer-seeds", type=click.IntRange(0), default=1, show_default=True, help="Draws that the peers see as well."
 )
 @click.option("--only", multiple=True, help="Cases with this in their name; repeat it.")
 @click.option("--no-peers", is_flag=True, help="Only ours, and the mixture that bounds recovery.")

@@ -7,13 +7,18 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
 from benchmarks.segments import nulls, ours, real, vectors
 from benchmarks.segments.designs import DESIGNS, Design, draw
 from benchmarks.segments.peers import PEERS, multinomial_mixture
+from spark_jobs import clustering, clustering_inputs
+from spark_jobs.config import KMeansConfig, parse_params
 
 K_MAX = 12
+COST_KS = (2, 4, 8, 12)
+LARGE = 10_000  # people, of whom a null is not drawn twice as often
 QUICK = ("2 segments, Pareto", "3 segments, few people", "3 segments, Pareto, few people", "none, few people")
 
 Row = dict[str, Any]
@@ -40,7 +45,7 @@ def suite(seeds: int, peer_seeds: int, quick: bool, only: Sequence[str]) -> list
     cases = []
     for design in DESIGNS:
         if not quick or design.name in QUICK:
-            draws = seeds if design.structured or quick else 2 * seeds
+            draws = seeds if design.structured or design.people > LARGE or quick else 2 * seeds
             cases += [Case("design", design.name, seed, seed < peer_seeds) for seed in range(draws)]
     if real.DATA.exists() and not quick:
         cases += _real_cases(seeds, peer_seeds)
@@ -68,31 +73,56 @@ def run(case: Case) -> Row:
     row, labels = _run_ours(case, counts)
     if case.kind == "shuffled":
         return row | {"true_k": 1, "peers": _run_peers(case, counts)}
+    row["costs"] = costs(counts, COST_KS)
     if "Last.fm" in case.name and row["ours"]["k"] > 1:
         row["distinctive"] = real.distinctive(month.counts, labels, month.pages)
     return row
 
 
 def _run_design(case: Case) -> Row:
-    audience = draw(_design(case.name), case.seed)
+    design = _design(case.name)
+    audience = draw(design, case.seed)
     counts, k, busy = audience.counts, audience.k, vectors.busy(audience.counts)
     row, labels = _run_ours(case, counts)
     row |= {"true_k": k, "peers": _run_peers(case, counts)}
     if k > 1:
-        at_k, mixtures = ours.segment(counts, case.seed, k).labels, {}
-        for name, values in {"em": counts, "em_log1p": counts.log1p()}.items():
+        at_k, mixtures = ours.segment(counts, k).labels, {}
+        damped = {"em_log1p": counts.log1p()} if design.bursts else {}  # bursts are no multinomial draws
+        for name, values in {"em": counts, **damped}.items():
             begun = time.perf_counter()
             mixtures[name] = multinomial_mixture(values, k, case.seed).labels
             row[f"{name}_seconds"] = time.perf_counter() - begun
         for name, found in {"ours": labels, "ours_true_k": at_k, **mixtures}.items():
             row[f"ari_{name}"] = adjusted_rand_score(audience.segment[busy], found[busy])
             row[f"ari_all_{name}"] = adjusted_rand_score(audience.segment, found)
+        if case.peers:
+            row["costs"] = costs(counts, (k, 2 * k))
     return row
+
+
+def costs(counts: sp.csr_matrix, ks: Sequence[int]) -> list[Row]:
+    """What our k-means costs at each k by default, beside the best of three times as many of scikit-learn's inits.
+
+    Both see the same: the weighted profiles of the users who are learned from, or of all where those are too few.
+    """
+    profiles, weight, fit_weight, _ = ours.inputs(counts)
+    weight = fit_weight if clustering_inputs.enough_to_learn(int(fit_weight.sum()), max(ks), max(ks)) else weight
+    profiles, weight = profiles[np.flatnonzero(weight)], weight[weight > 0]
+    config = KMeansConfig()
+    rows = []
+    for k in sorted({min(k, profiles.shape[0]) for k in ks}):
+        begun = time.perf_counter()
+        model = clustering.fit(profiles, weight, k, parse_params(config.params), config.n_init, config.seed)
+        done = time.perf_counter()
+        theirs = KMeans(k, n_init=3 * config.n_init, random_state=0, tol=0).fit(profiles, sample_weight=weight)
+        seconds = {"seconds": done - begun, "sklearn_seconds": time.perf_counter() - done}
+        rows.append({"k": k, "cost": model.wssse, "sklearn": float(theirs.inertia_), **seconds})
+    return rows
 
 
 def _run_ours(case: Case, counts: sp.csr_matrix) -> tuple[Row, np.ndarray]:
     begun = time.perf_counter()
-    found = ours.segment(counts, case.seed)
+    found = ours.segment(counts)
     seconds = time.perf_counter() - begun
     sizes = np.sort(np.bincount(found.labels, minlength=found.k))[::-1]
     row: Row = {"kind": case.kind, "name": case.name, "seed": case.seed}

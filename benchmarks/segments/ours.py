@@ -1,15 +1,20 @@
-"""Ours, by default settings.
-
-STUB: log1p, l2, and the k with the highest silhouette. To be replaced by the jobs' own functions.
-"""
+"""Ours, by default settings: the functions of the jobs, without their files."""
 
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import scipy.sparse as sp
-from sklearn.cluster import KMeans
 
-from benchmarks.segments import peers, vectors
+from spark_jobs import clustering_inputs, kmeans, selection
+from spark_jobs.categories import Category, Page
+from spark_jobs.config import ClusteringInputsConfig, KMeansConfig, KSelectionConfig
+from spark_jobs.profiles import ENTRY, VECTOR, build_inputs, from_table
+from spark_jobs.raw_actions import OFTEN
+from spark_jobs.select_k import LEARN, PLACE
+
+DEFAULT_SCALING = ClusteringInputsConfig().scaling
+DEFAULT_FIT_MIN_ACTIONS = KMeansConfig().fit_min_actions
 
 
 @dataclass(frozen=True)
@@ -21,11 +26,54 @@ class Result:
     labels: np.ndarray  # (n,) of everybody, 0 to k - 1
 
 
-def segment(counts: sp.csr_matrix, seed: int, k: int | None = None) -> Result:
-    """The segments of `counts` (n, d); with `k`, that many whether or not they are there."""
-    points, busy = vectors.of_taste(counts), vectors.busy(counts)
-    chosen = k or peers.PEERS[1].k(counts, 12, seed)
-    if not k and (busy.sum() < 50 or chosen == 1):
-        return Result("too_few" if busy.sum() < 50 else "none", 1, np.zeros(counts.shape[0], int))
-    model = KMeans(chosen, n_init=5, random_state=seed).fit(points[busy])
-    return Result("segments", chosen, model.predict(points))
+def segment(
+    counts: sp.csr_matrix,
+    k: int | None = None,
+    scaling: str = DEFAULT_SCALING,
+    fit_min_actions: int = DEFAULT_FIT_MIN_ACTIONS,
+) -> Result:
+    """The segments of `counts` (n, d), actions of users on pages; with `k`, that many whether or not they are there."""
+    profiles, weight, fit_weight, profile_of = inputs(counts, scaling, fit_min_actions)
+    verdict = "segments"
+    if k is None:
+        config = KSelectionConfig()
+        people = clustering_inputs.draw(
+            [(profiles, weight, fit_weight)],
+            profiles.shape[1],
+            int(weight.sum()),
+            int(fit_weight.sum()),
+            LEARN,
+            PLACE,
+            config.seed,
+        )
+        found = selection.select(people.profiles, people.fit_weight, people.weight, int(weight.sum()), config)
+        verdict, k = found.verdict, found.k
+    if not clustering_inputs.enough_to_learn(int(fit_weight.sum()), int(np.count_nonzero(fit_weight)), k):
+        fit_weight = weight
+    _, model = kmeans.learn_and_place(profiles, weight, fit_weight, k, KMeansConfig())
+    return Result(verdict, model.k, model.labels[profile_of])
+
+
+def inputs(
+    counts: sp.csr_matrix, scaling: str = DEFAULT_SCALING, fit_min_actions: int = DEFAULT_FIT_MIN_ACTIONS
+) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray, np.ndarray]:
+    """Profiles (p, d), the users of each (p,), those to learn from (p,), and the profile of each user (n,)."""
+    users, pages = counts.shape
+    entries = np.empty(counts.nnz, ENTRY)
+    entries["dimension"], entries["value"] = counts.indices, counts.data
+    vectors = [entries[start:end].tobytes() for start, end in zip(counts.indptr, counts.indptr[1:], strict=False)]
+    table = pa.table(
+        {
+            "user_id": pa.array([f"{user:09d}" for user in range(users)]),
+            "gender": pa.array(["0"] * users).cast(OFTEN),
+            "actions": pa.array(np.asarray(counts.sum(axis=1)).ravel().astype(np.int64)),
+            "vector": pa.array(vectors, pa.binary()).dictionary_encode(),
+        },
+        schema=VECTOR,
+    )
+    listed = tuple(Page(str(page), str(page), "network") for page in range(pages))
+    category = Category("suite", 0, "suite", False, listed)
+    made = build_inputs(category, table, scaling)
+    profiles, weight, _ = from_table(made.profiles, pages)
+    profile_of, active = made.members["profile_id"].to_numpy(), made.members["actions"].to_numpy() >= fit_min_actions
+    return profiles, weight, np.bincount(profile_of[active], minlength=len(weight)), profile_of
