@@ -46,9 +46,9 @@ def scaled(counts: np.ndarray, scaling: str) -> np.ndarray:
 
 
 def heavy_user(counts: np.ndarray) -> Figure:
-    """Where people are, by the length of their espresso and trail parts, coloured by the two clusters of k-means."""
+    """Where people are, by the length of their espresso and trail parts, colored by the two clusters of k-means."""
     everybody = np.vstack([counts, HEAVY])
-    figure, panels = _panels(("max", "log1p", "l2", "log1p,l2"), height=2.75)
+    figure, panels = _panels(("max", "loglog", "l2", "loglog,idf,l2"), height=2.75)
     for scaling, axes in panels.items():
         vectors = scaled(everybody, scaling)
         label = KMeans(2, n_init=10, random_state=0).fit(vectors).labels_
@@ -70,7 +70,7 @@ def popular_page(counts: np.ndarray, random: np.random.Generator) -> Figure:
     """How much of all squared distances comes from a page that nine in ten are on as much as on all others."""
     popular = np.where(random.random(len(counts)) < 0.9, random.poisson(counts.sum(axis=1)), 0)
     everybody = np.column_stack([counts, popular])
-    scalings = ("max", "log1p", "l2", "log1p,l2", "idf,l2", "log1p,idf,l2")
+    scalings = ("max", "l2", "log1p,l2", "loglog,l2", "idf,l2", "loglog,idf,l2")
     figure = Figure(figsize=(7.4, 2.3), dpi=110, layout="tight")
     axes = figure.subplots()
     for place, scaling in enumerate(scalings):
@@ -91,7 +91,7 @@ def popular_page(counts: np.ndarray, random: np.random.Generator) -> Figure:
 def burst(counts: np.ndarray, likes_trails: np.ndarray) -> Figure:
     """The vector of BURST, made one long, and the taste whose center it is nearer to."""
     everybody = np.vstack([counts, BURST])
-    figure, panels = _panels(("max", "log1p", "l2", "log1p,l2"), height=2.5, sharey=True)
+    figure, panels = _panels(("l2", "log1p,l2", "loglog,l2", "loglog,idf,l2"), height=2.5, sharey=True)
     for scaling, axes in panels.items():
         vectors = scaled(everybody, scaling)
         centers = [vectors[:-1][likes_trails == of].mean(axis=0) for of in (False, True)]
