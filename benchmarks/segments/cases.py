@@ -87,7 +87,7 @@ def _run_design(case: Case) -> Row:
     row |= {"true_k": k, "peers": _run_peers(case, counts)}
     if k > 1:
         at_k, mixtures = ours.segment(counts, k).labels, {}
-        damped = {"em_log1p": counts.log1p()} if design.bursts else {}  # bursts are no multinomial draws
+        damped = {"em_log1p": counts.log1p()} if design.bursts else {}  # a burst breaks EM's multinomial model
         for name, values in {"em": counts, **damped}.items():
             begun = time.perf_counter()
             mixtures[name] = multinomial_mixture(values, k, case.seed).labels
