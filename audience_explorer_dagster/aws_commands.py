@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from spark_jobs.errors import InputError
+from spark_jobs.errors import InputError, S3Error
 
 REGION = "AUDIENCE_EXPLORER_EC2_REGION"
 
@@ -27,6 +27,8 @@ class AWSGroup(click.Group):
             return super().invoke(ctx)
         except InputError as error:
             raise click.UsageError(str(error), ctx) from None
+        except S3Error as error:
+            raise click.ClickException(str(error)) from None
         except (BotoCoreError, ClientError) as error:
             way_out = " Name one: --region" if isinstance(error, NoRegionError) else ""
             raise click.ClickException(f"AWS: {' '.join(str(error).split())}{way_out}") from None

@@ -1,8 +1,15 @@
-"""What a job says when its input is not usable: one line that names the thing and the way out."""
+"""What a job says when its input, or S3, is not usable: one line that names the thing and the way out."""
 
 
 class InputError(Exception):
     """Input that breaks the data contract. The message is for a person and needs no traceback."""
+
+
+class S3Error(Exception):
+    """S3 does not answer, or refuses a request. The message is for a person and needs no traceback.
+
+    It is no OSError: that says something of a file, and to make the file anew would help. Here it would not.
+    """
 
 
 class UnreadableFile(InputError):

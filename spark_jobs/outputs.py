@@ -12,7 +12,6 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.json
 import pyarrow.parquet as pq
-from upath import UPath
 
 from spark_jobs import storage
 from spark_jobs.checks import Check
@@ -92,12 +91,12 @@ def finish(
         checks: What the job found when it read back what it had written.
     """
     root = storage.at(folder)
-    found = [file for file in sorted(root.rglob("*"), key=str) if file.is_file() and file.name != _MARKER]
-    for draft in filter(storage.is_draft, found):
-        draft.unlink()
-    files = [
-        {"path": _relative(file, root), "bytes": file.stat().st_size} for file in found if not storage.is_draft(file)
-    ]
+    files: dict[str, int] = {}
+    for name, file in sorted(storage.list_below(folder).items()):
+        if storage.is_draft(root / name):
+            (root / name).unlink()
+        elif name != _MARKER:
+            files[name] = file.size
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "step": step,
@@ -106,18 +105,14 @@ def finish(
         "inputs": inputs,
         "config": config,
         "rows": rows,
-        "files": files,
-        "summary": {**summary, "bytes_out": sum(file["bytes"] for file in files)},
+        "files": [{"path": name, "bytes": size} for name, size in files.items()],
+        "summary": {**summary, "bytes_out": sum(files.values())},
         "checks": {name: asdict(check) for name, check in (checks or {}).items()},
         "created_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     storage.write_text(storage.join(folder, MANIFEST), json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
     (root / _MARKER).unlink()
     return manifest
-
-
-def _relative(file: UPath, root: UPath) -> str:
-    return str(file.path).removeprefix(str(root.path)).lstrip("/")
 
 
 def is_finished(folder: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 from dagster_pipes import PipesContext
 
-from spark_jobs.errors import InputError
+from spark_jobs.errors import InputError, S3Error
 from spark_jobs.outputs import Manifest
 
 _START = time.monotonic()
@@ -83,7 +83,7 @@ def heartbeat(report: Reporter, message: Callable[[], str], seconds: float = 10)
         while not ended.wait(seconds):
             try:
                 now = message()
-            except OSError as error:  # progress is a courtesy: a listing that fails must not end the job
+            except (OSError, S3Error) as error:  # progress is a courtesy: a listing that fails must not end the job
                 now = f"no progress to be had: {error}"
             if now != last or time.monotonic() - said > 30:
                 report.progress(now)
@@ -102,16 +102,6 @@ def run_as_command(command: click.Command) -> None:
     """Run a job from a terminal; bad input, or an S3 that does not answer, is told in a line; the exit code is 1."""
     try:
         command(standalone_mode=True)
-    except InputError as error:
+    except (InputError, S3Error) as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(1)
-    except _errors_of_aws() as error:
-        click.echo(f"Error: AWS: {error}", err=True)
-        sys.exit(1)
-
-
-def _errors_of_aws() -> tuple[type[Exception], ...]:
-    """Asked for where one is looked for: botocore takes its time to import, and only a failure needs it."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    return BotoCoreError, ClientError

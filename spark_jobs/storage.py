@@ -1,4 +1,7 @@
-"""Files in a local folder or on S3, through fsspec; every location is a plain path or an `s3://` URL."""
+"""Files in a local folder or on S3; every location is a plain path or an `s3://` URL.
+
+On S3 all of these raise `S3Error` if it does not answer or refuses a request.
+"""
 
 import hashlib
 import os
@@ -8,16 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from upath import UPath
 
-_CHUNK = 1 << 20
+from spark_jobs import s3
 
-_S3_RETRIES = {"mode": "standard", "total_max_attempts": 8}
-"""S3 may refuse for a while when much is asked of it, and s3fs gives up on a 503 without a body, an answer to HEAD,
-after seconds. So botocore waits longer and longer, half a minute in all:
-https://docs.aws.amazon.com/boto3/latest/guide/retries.html"""
+_CHUNK = 1 << 20
 
 
 def at(location: str | os.PathLike[str]) -> UPath:
@@ -25,10 +25,7 @@ def at(location: str | os.PathLike[str]) -> UPath:
     text = os.fspath(location)
     if text.startswith("s3a://"):
         text = "s3://" + text.removeprefix("s3a://")
-    if not text.startswith("s3://"):
-        return UPath(text)
-    # s3fs keeps listings for the life of the process, and would not see what others write or delete.
-    return UPath(text, use_listings_cache=False, config_kwargs={"retries": _S3_RETRIES})
+    return UPath(text)
 
 
 def absolute(location: str) -> str:
@@ -64,15 +61,9 @@ def new_file(location: str) -> Iterator[IO[bytes]]:
             draft.unlink(missing_ok=True)
             raise
         draft.rename(path)
-    else:  # S3 shows an object when it is complete
-        file = path.fs.open(path.path, "wb")
-        try:
+    else:
+        with s3.new_object(str(path)) as file:
             yield file
-        except BaseException:
-            file.discard()
-            file.closed = True  # else it is completed when it is garbage
-            raise
-        file.close()
 
 
 def visible_files(folder: str) -> list[UPath]:
@@ -102,21 +93,30 @@ def list_files(folder: str) -> list[StoredFile]:
     path = at(folder)
     if not path.is_dir():
         return []
-    found = sorted(
-        (entry for entry in path.iterdir() if entry.is_file() and entry.name[0] not in "._"), key=lambda e: e.name
-    )
-    with ThreadPoolExecutor(8) as pool:
-        return list(pool.map(describe, found))
+    if path.protocol in ("", "file"):
+        local = [entry for entry in path.iterdir() if entry.is_file() and _is_listed(entry.name)]
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(describe, local))
+    else:  # a listing has all that there is to know
+        infos = [info for info in path.fs.ls(path.path, detail=True) if info["type"] == "file"]
+        found = [file for file in map(_stored_object, infos) if _is_listed(file.name)]
+    return sorted(found, key=lambda file: file.name)
+
+
+def _is_listed(name: str) -> bool:
+    return name[0] not in "._"
 
 
 def describe(path: UPath) -> StoredFile:
     """Name, size and content digest of one file."""
     if path.protocol in ("", "file"):
-        size, digest = path.stat().st_size, content_digest(path)
-    else:
-        info = path.fs.info(path.path)
-        size, digest = info["size"], info["ETag"].strip('"')
-    return StoredFile(str(path), path.name, size, digest)
+        return StoredFile(str(path), path.name, path.stat().st_size, content_digest(path))
+    return _stored_object(path.fs.info(path.path))
+
+
+def _stored_object(info: dict[str, Any]) -> StoredFile:
+    location = f"s3://{info['name']}"
+    return StoredFile(location, location.rpartition("/")[2], info["size"], info["ETag"].strip('"'))
 
 
 def content_digest(path: UPath) -> str:

@@ -23,6 +23,7 @@ from audience_explorer_dagster.store import Store
 from spark_jobs import storage
 from spark_jobs.categories import BadCategory
 from spark_jobs.errors import InputError
+from spark_jobs.s3 import _split
 from tests.project import Project
 from tests.test_s3 import bucket
 
@@ -314,7 +315,7 @@ def test_on_s3_a_look_is_one_listing_of_all_months(daemon: Daemon, bucket: str) 
     s3.put_object(Bucket="audience", Key="explorer/categories/tea.json", Body=daemon.category("tea").read_bytes())
     daemon.project.store = Store(root=bucket)
     listed: list[str] = []
-    requests = storage.at(bucket).fs.s3.meta.events
+    requests = _split(bucket)[0].client.meta.events
     requests.register("before-call.s3.ListObjectsV2", lambda **call: listed.append(call["params"]["query_string"]))
     assert daemon.look() == {}
     s3.put_object(Bucket="audience", Key="explorer/raw/month=2024-01/_SUCCESS", Body=b"")

@@ -11,7 +11,6 @@ from uuid import UUID
 
 import boto3
 import pytest
-import s3fs
 import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -430,11 +429,8 @@ def on_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    # It keeps the connections of its first use, and other tests have other servers.
-    s3fs.S3FileSystem.clear_instance_cache()
     boto3.client("s3").create_bucket(Bucket="audience")
     yield "s3://audience/explorer/categories"
-    s3fs.S3FileSystem.clear_instance_cache()
     server.stop()
 
 

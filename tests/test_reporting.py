@@ -4,10 +4,9 @@ import time
 
 import click
 import pytest
-from botocore.exceptions import EndpointConnectionError
 
 from spark_jobs import reporting
-from spark_jobs.errors import InputError
+from spark_jobs.errors import InputError, S3Error
 from spark_jobs.reporting import Reporter, heartbeat, run_as_command
 
 
@@ -29,9 +28,10 @@ def test_a_long_step_tells_its_progress_when_it_changes() -> None:
     assert listener.heard == ["1 of 2", "2 of 2"]
 
 
-def test_progress_that_cannot_be_had_ends_nothing() -> None:
+@pytest.mark.parametrize("error", [OSError, S3Error])
+def test_progress_that_cannot_be_had_ends_nothing(error: type[Exception]) -> None:
     def fail() -> str:
-        raise OSError("no such folder")
+        raise error("no such folder")
 
     listener = Listener()
     with heartbeat(listener, fail, seconds=0.02):
@@ -53,10 +53,7 @@ def test_details_that_come_often_are_left_out() -> None:
     ("error", "line"),
     [
         (InputError("There is no raw data."), "Error: There is no raw data.\n"),
-        (
-            EndpointConnectionError(endpoint_url="http://nowhere"),
-            'Error: AWS: Could not connect to the endpoint URL: "http://nowhere"\n',
-        ),
+        (S3Error("There is no bucket audience."), "Error: There is no bucket audience.\n"),
     ],
 )
 def test_a_job_from_a_terminal_tells_input_and_s3_that_fail_in_a_line(
