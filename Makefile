@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 export DAGSTER_HOME ?= $(CURDIR)/.dagster_home
 export AUDIENCE_EXPLORER_ROOT ?= $(CURDIR)/demo
 
+STORIES := acceptance/*.py acceptance/ec2/*.py acceptance/browser/*.py
+
 .PHONY: help demo ui sandbox test acceptance lint bench clean
 
 help: ## show this
@@ -22,10 +24,11 @@ sandbox: demo $(VENV)/.installed-dev ## the same on EC2, played by this machine:
 	@$(BIN)/python -m acceptance.sandbox --light --bring "$(AUDIENCE_EXPLORER_ROOT)" -- $(BIN)/dagster dev --host 127.0.0.1
 
 test: $(VENV)/.installed-dev ## run the tests; those that need Apache Spark run where Java 17+ is
-	$(BIN)/pytest
+	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
 
 acceptance: $(VENV)/.installed-bench ## run the acceptance stories, half an hour (needs: acceptance/README.md)
-	$(BIN)/pytest --timeout 900 acceptance/*.py acceptance/ec2/*.py acceptance/browser/*.py
+	$(BIN)/pytest --timeout 900 -n 2 --dist loadfile -m "not isolated" $(STORIES)
+	$(BIN)/pytest --timeout 900 -m isolated $(STORIES)
 
 lint: $(VENV)/.installed-dev ## check style and types
 	$(BIN)/ruff check .
@@ -44,11 +47,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
-# Apache Spark is half a gigabyte, and of use only where Java is.
 $(VENV)/.installed-dev: $(VENV)/.installed
-	@if command -v java >/dev/null; then extras=dev,spark; \
-	else extras=dev; echo "No Java: the tests of Apache Spark are left out (Debian: apt-get install openjdk-17-jre-headless)"; fi; \
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$$extras]"
+	@command -v java >/dev/null || echo "No Java: the tests of Apache Spark are left out" \
+	  "(Debian: apt-get install openjdk-17-jre-headless)"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed-dev

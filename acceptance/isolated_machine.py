@@ -15,6 +15,8 @@ import pytest
 from acceptance.conftest import isolated_sandbox
 from acceptance.sandbox import Instance, Sandbox
 
+pytestmark = pytest.mark.isolated
+
 # The installed SDK is older than AWS_ENDPOINT_URL, which today's look up by themselves.
 USE_AWS = """\
 python3 - <<'END'

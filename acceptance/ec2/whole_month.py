@@ -19,6 +19,8 @@ from acceptance.sandbox import Sandbox
 from acceptance.sandbox.__main__ import settings
 from acceptance.sandbox.ec2 import ACCOUNT
 
+pytestmark = pytest.mark.isolated
+
 MONTH = "2018-12"
 ASSETS = ("grouped_users", "clustering_inputs", "k_selection", "kmeans")
 
