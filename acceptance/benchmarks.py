@@ -54,7 +54,7 @@ def assert_complete(rows: dict[str, dict[str, Any]], results: Path, names: set[s
         assert {"at", "commit", "load", "limited", "parts"} <= set(run)
     content = json.loads(results.read_text())
     assert {"cores", "processor", "memory_bytes", "platform"} == set(content["machine"])
-    assert {"Python", "pysail", "duckdb", "polars", "scikit-learn"} <= set(content["versions"])
+    assert {"Python", "duckdb", "polars", "scikit-learn"} <= set(content["versions"])
     lines = results.with_suffix(".md").read_text().splitlines()
     for name in names:
         (line,) = [line for line in lines if f"| {name} |" in line]

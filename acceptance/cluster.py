@@ -31,6 +31,7 @@ from tests.conftest import Engine
 pytestmark = pytest.mark.spark
 
 MONTH = "2018-12"
+MLLIB = ("--engine", "spark", "--library", "mllib")
 
 
 @pytest.fixture(scope="module")
@@ -111,27 +112,27 @@ def test_a_month_on_the_cluster_is_that_month_on_one_machine(
         return explorer.pipeline("--month", MONTH, "--n-init", "2", *arguments)
 
     four, on_cluster = ("--k", "4"), ("--root", root, "--spark-master", cluster.master)
-    there = pipeline("there", *four, *on_cluster, "--engine", "cluster", more=cluster.environment)
-    here = pipeline("here", *four, "--engine", "cluster", "--spark-master", "local[2]")
+    there = pipeline("there", *four, *on_cluster, *MLLIB, more=cluster.environment)
+    here = pipeline("here", *four, *MLLIB, "--spark-master", "local[2]")
 
     assert len(there.launched) == 1 + 2 * 13
     assert_same(there, here, aws, "grouped_users", "clustering_inputs", "kmeans")
 
     # What does not depend on the engine is not computed again, and k-means in memory is the same on all.
     in_memory = pipeline("there", *four, *on_cluster, "--engine", "spark", more=cluster.environment)
-    sail = pipeline("sail", *four)
+    local = pipeline("local", *four)
 
     assert in_memory.launched_assets() == {"kmeans"}
     assert len(in_memory.launched) == 13
-    assert_same(in_memory, sail, aws, "grouped_users", "clustering_inputs", "kmeans")
-    of_mllib, of_ours = costs_of(there, aws), costs_of(sail, aws)
+    assert_same(in_memory, local, aws, "grouped_users", "clustering_inputs", "kmeans")
+    of_mllib, of_ours = costs_of(there, aws), costs_of(local, aws)
     assert all(ours <= mllib * (1 + 1e-9) for ours, mllib in zip(of_ours, of_mllib, strict=True)), "never above MLlib's"
     assert sum(of_mllib) <= 1.25 * sum(of_ours)
 
     # Without a k it is chosen, on the cluster as here.
     two = ("--category", "cloud", "--category", "network")
-    chosen_there = pipeline("there", *two, *on_cluster, "--engine", "cluster", more=cluster.environment)
-    chosen_here = pipeline("sail", *two)
+    chosen_there = pipeline("there", *two, *on_cluster, *MLLIB, more=cluster.environment)
+    chosen_here = pipeline("local", *two)
 
     assert "k_selection" in chosen_there.launched_assets()
     assert_same(chosen_there, chosen_here, aws, "k_selection")
@@ -170,7 +171,7 @@ def ended_well(running: "subprocess.Popen[str]") -> str:
 
 
 def test_a_worker_that_is_killed_in_mid_job_changes_nothing(
-    sail: Engine, spark: Engine, tmp_path: Path, aws: Sandbox, cluster: SparkCluster
+    local: Engine, spark: Engine, tmp_path: Path, aws: Sandbox, cluster: SparkCluster
 ) -> None:
     demo_audience.make(str(tmp_path / "root"), users=20_000)
     month, category = demo_audience.MONTHS[0], next((tmp_path / "root" / "categories").iterdir())
@@ -182,12 +183,12 @@ def test_a_worker_that_is_killed_in_mid_job_changes_nothing(
     assert "Lost executor" in ended_well(running)
 
     here = tmp_path / "here"
-    sail.run("group_by_user", tmp_path / "root" / "raw" / f"month={month}", here / "users")
-    sail.run("make_clustering_inputs", here / "users", here / "inputs", "--category", category)
+    local.run("group_by_user", tmp_path / "root" / "raw" / f"month={month}", here / "users")
+    local.run("make_clustering_inputs", here / "users", here / "inputs", "--category", category)
     there = put(aws, here / "inputs", "killed/inputs")
-    options = ["--k", 6, "--n-init", 2]
-    spark.run("kmeans_cluster", here / "inputs", here / "kmeans", *options)
-    running = job(cluster, "kmeans_cluster", there, f"{place}/kmeans", *options)
+    options = [*MLLIB, "--k", 6, "--n-init", 2]
+    spark.run("kmeans", here / "inputs", here / "kmeans", *options)
+    running = job(cluster, "kmeans", there, f"{place}/kmeans", *options)
     cluster.kill(busy_worker(cluster, running))
     assert "Lost executor" in ended_well(running)
 
@@ -206,9 +207,9 @@ def test_a_month_of_four_times_a_workers_memory_is_grouped(tmp_path: Path, aws: 
     place = f"s3://{aws.bucket}/large"
     raw, users, inputs = put(aws, tmp_path / month, f"large/{month}"), f"{place}/users", f"{place}/inputs"
 
-    ended_well(job(cluster, "group_by_user", raw, users, "--engine", "cluster"))
+    ended_well(job(cluster, "group_by_user", raw, users, "--engine", "spark"))
     category = tmp_path / "categories" / f"{actions.WIDE}.json"
-    ended_well(job(cluster, "make_clustering_inputs", users, inputs, "--category", category, "--engine", "cluster"))
+    ended_well(job(cluster, "make_clustering_inputs", users, inputs, "--category", category, "--engine", "spark"))
 
     for output in (users, inputs):
         manifest = manifest_of(Path(output), aws)
@@ -223,8 +224,8 @@ def test_profiles_of_four_times_a_workers_memory_are_clustered(
     size = make_planted_inputs(inputs, profiles=1_500_000)
     assert size > 4 * cluster.memory
 
-    options = ["--k", PLANTED, "--n-init", 1, "--params", "kmeans||,3,0.001"]
-    ended_well(job(cluster, "kmeans_cluster", inputs, clusters, *options))
+    options = [*MLLIB, "--k", PLANTED, "--n-init", 1, "--params", "kmeans||,3,0.001"]
+    ended_well(job(cluster, "kmeans", inputs, clusters, *options))
 
     manifest = manifest_of(clusters, aws)
     assert [check["why"] for check in manifest["checks"].values()] == [""] * len(manifest["checks"])

@@ -1,4 +1,4 @@
-"""Sail and Apache Spark do what the contract says: on real months, on the demo, and on months nobody would think of."""
+"""Both engines do what the contract says: on real months, on the demo, and on months nobody would think of."""
 
 import gzip
 import json
@@ -33,24 +33,24 @@ def real_month(folder: Path) -> Month:
     return Month(folder.name.removeprefix("month="), files, rows, [])
 
 
-def test_on_a_year_of_real_actions(sail: Engine, spark: Engine, ansible: Path, tmp_path: Path) -> None:
+def test_on_a_year_of_real_actions(local: Engine, spark: Engine, ansible: Path, tmp_path: Path) -> None:
     categories = sorted((ansible / "categories").iterdir())
     folders = sorted((ansible / "raw").iterdir())
     assert (len(folders), len(categories)) == (12, 13)
     for folder in folders:
         month, place = real_month(folder), tmp_path / folder.name
         users = reference.group(month.accepted)
-        grouped = assert_grouped_alike([sail, spark], month, place, max_reject_ratio=0, bytes_a_file=4000)
-        assert_clustered_alike([sail, spark], users, grouped, categories, place, TWEAK)
+        grouped = assert_grouped_alike([local, spark], month, place, max_reject_ratio=0, bytes_a_file=4000)
+        assert_clustered_alike([local, spark], users, grouped, categories, place, TWEAK)
 
 
-def test_on_the_demo(sail: Engine, spark: Engine, tmp_path: Path) -> None:
+def test_on_the_demo(local: Engine, spark: Engine, tmp_path: Path) -> None:
     demo_audience.make(str(tmp_path / "root"), users=3000)
     categories = sorted((tmp_path / "root" / "categories").iterdir())
     for raw in sorted((tmp_path / "root" / "raw").iterdir()):
         place = tmp_path / raw.name
-        grouped = [place / engine.name / "grouped" for engine in (sail, spark)]
-        for engine, output in zip((sail, spark), grouped, strict=True):
+        grouped = [place / engine.name / "grouped" for engine in (local, spark)]
+        for engine, output in zip((local, spark), grouped, strict=True):
             engine.run("group_by_user", raw, output)
         rows, of_spark = map(users_in, grouped)
         assert rows == of_spark
@@ -58,21 +58,21 @@ def test_on_the_demo(sail: Engine, spark: Engine, tmp_path: Path) -> None:
             row["user_id"]: reference.User(row["gender"], {page.pop("page_id"): page for page in row["pages"]})
             for row in rows
         }
-        assert_clustered_alike([sail, spark], users, grouped, categories, place, TWEAK)
+        assert_clustered_alike([local, spark], users, grouped, categories, place, TWEAK)
 
 
 @settings(FIXED, max_examples=15)
 @given(months())
 def test_on_generated_months(
-    sail: Engine, spark: Engine, tmp_path_factory: pytest.TempPathFactory, month: Month
+    local: Engine, spark: Engine, tmp_path_factory: pytest.TempPathFactory, month: Month
 ) -> None:
     folder = tmp_path_factory.mktemp("month")
-    assert_grouped_alike([sail, spark], month, folder, max_reject_ratio=1, bytes_a_file=1000)
+    assert_grouped_alike([local, spark], month, folder, max_reject_ratio=1, bytes_a_file=1000)
 
 
 @settings(FIXED, max_examples=15)
 @given(populations(users=200), TWEAKS)
 def test_on_generated_users(
-    sail: Engine, spark: Engine, tmp_path_factory: pytest.TempPathFactory, population: Population, tweak: Tweak
+    local: Engine, spark: Engine, tmp_path_factory: pytest.TempPathFactory, population: Population, tweak: Tweak
 ) -> None:
-    cluster([sail, spark], population, tmp_path_factory.mktemp("population"), tweak)
+    cluster([local, spark], population, tmp_path_factory.mktemp("population"), tweak)

@@ -22,6 +22,8 @@ from audience_explorer_dagster.launchers.ec2 import code
 from audience_explorer_dagster.launchers.ec2.launches import Launches
 from tests.conftest import Said
 
+pytestmark = pytest.mark.isolated
+
 SECONDS = 120  # that an instance may take
 
 # What each instance of this story does first: it is as a launch has it, but for a script in the boot program's place.
@@ -155,7 +157,7 @@ def test_ctrl_c_ends_the_builder_at_its_work_and_leaves_no_image(account: Accoun
 
 def test_build_makes_an_image_and_leaves_no_builder(account: Account, built: Said) -> None:
     assert built.stdout.strip() == account.sandbox.image
-    assert "sail runs a query" in built.stderr
+    assert "local runs tasks in processes" in built.stderr
     assert "spark runs a query, its NativeBLAS is JNIBLAS, s3a:// is opened by S3AFileSystem" in built.stderr
     account.sandbox.instances[-1].wait_until("terminated")
     listed: list[dict[str, Any]] = json.loads(account.ami("ls", "--json").stdout)
@@ -167,11 +169,11 @@ def test_a_job_gives_the_same_on_both_engines(account: Account, ansible: Path) -
     for file in sorted((ansible / "raw" / "month=2019-06").iterdir()):
         account.s3.upload_file(str(file), account.sandbox.bucket, f"raw/month=2019-06/{file.name}")
     archive = Launches(account.s3, f"s3://{account.sandbox.bucket}/jobs").keep_code(*code.pack())
-    for engine in ("sail", "spark"):
+    for engine in ("local", "spark"):
         printed = account.run(RUN_JOB.replace("CODE", archive).replace("ENGINE", engine))
         assert "the script exited with 0" in printed, printed
-    assert account.files("sail") == account.files("spark")
-    assert any(name.endswith(".parquet") for name in account.files("sail"))
+    assert account.files("local") == account.files("spark")
+    assert any(name.endswith(".parquet") for name in account.files("local"))
 
 
 @pytest.mark.usefixtures("built")

@@ -37,8 +37,6 @@ def requirements() -> str:
     for name in REQUIRES:
         requirement = allowed[canonicalize_name(name)]
         requirement.marker = None  # that of the project's extra
-        if requirement.name == "pyspark":
-            requirement.extras = {"connect"}  # what its Connect client imports, by which Sail is reached
         lines.append(f"{requirement}\n")
     return "".join(lines)
 

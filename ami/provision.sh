@@ -1,5 +1,5 @@
 #!/bin/bash
-# Makes Debian 12 a machine on which Audience Explorer's jobs run, on Sail and on Apache Spark. Run as root, in a folder
+# Makes Debian 12 a machine on which Audience Explorer's jobs run, on both engines. Run as root, in a folder
 # with the other files of `python -m ami build` (ami/archive.py lists them). It may be run again: it mends what is missing.
 # It ends with a check of both engines, and leaves no caches.
 set -euo pipefail
@@ -68,8 +68,8 @@ fi
 
 step "both engines are checked"
 # As a job would run; hadoop-aws wants to be told a region, though nothing is asked of it.
-check() { runuser -u explorer -- env -C /tmp RUST_LOG=error AWS_REGION=us-east-1 $venv/bin/python - "$1" <self_check.py; }
-check sail
+check() { runuser -u explorer -- env -C /tmp AWS_REGION=us-east-1 $venv/bin/python - "$1" <self_check.py; }
+check local
 check spark
 
 step "caches and what is this machine's alone are removed"

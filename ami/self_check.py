@@ -1,23 +1,25 @@
-"""Shows that an engine works on this machine: `python self_check.py sail`, or `spark`; one engine a process."""
+"""Shows that an engine works on this machine: `python self_check.py local`, or `spark`."""
 
 import os
 import sys
 from typing import Any
 
 
-def sail() -> str:
-    """Run a query on Sail."""
-    from pysail.spark import SparkConnectServer
-    from pyspark.sql import SparkSession
+def local() -> str:
+    """Run tasks in processes, each with the packages that jobs import."""
+    from loky import ProcessPoolExecutor
 
-    server = SparkConnectServer(ip="127.0.0.1", port=0)
-    server.start(background=True)
-    host, port = server.listening_address
-    session = SparkSession.builder.remote(f"sc://{host}:{port}").create()
-    _query(session)
-    session.stop()
-    server.stop()
-    return "sail runs a query"
+    with ProcessPoolExecutor(2) as processes:
+        versions = {task.result() for task in [processes.submit(_versions) for _ in range(4)]}
+    return f"local runs tasks in processes: {', '.join(sorted(versions))}"
+
+
+def _versions() -> str:
+    import numpy as np
+    import pyarrow as pa
+    import scipy
+
+    return f"numpy {np.__version__}, scipy {scipy.__version__}, pyarrow {pa.__version__}"
 
 
 def spark() -> str:
@@ -27,7 +29,10 @@ def spark() -> str:
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     session: Any = SparkSession.builder.master("local[*]").getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
-    _query(session)
+    doubled = session.range(0, 1000, 1, 4).mapInArrow(lambda batches: batches, "id bigint")
+    total = doubled.selectExpr("sum(id)").collect()[0][0]
+    if total != 499_500:
+        raise SystemExit(f"the sum of 0 to 999 is not {total}")
     jvm = session._jvm
     mllib = getattr(getattr(jvm.org.apache.spark.ml.linalg, "BLAS$"), "MODULE$")
     blas = mllib.nativeBLAS().getClass().getSimpleName()
@@ -40,12 +45,5 @@ def spark() -> str:
     return f"spark runs a query, its NativeBLAS is {blas}, s3a:// is opened by {system}"
 
 
-def _query(session: Any) -> None:
-    doubled = session.range(0, 1000, 1, 4).mapInArrow(lambda batches: batches, "id bigint")
-    total = doubled.selectExpr("sum(id)").collect()[0][0]
-    if total != 499_500:
-        raise SystemExit(f"the sum of 0 to 999 is not {total}")
-
-
 if __name__ == "__main__":
-    print({"sail": sail, "spark": spark}[sys.argv[1]](), flush=True)
+    print({"local": local, "spark": spark}[sys.argv[1]](), flush=True)

@@ -17,7 +17,7 @@ from audience_explorer_dagster.partitions import MONTH, Partition, month_by_cate
 from audience_explorer_dagster.records import History
 from audience_explorer_dagster.schemas import column_schema
 from audience_explorer_dagster.store import Store
-from spark_jobs import group_by_user, kmeans, make_clustering_inputs, profiles, raw_actions, select_k, storage
+from spark_jobs import clusters, group_by_user, kmeans, make_clustering_inputs, profiles, raw_actions, select_k, storage
 from spark_jobs.categories import check_name, read_category
 from spark_jobs.errors import InputError
 from spark_jobs.fingerprints import files_fingerprint
@@ -120,7 +120,7 @@ def grouped_users(
             " `centers.parquet`, `summary.json`. k is from the config, or else from k_selection.",
             kinds={"python", "numpy"},
             code_version=kmeans.CODE_VERSION,
-            columns=column_schema(kmeans.ASSIGNMENT),
+            columns=column_schema(clusters.ASSIGNMENT),
         ),
     ],
     check_specs=[

@@ -254,9 +254,9 @@ class _Month:
         return self._source(plan, K_SELECTION, partition, fingerprint)
 
     def _settle_kmeans(self, plan: Plan, partition: Partition, inputs: "_Source", choice: "_Source | None") -> None:
-        config, engine = self.config.kmeans, self.config.engine
+        config = self.config.kmeans
         chosen = choice.fingerprint if choice else None
-        fingerprint = kmeans.step_fingerprint(config, inputs.fingerprint, chosen, engine)
+        fingerprint = kmeans.step_fingerprint(config, inputs.fingerprint, chosen)
         job = f"kmeans {partition.key}"
         if self._settle(plan, KMEANS, partition, fingerprint, job):
             arguments = [self._readable(inputs), self._new_folder(KMEANS, partition)]
@@ -265,8 +265,7 @@ class _Month:
                 arguments += ["--k-selection", self._readable(choice)]
                 needs += plan.job_of(K_SELECTION, partition)
             options = to_arguments(config) + self.config.job_options()
-            module = "kmeans_cluster" if engine == "cluster" else "kmeans"
-            plan.jobs.append(Job(job, module, arguments + options, needs))
+            plan.jobs.append(Job(job, "kmeans", arguments + options, needs))
 
     def _inputs_job(self, plan: Plan) -> Job | None:
         """The one job that makes the inputs of all the month's categories that need it."""

@@ -54,7 +54,7 @@ class Contender(ABC):
 
 
 class Ours(Contender):
-    """This project's jobs, on Sail; how much memory they may take they find out by themselves."""
+    """This project's jobs, on the local engine; how much memory they may take they find out by themselves."""
 
     name = OURS
 

@@ -19,7 +19,7 @@ from benchmarks.scenarios import Case
 
 Row = dict[str, Any]  # of a scenario, a size and a contender: its runs, and the digest of its output
 
-_PACKAGES = ("pysail", "pyspark", "duckdb", "polars", "scikit-learn", "numpy", "scipy", "pyarrow")
+_PACKAGES = ("pyspark", "duckdb", "polars", "scikit-learn", "numpy", "scipy", "pyarrow")
 
 
 class Results:

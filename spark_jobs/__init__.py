@@ -8,19 +8,20 @@ import platform
 if platform.machine() == "x86_64":
     os.environ.setdefault("OPENBLAS_CORETYPE", "Haswell")
 
-# The distributions that a machine which runs jobs must have; their versions are in pyproject.toml. `pyspark` is Apache
-# Spark itself, and brings what `pyspark-client` has; boto3 is the boot program's.
+# The distributions that a machine which runs jobs must have; their versions are in pyproject.toml. boto3 is the boot
+# program's as well.
 REQUIRES = (
     "boto3",
     "click",
+    "cloudpickle",
     "dagster-pipes",
+    "loky",
     "numpy",
+    "obstore",
     "pandas",
     "pyarrow",
     "pydantic",
-    "pysail",
     "pyspark",
-    "s3fs",
     "scikit-learn",
     "scipy",
     "universal-pathlib",

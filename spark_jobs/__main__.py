@@ -22,10 +22,10 @@ from typing import Any
 import click
 from dagster_pipes import PipesContext, open_dagster_pipes
 
-from spark_jobs.errors import InputError
+from spark_jobs.errors import InputError, S3Error
 from spark_jobs.reporting import PipesReporter
 
-JOBS = ("group_by_user", "make_clustering_inputs", "select_k", "kmeans", "kmeans_cluster")
+JOBS = ("group_by_user", "make_clustering_inputs", "select_k", "kmeans")
 
 
 STOPPED = 3
@@ -61,7 +61,7 @@ def _run_job(job: dict[str, Any], report: PipesReporter) -> str | None:
     try:
         command: click.Command = importlib.import_module(f"spark_jobs.{job['module']}").main
         command.main(job["arguments"], prog_name=job["module"], standalone_mode=False, obj=report)
-    except InputError as error:
+    except (InputError, S3Error) as error:
         return str(error)
     except click.ClickException as error:
         return error.format_message()

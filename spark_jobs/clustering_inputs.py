@@ -208,8 +208,9 @@ def check_memory(head: Head, k: int, resources: Resources) -> None:
         raise InputError(
             f"k-means of {head.profiles:,} distinct profiles with {head.entries:,} entries would need about"
             f" {needed / 1e9:,.1f} GB of memory, and {resources.memory / 1e9:,.1f} GB may be used. Give it more"
-            " (--memory, or memory in the config's resources), or let a Spark cluster do it: engine: cluster with its"
-            " spark_master (on the command line, --engine cluster --spark-master spark://…)."
+            " (--memory, or memory in the config's resources), or let Spark do it: kmeans' library: mllib with the"
+            " engine spark and its spark_master (on the command line, --library mllib --engine spark --spark-master"
+            " spark://…)."
         )
 
 

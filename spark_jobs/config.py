@@ -11,7 +11,8 @@ from spark_jobs.errors import InputError
 ACTIONS = ("page_like", "page_comment", "post_like", "post_comment")
 
 Criterion = Literal["prediction", "silhouette", "calinski_harabasz", "elbow"]
-Engine = Literal["sail", "spark", "cluster"]
+Engine = Literal["local", "spark"]
+Library = Literal["numpy", "mllib"]
 
 DEFAULT_SCALING = "loglog,idf,l2"
 FIT_MIN_ACTIONS = 8  # a user with fewer actions on a category's pages tells too little to be learned from
@@ -23,7 +24,7 @@ _LABEL = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 class StepConfig(BaseModel):
-    """The config of one step. Its fields decide the step's result, but for those in `not_in_fingerprint`."""
+    """The config of one step. Its fields decide the step's result, but for the label."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -126,9 +127,18 @@ class KMeansConfig(StepConfig):
     n_init: int = Field(default=5, ge=1, description="Inits, the best of which a local search improves; at least 1.")
     seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of the inits; 0 to 4294967295.")
     fit_min_actions: int = _fit_min_actions()
+    library: Library = Field(
+        default="numpy",
+        description="What computes it: numpy, in the memory of one machine, or mllib, Spark's, for what no machine's"
+        " memory holds; it needs the engine spark.",
+    )
     label: str | None = Field(
         default=None, description="Names a tweak, so that it stands beside the others; it decides nothing else."
     )
+
+    def fingerprinted(self) -> dict[str, Any]:
+        # The default is left out, so that what was made before there was a choice is still what it was.
+        return {name: value for name, value in super().fingerprinted().items() if (name, value) != ("library", "numpy")}
 
     @field_validator("params")
     @classmethod
@@ -155,27 +165,32 @@ def _strict_by_default() -> bool:
 def _engine_by_default() -> Engine:
     """The engine that the environment asks for."""
     name = "AUDIENCE_EXPLORER_ENGINE"
-    asked = os.environ.get(name) or "sail"
+    asked = os.environ.get(name) or "local"
     engines: tuple[Engine, ...] = get_args(Engine)
     for engine in engines:
         if engine == asked:
             return engine
-    raise InputError(f"{name} is {asked!r}; it must be one of {', '.join(engines)}.")
+    raise InputError(f"{name} is {asked!r}; it must be one of {', '.join(engines)}.{_renamed(asked)}")
+
+
+def _renamed(engine: str) -> str:
+    """What to write instead of an engine's former name."""
+    instead = {"sail": "local", "cluster": "spark, with library: mllib of kmeans (--library mllib)"}.get(engine)
+    return f" Instead of {engine} it is now {instead}." if instead else ""
 
 
 class EngineConfig(BaseModel):
-    """How the jobs run. The result does not depend on it, so it is in no fingerprint, but for k-means on `cluster`."""
+    """How the jobs run. The result does not depend on it, so it is in no fingerprint."""
 
     model_config = ConfigDict(frozen=True)
 
     engine: Engine = Field(
         default_factory=_engine_by_default,
-        description="sail (in process, no JVM), spark (Apache Spark, needs Java 17+), or cluster (Apache Spark, with"
-        " k-means by MLlib, for what one machine's memory does not hold); if not given, $AUDIENCE_EXPLORER_ENGINE, or"
-        " sail.",
+        description="local (the processes of one machine) or spark (Apache Spark, needs Java 17+ and the extra spark);"
+        " if not given, $AUDIENCE_EXPLORER_ENGINE, or local.",
     )
     spark_master: str = Field(
-        default="local[*]", description="The Spark master of spark and cluster, such as spark://host:7077 or yarn."
+        default="local[*]", description="The Spark master of spark, such as spark://host:7077 or yarn."
     )
     strict_schema: bool = Field(
         default_factory=_strict_by_default,

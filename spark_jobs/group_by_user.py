@@ -5,14 +5,14 @@ RAW is the month's folder of raw files, OUTPUT the folder to make: `users/*.parq
 """
 
 import contextlib
-import json
 import math
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
 
 import click
 import pyarrow as pa
@@ -21,13 +21,13 @@ from upath import UPath
 
 from spark_jobs import checks, engines, outputs, raw_actions, storage
 from spark_jobs.config import ACTIONS, EngineConfig, GroupedUsersConfig
+from spark_jobs.engines.pieces import pack, unpack
 from spark_jobs.errors import InputError, TooManyRejects, UnreadableFile
 from spark_jobs.fingerprints import files_fingerprint, fingerprint
 from spark_jobs.grouping import GROUPED_USER, USERS, nest_users, split_by_user
 from spark_jobs.options import config_options
-from spark_jobs.pieces import pack, unpack
 from spark_jobs.reporting import heartbeat, reporter, run_as_command
-from spark_jobs.resources import Demand, ResourcesConfig
+from spark_jobs.resources import ResourcesConfig
 from spark_jobs.schemas import Inspection, strictness
 
 Seen = TypeVar("Seen")
@@ -41,11 +41,28 @@ _ROWS_AT_A_TIME = 1 << 18  # that are split
 _ROWS_A_PIECE = 1 << 10  # of what was split
 _TEXT_RATIO = 8  # how much larger text is than the same actions compressed
 # Of memory, measured: see benchmarks/profiles.
-_BASE_BYTES = 300 << 20
 _SPLIT_BYTES = 350 << 20
 _ROW_BYTES = 200
 _MERGE_RATIO = 20.0
-_INTAKE = "_intake"  # what each task says of the raw file it read
+
+
+@dataclass
+class Intake:
+    """What was found in a raw file."""
+
+    file: str
+    rows: int = 0
+    actions: Counter[str] = field(default_factory=Counter)  # accepted, by their name
+    rejects: Counter[str] = field(default_factory=Counter)  # rows, by what is wrong with them
+    error: str | None = None  # why it can't be read
+
+
+class Written(NamedTuple):
+    """What a file of users holds."""
+
+    users: int
+    pages: int
+    actions: int
 
 
 def step_fingerprint(config: GroupedUsersConfig, raw: str) -> str:
@@ -97,44 +114,43 @@ def main(
     buckets = _buckets(files)
     rows_at_a_time = max(_ROWS_AT_A_TIME, _ROWS_A_PIECE * buckets)
     report.progress(f"grouping {len(files)} raw files, {size / 1e6:,.1f} MB, with {engine.engine}")
-    spark = engines.session(engine, resources)
+    runs_on = engines.start(engine, resources)
     checked = strictness(engine.strict_schema)
 
-    def split(item: tuple[int, str]) -> Iterator[dict[int, bytes]]:
-        for rows in _together(_read_raw_file(folder, *item, span), rows_at_a_time):
+    def split(item: tuple[int, str]) -> Generator[dict[int, bytes], None, Intake]:
+        intake = Intake(item[1])
+        for rows in _together(_read_raw_file(folder, *item, span, intake), rows_at_a_time):
             actions = checked(raw_actions.ACCEPTED, rows)
             yield {bucket: pack(part) for bucket, part in split_by_user(actions, buckets)}
+        return intake
 
-    def merge(bucket: int, parts: Iterator[bytes]) -> pa.RecordBatch:
+    def merge(bucket: int, parts: Iterator[bytes]) -> Written:
         actions = pa.Table.from_batches([unpack(part) for part in parts])
         return _write_users(folder, bucket, checked(USERS, nest_users(checked(raw_actions.ACCEPTED, actions))))
 
-    with heartbeat(report, lambda: _progress(folder, len(files), buckets)):
-        parts = engines.exchange(
-            spark,
-            list(enumerate(file.location for file in files)),
-            split,
-            merge,
-            "users bigint, pages bigint, actions string",
-            keys=buckets,
-            resources=resources,
-            demand=Demand(f"Grouping {raw}", _BASE_BYTES, _SPLIT_BYTES + _ROW_BYTES * rows_at_a_time, _MERGE_RATIO),
-        )
+    grouping = engines.Exchange(
+        f"Grouping {raw}",
+        list(enumerate(file.location for file in files)),
+        [_compressed_size(file) for file in files],
+        split,
+        merge,
+        buckets,
+        engines.Demand(_SPLIT_BYTES + _ROW_BYTES * rows_at_a_time, _MERGE_RATIO),
+    )
+    with heartbeat(report, runs_on.progress):
+        done = runs_on.exchange(grouping)
 
-    users, pages, kept = (sum(int(part[column]) for part in parts) for column in ("users", "pages", "actions"))
-    intake = _read_intake(folder)
+    intake, parts = done.counted, list(done.merged.values())
+    users, pages, kept = (sum(of_parts) for of_parts in zip(*parts, strict=True)) if parts else (0, 0, 0)
     rejects = _check_intake(intake, folder, config.max_reject_ratio)
-    accepted = sum(sum(file["actions"].values()) for file in intake)
+    accepted = sum(file.actions.total() for file in intake)
     if accepted >= 2**63:
         raise InputError(f"The counts of {raw} add up to {accepted:,}, more than 64 bits hold. Mend the files.")
     if kept != accepted:
-        raise RuntimeError(
-            f"{accepted} actions were accepted and {kept} written: {engines.version_of(spark)} lost some"
-        )
+        raise RuntimeError(f"{accepted} actions were accepted and {kept} written: {runs_on.version} lost some")
     if not parts:
         report.progress("the month has no action: no users are written")
         _write_part(folder, 0, GROUPED_USER.empty_table())
-    storage.delete_folder(storage.join(folder, _INTAKE))
     found = _check_output(folder, intake, config.max_reject_ratio, resources.cores)
     manifest = outputs.finish(
         folder,
@@ -147,13 +163,13 @@ def main(
         summary={
             "users": users,
             "pages": pages,
-            "rows": sum(file["rows"] for file in intake),
+            "rows": sum(file.rows for file in intake),
             "actions": accepted,
             "rejected": sum(rejects.values()),
             "rejects": dict(rejects.most_common()),
             "raw_files": len(files),
             "bytes_in": size,
-            "engine": engines.version_of(spark),
+            "engine": runs_on.version,
             "seconds": round(time.monotonic() - started, 3),
         },
         checks=found,
@@ -182,26 +198,26 @@ def _month_of(raw: str) -> str:
 # --- in the engine's tasks -------------------------------------------------------------------------
 
 
-def _read_raw_file(folder: str, number: int, location: str, month: raw_actions.Month) -> Iterator[pa.RecordBatch]:
-    """Yield a raw file's accepted rows; write its rejects, and what was found of it, beside."""
-    found: dict[str, Any] = {"file": location, "rows": 0, "actions": Counter(), "rejects": Counter(), "error": None}
+def _read_raw_file(
+    folder: str, number: int, location: str, month: raw_actions.Month, intake: Intake
+) -> Iterator[pa.RecordBatch]:
+    """Yield a raw file's accepted rows; write its rejects, and count both."""
     rejects: pq.ParquetWriter | None = None
     with contextlib.ExitStack() as files:
         try:
             for checked in raw_actions.read_file(location, month):
-                found["rows"] += checked.accepted.num_rows + checked.rejected.num_rows
-                found["actions"].update(_sum_actions(checked.accepted))
+                intake.rows += checked.accepted.num_rows + checked.rejected.num_rows
+                intake.actions.update(_sum_actions(checked.accepted))
                 if checked.rejected.num_rows:
                     if rejects is None:
                         file = files.enter_context(outputs.open_file(folder, f"rejects/part-{number:05d}.parquet"))
                         rejects = files.enter_context(pq.ParquetWriter(file, raw_actions.REJECT))
                     rejects.write_batch(checked.rejected)
-                    found["rejects"].update(checked.rejected.column("reason").to_pylist())
+                    intake.rejects.update(checked.rejected.column("reason").to_pylist())
                 yield checked.accepted
         except UnreadableFile as error:
-            # Told to the driver, which names all such files in one go, instead of an engine's trace of the first.
-            found["error"] = str(error)
-    storage.write_text(storage.join(folder, _INTAKE, f"{number:05d}.json"), json.dumps(found))
+            # The job names all such files in one go, and not just the first.
+            intake.error = str(error)
 
 
 def _together(batches: Iterator[pa.RecordBatch], least: int) -> Iterator[pa.RecordBatch]:
@@ -228,12 +244,11 @@ def _sum_actions(accepted: pa.RecordBatch) -> dict[str, int]:
     return {name: checks.exact_sum(count[action == place]) for place, name in enumerate(ACTIONS)}
 
 
-def _write_users(folder: str, bucket: int, users: pa.Table) -> pa.RecordBatch:
-    """Write a bucket's users, and give back how many users, pages and actions they are."""
+def _write_users(folder: str, bucket: int, users: pa.Table) -> Written:
     _write_part(folder, bucket, users)
     pages = users["pages"].combine_chunks().flatten()
     total = sum(checks.exact_sum(pages.field(action).to_numpy()) for action in ACTIONS)
-    return pa.RecordBatch.from_pydict({"users": [users.num_rows], "pages": [len(pages)], "actions": [str(total)]})
+    return Written(users.num_rows, len(pages), total)
 
 
 def _write_part(folder: str, number: int, users: pa.Table) -> None:
@@ -243,25 +258,14 @@ def _write_part(folder: str, number: int, users: pa.Table) -> None:
 # --- what the tasks found --------------------------------------------------------------------------
 
 
-def _progress(folder: str, files: int, buckets: int) -> str:
-    read = len(storage.list_files(storage.join(folder, _INTAKE)))
-    wrote = len(storage.visible_files(storage.join(folder, "users")))
-    return f"read {read} of {files} raw files, wrote {wrote} of {buckets} files of users"
-
-
-def _read_intake(folder: str) -> list[dict[str, Any]]:
-    notes = storage.visible_files(storage.join(folder, _INTAKE))
-    return [json.loads(note.read_text(encoding="utf-8")) for note in notes]
-
-
-def _check_intake(intake: list[dict[str, Any]], folder: str, max_reject_ratio: float) -> Counter[str]:
-    unreadable = [file["error"] for file in intake if file["error"]]
+def _check_intake(intake: list[Intake], folder: str, max_reject_ratio: float) -> Counter[str]:
+    unreadable = [file.error for file in intake if file.error is not None]
     if unreadable:
         raise InputError(" ".join(unreadable))
     rejects: Counter[str] = Counter()
     for file in intake:
-        rejects.update(file["rejects"])
-    rows = sum(file["rows"] for file in intake)
+        rejects.update(file.rejects)
+    rows = sum(file.rows for file in intake)
     bad = sum(rejects.values())
     if bad > max_reject_ratio * rows:
         reasons = ", ".join(f"{count:,} × {reason}" for reason, count in rejects.most_common())
@@ -273,9 +277,7 @@ def _check_intake(intake: list[dict[str, Any]], folder: str, max_reject_ratio: f
     return rejects
 
 
-def _check_output(
-    folder: str, intake: list[dict[str, Any]], largest_share: float, cores: int
-) -> dict[str, checks.Check]:
+def _check_output(folder: str, intake: list[Intake], largest_share: float, cores: int) -> dict[str, checks.Check]:
     """Read back what was written, and compare it with what was read."""
     users, rejected = Inspection(USERS), Inspection(raw_actions.REJECTS)
     written: Counter[str] = Counter()
@@ -284,12 +286,12 @@ def _check_output(
     _read_back(folder, "rejects", rejected, cores, lambda batches: sum(1 for _ in batches))
     accepted: Counter[str] = Counter()
     for file in intake:
-        accepted.update(file["actions"])
-    broken = sum(sum(file["rejects"].values()) for file in intake)
+        accepted.update(file.actions)
+    broken = sum(file.rejects.total() for file in intake)
     return {
         "schema": checks.schema(users, rejected),
         "conservation": checks.conservation_of_actions(accepted, written),
-        "rejects": checks.rejects(sum(file["rows"] for file in intake), broken, rejected.rows, largest_share),
+        "rejects": checks.rejects(sum(file.rows for file in intake), broken, rejected.rows, largest_share),
     }
 
 

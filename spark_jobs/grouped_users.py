@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -31,16 +32,16 @@ def fingerprint_of(location: str) -> str:
     return files_fingerprint(_files(location))
 
 
-def bytes_of(location: str) -> int:
-    """The size of the files of grouped users."""
-    if outputs.is_finished(location):
-        listed = outputs.read_manifest(location, _STEP)["files"]
-        return sum(file["bytes"] for file in listed if file["path"].startswith("users/"))
-    return sum(file.size for file in _files(location))
+@dataclass(frozen=True)
+class Part:
+    """A file of grouped users."""
+
+    bytes: int
+    read: Callable[[], Iterator[pa.RecordBatch]]  # rows of CODED_USER
 
 
-def readers(location: str) -> list[Callable[[], Iterator[pa.RecordBatch]]]:
-    """What reads grouped users (CODED_USER) of an output folder, of a file, or of a folder of files: one a file.
+def parts(location: str) -> list[Part]:
+    """The files of grouped users in an output folder, in a folder of files, or of a file alone.
 
     Raises:
         InputError: There are none, or the files are of no known type.
@@ -48,12 +49,15 @@ def readers(location: str) -> list[Callable[[], Iterator[pa.RecordBatch]]]:
     # File by file, as the manifest lists them: an engine's own reader takes a path for a pattern, and leaves out what
     # does not match or is gone.
     if outputs.is_finished(location):
-        listed = [file["path"] for file in outputs.read_manifest(location, _STEP)["files"]]
-        parts = [storage.join(location, path) for path in listed if path.startswith("users/")]
-        return [partial(_read_part, location, part) for part in parts]
-    files = [file.location for file in _files(location)]
-    read_file = read_parquet if files[0].endswith(".parquet") else read_json_lines
-    return [partial(read_file, file) for file in files]
+        listed = outputs.read_manifest(location, _STEP)["files"]
+        return [
+            Part(file["bytes"], partial(_read_part, location, storage.join(location, file["path"])))
+            for file in listed
+            if file["path"].startswith("users/")
+        ]
+    files = _files(location)
+    read_file = read_parquet if files[0].name.endswith(".parquet") else read_json_lines
+    return [Part(file.size, partial(read_file, file.location)) for file in files]
 
 
 def read_parquet(location: str) -> Iterator[pa.RecordBatch]:

@@ -9,7 +9,6 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -19,10 +18,12 @@ import pyarrow.parquet as pq
 import scipy.sparse as sp
 
 from spark_jobs import checks, clustering, clustering_inputs, outputs, select_k, stability, storage
-from spark_jobs.config import Engine, EngineConfig, KMeansConfig, parse_params
+from spark_jobs.clusters import ASSIGNMENT, Clusters, Learned, stabilities_on_sample
+from spark_jobs.config import EngineConfig, KMeansConfig, parse_params
+from spark_jobs.engines.pieces import Piece, Spill
+from spark_jobs.errors import InputError
 from spark_jobs.fingerprints import fingerprint
 from spark_jobs.options import config_options
-from spark_jobs.pieces import Spill
 from spark_jobs.profiles import MEMBERS
 from spark_jobs.reporting import Reporter, reporter, run_as_command
 from spark_jobs.resources import Resources, ResourcesConfig
@@ -32,9 +33,6 @@ from spark_jobs.texts import json_items
 STEP = "kmeans"
 CODE_VERSION = "3"  # raise it with every change of what comes out: partitions are then made again
 
-ASSIGNMENT = pa.schema(
-    [("user_id", pa.string()), ("cluster_id", pa.int32()), ("distance", pa.float64()), ("confidence", pa.float64())]
-)
 CENTER = pa.schema([("cluster_id", pa.int32()), ("users", pa.int64()), ("center", pa.list_(pa.float64()))])
 
 ASSIGNMENTS = Table(
@@ -89,53 +87,14 @@ META_DATA = Table(
 
 _MEMBERS_READ = MEMBERS.only("user_id", "profile_id")
 _TOP_PAGES = 5
-_JUDGED = 5_000  # people, drawn where there are more, on whom the clusters' stability is measured
+_ASSIGNED = "_assigned"  # the rows of assignments.parquet as Spark writes them, in several files
 _FEW_USERS = 1 << 17  # whose rows are read back faster than threads take turns
 
 
-def step_fingerprint(config: KMeansConfig, inputs: str, k_selection: str | None, engine: Engine = "sail") -> str:
-    """The fingerprint of a clustering, of those of its inputs and, where no k is given, of the choice of k.
-
-    MLlib's clusters, those of the engine `cluster`, are others than scikit-learn's.
-    """
+def step_fingerprint(config: KMeansConfig, inputs: str, k_selection: str | None) -> str:
+    """The fingerprint of a clustering, of those of its inputs and, where no k is given, of the choice of k."""
     sources = [inputs] if config.k is not None else [inputs, str(k_selection)]
-    library = {"library": "mllib"} if engine == "cluster" else {}
-    return fingerprint(STEP, CODE_VERSION, {**config.fingerprinted(), **library}, sources)
-
-
-@dataclass(frozen=True)
-class Clusters:
-    """What a k-means found: k clusters, numbered by users, the largest first, in d dimensions."""
-
-    centers: np.ndarray  # (k, d)
-    users: np.ndarray  # (k,) users in each cluster
-    diameters: np.ndarray  # (k,)
-    dimensions: clustering.ClusterDimensions
-    value_range: tuple[np.ndarray, np.ndarray]  # the smallest and the largest value of any profile, both (d,)
-    iterations: int
-    converged: bool
-    scores: dict[str, float | None]
-    library: str  # its name and version
-    learned: "Learned"
-    assignments: Iterator[pa.RecordBatch]  # rows of ASSIGNMENT, by user_id
-
-    @property
-    def k(self) -> int:
-        return len(self.centers)
-
-
-@dataclass(frozen=True)
-class Learned:
-    """Who a clustering was learned from, and how solid that makes it."""
-
-    users: int
-    min_actions: int  # of each of them
-    wssse: float  # over them
-    stability: np.ndarray  # (k,) see `stability.stabilities`
-
-
-# Clusters the profiles of some inputs into so many clusters.
-Fit = Callable[[clustering_inputs.Head, int, Reporter], Clusters]
+    return fingerprint(STEP, CODE_VERSION, config.fingerprinted(), sources)
 
 
 @click.command(help=__doc__)
@@ -153,20 +112,10 @@ def main(
     engine: EngineConfig,
     allowed: ResourcesConfig,
 ) -> None:
-    if engine.engine == "cluster":
-        raise click.UsageError("On the engine cluster it is another job: python -m spark_jobs.kmeans_cluster.")
-    resources = allowed.resolve()
-
-    def fit(head: clustering_inputs.Head, k: int, report: Reporter) -> Clusters:
-        # The work is the same on either engine; the option is there so that all jobs take the same ones.
-        clustering_inputs.check_memory(head, k, resources)
-        return fit_here(clustering_inputs.read(head, engine.strict_schema), k, config, engine, report, resources)
-
-    run(fit, inputs, output, k_selection, config, engine, resources)
+    run(inputs, output, k_selection, config, engine, allowed.resolve())
 
 
 def run(
-    fit: Fit,
     inputs: str,
     output: str,
     k_selection: str | None,
@@ -174,7 +123,7 @@ def run(
     engine: EngineConfig,
     resources: Resources,
 ) -> None:
-    """The job, whichever library fits; see the command."""
+    """Cluster; see the command."""
     report = reporter()
     started = time.monotonic()
     head = clustering_inputs.read_head(storage.absolute(inputs), engine.strict_schema)
@@ -187,11 +136,11 @@ def run(
     if wanted > max(1, head.profiles):
         report.progress(f"k is cut from {wanted} to {head.profiles}: there are no more distinct profiles")
     folder = storage.absolute(output)
-    made_from = step_fingerprint(config, head.fingerprint, choice, engine.engine)
+    made_from = step_fingerprint(config, head.fingerprint, choice)
     if finished := outputs.start(folder, made_from):
         report.output(folder, finished)
         return
-    found = fit(head, min(wanted, head.profiles), report)
+    found = _fit(head, min(wanted, head.profiles), folder, config, engine, resources, report)
     checked = strictness(engine.strict_schema)
     meta_data = _meta_data(head, found)
     _write_members(folder, found, checked, resources.scratch)
@@ -247,6 +196,31 @@ def run(
     clusters = "1 cluster" if found.k == 1 else f"{found.k} clusters"
     report.progress(f"{clusters} of {head.users:,} users, wssse {found.scores['wssse']:.6g}")
     report.output(folder, manifest)
+
+
+def _fit(
+    head: clustering_inputs.Head,
+    k: int,
+    folder: str,
+    config: KMeansConfig,
+    engine: EngineConfig,
+    resources: Resources,
+    report: Reporter,
+) -> Clusters:
+    """Cluster with the library that the config asks for."""
+    if config.library == "numpy":
+        clustering_inputs.check_memory(head, k, resources)
+        return fit_here(clustering_inputs.read(head, engine.strict_schema), k, config, engine, report, resources)
+    if engine.engine != "spark":
+        raise InputError(
+            f"The library mllib is Spark's, and the engine is {engine.engine}. Choose the engine spark (--engine spark,"
+            " or `engine` in the run's config), or the library numpy."
+        )
+    from spark_jobs import mllib
+    from spark_jobs.engines.spark import SparkEngine
+
+    spark = SparkEngine(engine.spark_master, resources)
+    return mllib.fit(spark, head, k, config, engine.strict_schema, storage.join(folder, _ASSIGNED), report)
 
 
 def fit_here(
@@ -316,19 +290,6 @@ def learn_and_place(
         profiles[learned], fit_weight[learned], k, params, config.n_init, config.seed, progress, cores
     )
     return fitted, clustering.place(fitted, profiles, weight)
-
-
-def stabilities_on_sample(
-    head: clustering_inputs.Head, min_actions: int, centers: np.ndarray, seed: int, strict: bool
-) -> np.ndarray:
-    """(k,) the stability of clusters with some centers (k, d), measured on some of those who were learned from.
-
-    A single cluster has no other to compare with: NaN.
-    """
-    if len(centers) == 1:
-        return np.full(1, np.nan)
-    drawn = clustering_inputs.sample(head, min_actions, _JUDGED, 0, seed, strict)
-    return stability.stabilities(drawn.profiles, drawn.fit_weight, centers, seed)
 
 
 def _learned_from(
@@ -429,21 +390,22 @@ def _write_members(folder: str, found: Clusters, checked: Callable[[Table, Any],
     Memory holds a batch at a time: the clusters of `data.json` wait on disk for their turn.
     """
     with contextlib.closing(Spill(scratch)) as waiting:
+        of_cluster: list[list[Piece]] = [[] for _ in range(found.k)]
         with (
             outputs.open_file(folder, "assignments.parquet") as file,
             pq.ParquetWriter(file, ASSIGNMENT, compression="zstd") as writer,
             ThreadPoolExecutor(1) as aside,
         ):
-            for turn, assigned in enumerate(found.assignments):
+            for assigned in found.assignments:
                 written = aside.submit(writer.write_batch, checked(ASSIGNMENTS, assigned))
                 for number, users in checks.users_of_clusters(assigned):
-                    waiting.put(number, (turn, 0), json_items(users))
+                    of_cluster[number].append(waiting.put(json_items(users)))
                 written.result()
         with outputs.open_file(folder, "data.json") as file:
-            for number in range(found.k):
+            for number, pieces in enumerate(of_cluster):
                 file.write(b'{"cluster_id": %d, "user_ids": [' % number)
-                for place, listed_users in enumerate(waiting.take(number)):
-                    file.write((b", " if place else b"") + listed_users)
+                for place, piece in enumerate(pieces):
+                    file.write((b", " if place else b"") + waiting.take(piece))
                 file.write(b"]}\n")
 
 

@@ -4,10 +4,10 @@ GROUPED_USERS is an output of group_by_user, or the predecessor's JSON lines. OU
 several categories it must hold the text {category}, in whose place their names come.
 """
 
-import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import click
 import numpy as np
@@ -17,11 +17,11 @@ import pyarrow.compute as pc
 from spark_jobs import checks, engines, grouped_users, outputs, storage
 from spark_jobs.categories import Category, read_category
 from spark_jobs.config import ACTIONS, FIT_MIN_ACTIONS, ClusteringInputsConfig, EngineConfig
+from spark_jobs.engines.pieces import pack, unpack
 from spark_jobs.errors import InputError
 from spark_jobs.fingerprints import fingerprint
 from spark_jobs.grouping import CODED_USERS
 from spark_jobs.options import config_options
-from spark_jobs.pieces import pack, unpack
 from spark_jobs.profiles import (
     DIMENSIONS,
     ENTRY,
@@ -34,17 +34,26 @@ from spark_jobs.profiles import (
     vectors_of,
 )
 from spark_jobs.reporting import heartbeat, reporter, run_as_command
-from spark_jobs.resources import Demand, Resources, ResourcesConfig
+from spark_jobs.resources import Resources, ResourcesConfig
 from spark_jobs.schemas import Inspection, strictness
 
 STEP = "clustering_inputs"
 CODE_VERSION = "2"  # raise it with every change of what comes out: partitions are then made again
 
 # Of memory, measured: see benchmarks/profiles.
-_BASE_BYTES = 300 << 20
 _SPLIT_BYTES = 300 << 20
 _MERGE_RATIO = 20.0
-_TALLIES = "_tallies"  # how many vectors each task made, in the first category's folder
+
+
+class Written(NamedTuple):
+    """What a category's clustering inputs hold."""
+
+    users: int
+    fit_users: int  # with enough actions to be learned from
+    profiles: int
+    entries: int  # of all profiles
+    dimensions_in_use: int
+    scaling_factor: float | None
 
 
 def step_fingerprint(config: ClusteringInputsConfig, grouped: str, category: str) -> str:
@@ -98,13 +107,12 @@ def make(
     folders = [folders[number] for number in todo]
     made_from = [made_from[number] for number in todo]
     report.progress(f"making the clustering inputs of {len(categories)} categories with {engine.engine}")
-    spark = engines.session(engine, resources)
+    runs_on = engines.start(engine, resources)
     index = PageIndex(categories)
     weights = [config.action_weights[action] for action in ACTIONS]
     checked = strictness(engine.strict_schema)
 
-    def split(item: tuple[int, Callable[[], Iterator[pa.RecordBatch]]]) -> Iterator[dict[int, bytes]]:
-        number, read = item
+    def split(read: Callable[[], Iterator[pa.RecordBatch]]) -> Generator[dict[int, bytes], None, np.ndarray]:
         tally = np.zeros((len(categories), 2), np.int64)
         for users in read():
             pieces = {}
@@ -112,33 +120,33 @@ def make(
                 tally[place] += _tally(checked(VECTORS, vectors))
                 pieces[place] = pack(vectors)
             yield pieces
-        storage.write_text(storage.join(folders[0], _TALLIES, f"{number:05d}.json"), json.dumps(tally.tolist()))
+        return tally
 
-    def merge(place: int, pieces: Iterator[bytes]) -> pa.RecordBatch:
+    def merge(place: int, pieces: Iterator[bytes]) -> Written:
         vectors = checked(VECTORS, pa.Table.from_batches([unpack(piece) for piece in pieces]))
-        return _write_category(folders[place], place, categories[place], vectors, config.scaling, checked)
+        return _write_category(folders[place], categories[place], vectors, config.scaling, checked)
 
-    with heartbeat(report, lambda: _progress(folders)):
-        written = engines.exchange(
-            spark,
-            list(enumerate(grouped_users.readers(grouped))),
-            split,
-            merge,
-            _WRITTEN,
-            keys=len(categories),
-            resources=resources,
-            demand=Demand(f"Making the clustering inputs of {grouped}", _BASE_BYTES, _SPLIT_BYTES, _MERGE_RATIO),
-        )
-    found = {row["category"]: row.asDict() for row in written}
-
+    parts = grouped_users.parts(grouped)
+    making = engines.Exchange(
+        f"Making the clustering inputs of {grouped}",
+        [part.read for part in parts],
+        [part.bytes for part in parts],
+        split,
+        merge,
+        len(categories),
+        engines.Demand(_SPLIT_BYTES, _MERGE_RATIO),
+    )
+    with heartbeat(report, runs_on.progress):
+        done = runs_on.exchange(making)
+    found = done.merged
     for number, (category, folder) in enumerate(zip(categories, folders, strict=True)):
         if number not in found:  # nobody was on its pages, so no task saw it
             none = pa.Table.from_batches([pa.RecordBatch.from_pylist([], schema=VECTOR)])
-            found[number] = _write_category(folder, number, category, none, config.scaling, checked).to_pylist()[0]
-    tallies = _read_tallies(folders[0])
+            found[number] = _write_category(folder, category, none, config.scaling, checked)
+    tallies = [checks.Tally(users, entries) for users, entries in np.sum(done.counted, axis=0).tolist()]
     with ThreadPoolExecutor(resources.cores) as pool:
         checks_of = list(pool.map(_check_output, folders, tallies))
-    size = grouped_users.bytes_of(grouped)
+    size = sum(part.bytes for part in parts)
     for number, (category, folder) in enumerate(zip(categories, folders, strict=True)):
         counts = found[number]
         manifest = outputs.finish(
@@ -148,32 +156,26 @@ def make(
             config=config.model_dump(mode="json"),
             fingerprint=made_from[number],
             inputs=[source, category.fingerprint],
-            rows={"dimensions": len(category.pages), "profiles": counts["profiles"], "members": counts["users"]},
+            rows={"dimensions": len(category.pages), "profiles": counts.profiles, "members": counts.users},
             summary={
                 "category": {"id": category.id, "name": category.title, "private": category.private},
-                "users": counts["users"],
-                "fit_users": counts["fit_users"],
+                "users": counts.users,
+                "fit_users": counts.fit_users,
                 "fit_min_actions": FIT_MIN_ACTIONS,
-                "profiles": counts["profiles"],
+                "profiles": counts.profiles,
                 "dimensions": len(category.pages),
-                "dimensions_in_use": counts["dimensions_in_use"],
-                "entries": counts["entries"],
+                "dimensions_in_use": counts.dimensions_in_use,
+                "entries": counts.entries,
                 "scaling": config.scaling,
-                "scaling_factor": counts["scaling_factor"],
+                "scaling_factor": counts.scaling_factor,
                 "bytes_in": size,
-                "engine": engines.version_of(spark),
+                "engine": runs_on.version,
                 "seconds": round(time.monotonic() - started, 3),
             },
             checks=checks_of[number],
         )
-        report.progress(f"{category.name}: {counts['users']:,} users, {counts['profiles']:,} distinct profiles")
+        report.progress(f"{category.name}: {counts.users:,} users, {counts.profiles:,} distinct profiles")
         report.output(folder, manifest)
-
-
-_WRITTEN = (
-    "category int, users bigint, fit_users bigint, profiles bigint, entries bigint, dimensions_in_use bigint,"
-    " scaling_factor double"
-)
 
 
 def _folders(output: str, names: list[str]) -> list[str]:
@@ -189,23 +191,20 @@ def _folders(output: str, names: list[str]) -> list[str]:
 
 
 def _write_category(
-    folder: str, number: int, category: Category, vectors: pa.Table, scaling: str, checked: Callable[..., pa.Table]
-) -> pa.RecordBatch:
-    """Write a category's inputs, and give back what they are, as one row of `_WRITTEN`."""
+    folder: str, category: Category, vectors: pa.Table, scaling: str, checked: Callable[..., pa.Table]
+) -> Written:
+    """Write a category's inputs."""
     inputs = build_inputs(category, vectors, scaling)
     outputs.write_table(folder, "dimensions.parquet", checked(DIMENSIONS, inputs.dimensions))
     outputs.write_table(folder, "profiles.parquet", checked(PROFILES, inputs.profiles))
     outputs.write_table(folder, "members.parquet", checked(MEMBERS, inputs.members))
-    return pa.RecordBatch.from_pydict(
-        {
-            "category": pa.array([number], pa.int32()),
-            "users": pa.array([inputs.members.num_rows], pa.int64()),
-            "fit_users": pa.array([int(inputs.profiles["fit_weight"].to_numpy().sum())], pa.int64()),
-            "profiles": pa.array([inputs.profiles.num_rows], pa.int64()),
-            "entries": pa.array([len(inputs.profiles["indices"].combine_chunks().flatten())], pa.int64()),
-            "dimensions_in_use": pa.array([sum(n > 0 for n in inputs.dimensions["users"].to_pylist())], pa.int64()),
-            "scaling_factor": pa.array([inputs.scaling_factor], pa.float64()),
-        }
+    return Written(
+        inputs.members.num_rows,
+        int(inputs.profiles["fit_weight"].to_numpy().sum()),
+        inputs.profiles.num_rows,
+        len(inputs.profiles["indices"].combine_chunks().flatten()),
+        sum(n > 0 for n in inputs.dimensions["users"].to_pylist()),
+        inputs.scaling_factor,
     )
 
 
@@ -214,14 +213,6 @@ def _tally(vectors: pa.RecordBatch) -> np.ndarray:
     vector = vectors.column("vector")
     length = pc.binary_length(vector.dictionary).to_numpy()[vector.indices.to_numpy()]
     return np.array([len(vector), length.sum() // ENTRY.itemsize], np.int64)
-
-
-def _read_tallies(folder: str) -> list[checks.Tally]:
-    """What all tasks made together, by category; what they noted is deleted, for it is no part of the output."""
-    notes = storage.join(folder, _TALLIES)
-    of_tasks = [json.loads(note.read_text(encoding="utf-8")) for note in storage.visible_files(notes)]
-    storage.delete_folder(notes)
-    return [checks.Tally(users, entries) for users, entries in np.sum(of_tasks, axis=0).tolist()]
 
 
 def _check_output(folder: str, made: checks.Tally) -> dict[str, checks.Check]:
@@ -234,11 +225,6 @@ def _check_output(folder: str, made: checks.Tally) -> dict[str, checks.Check]:
         outputs.read_back(folder, "members.parquet", members),
     )
     return {"schema": checks.schema(dimensions, profiles, members), "conservation": conservation}
-
-
-def _progress(folders: list[str]) -> str:
-    done = sum(storage.at(storage.join(folder, "members.parquet")).exists() for folder in folders)
-    return f"wrote {done} of {len(folders)} categories"
 
 
 if __name__ == "__main__":

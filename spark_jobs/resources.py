@@ -80,16 +80,6 @@ class Resources:
         return min(self.cores, (self.memory - base) // max(1, of_task))
 
 
-@dataclass(frozen=True)
-class Demand:
-    """What the tasks of an exchange need: bytes of memory, measured (benchmarks/profiles)."""
-
-    what: str  # needs it, for an error
-    base: int  # of the process itself
-    split: int  # of a task that takes an item apart
-    merge: float  # of one that merges a key, a byte of its packed pieces
-
-
 def parse_size(text: str) -> int:
     """The bytes of a size such as `6GB` (powers of 1000) or `6GiB` (of 1024).
 

@@ -65,7 +65,7 @@ def require_spark() -> None:
     try:
         import pyspark.core  # noqa: F401  # the client has none
     except ImportError:
-        why = "Apache Spark is not installed: pip install -e '.[dev,spark]'"
+        why = "Apache Spark is not installed: pip install -e '.[dev]'"
     else:
         if java_version() >= 17:
             return
@@ -90,32 +90,34 @@ class Said:
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine to run jobs on: Sail in this process, Spark in one of its own, for a process has one engine."""
+    """An engine to run jobs on: the local one from this process, Spark from one of its own."""
 
     name: str
     process: Executor | None = None
 
     def run(self, job: str, *arguments: object, patch: dict[str, Any] | None = None) -> Said:
-        """Run a job as from a terminal, with some of its module's constants patched; what goes wrong is raised."""
+        """Run a job as from a terminal, and raise what goes wrong.
+
+        Some constants may be patched: of the job's module by their names, of another one such as `mllib._NAME`.
+        """
         call = (job, [*map(str, arguments), "--engine", self.name], patch or {})
         return _run_job(*call) if self.process is None else self.process.submit(_run_job, *call).result()
 
 
 def _run_job(job: str, arguments: list[str], patch: dict[str, Any]) -> Said:
-    module = importlib.import_module(f"spark_jobs.{job}")
-    before = {name: getattr(module, name) for name in patch}
-    vars(module).update(patch)
-    try:
-        result = CliRunner().invoke(module.main, arguments, catch_exceptions=False, standalone_mode=False)
-    finally:
-        vars(module).update(before)
+    command = importlib.import_module(f"spark_jobs.{job}").main
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in patch.items():
+            module, _, constant = name.rpartition(".")
+            patched.setattr(f"spark_jobs.{module or job}.{constant}", value)
+        result = CliRunner().invoke(command, arguments, catch_exceptions=False, standalone_mode=False)
     return Said(result.stdout, result.stderr)
 
 
 @pytest.fixture(scope="session")
-def sail() -> Engine:
-    """Sail."""
-    return Engine("sail")
+def local() -> Engine:
+    """The processes of this machine; what is small is done in this one."""
+    return Engine("local")
 
 
 @pytest.fixture(scope="session")
@@ -126,7 +128,7 @@ def spark() -> Iterator[Engine]:
         yield Engine("spark", process)
 
 
-@pytest.fixture(params=["sail", pytest.param("spark", marks=pytest.mark.spark)])
+@pytest.fixture(params=["local", pytest.param("spark", marks=pytest.mark.spark)])
 def engine(request: pytest.FixtureRequest) -> Engine:
     """Each engine in turn."""
     chosen: Engine = request.getfixturevalue(request.param)

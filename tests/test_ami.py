@@ -376,11 +376,11 @@ def test_ls_tells_whether_jobs_would_run(account: Account) -> None:
     account.age(account.make("audience-explorer-2026-01-01", project="audience-explorer"), 400)
     header, new, old = run("ls").stdout.splitlines()
     assert header.split() == ["image", "name", "created", "GB", "used", "by", "fits"]
-    assert "it has pysail 1.0, pysail" in new
+    assert "it has loky 1.0, loky" in new
     assert "its boot program is of version unknown" in old
     first, second = json.loads(run("ls", "--json").stdout)
     assert first["name"] == f"audience-explorer-{date.today()}"
-    assert first["tags"]["dependency:pysail"] == "1.0"
+    assert first["tags"]["dependency:loky"] == "1.0"
     assert second["misfits"]
 
 
@@ -397,7 +397,7 @@ def test_the_archive_is_the_same_for_the_same_files_and_holds_all_that_provision
 def test_the_requirements_are_those_of_the_jobs() -> None:
     lines = archive.requirements().splitlines()
     assert [re.split(r"[\[<>=]", line)[0] for line in lines] == list(REQUIRES)
-    assert any(line.startswith("pyspark[connect]==") for line in lines)
+    assert any(line.startswith("pyspark==") for line in lines)
 
 
 def test_hadoop_aws_is_of_the_version_of_pysparks_hadoop() -> None:
@@ -406,7 +406,7 @@ def test_hadoop_aws_is_of_the_version_of_pysparks_hadoop() -> None:
     assert pyspark.submodule_search_locations
     found = list(Path(pyspark.submodule_search_locations[0], "jars").glob("hadoop-client-api-*.jar"))
     if not found:
-        pytest.skip("Apache Spark is not installed: pip install -e '.[dev,spark]'")
+        pytest.skip("Apache Spark is not installed: pip install -e '.[dev]'")
     version = found[0].stem.removeprefix("hadoop-client-api-")
     assert f" org.apache.hadoop hadoop-aws {version}\n" in (AMI / "jars.txt").read_text()
 
@@ -511,5 +511,5 @@ def _listed(value: str | list[str]) -> list[str]:
 
 def test_an_image_of_an_earlier_dependency_set_is_refused_by_name(account: Account) -> None:
     image = run("build").stdout.strip()
-    with pytest.raises(Exception, match=r"ImageMisfit: Image audience-explorer-.* it has pysail 1\.0"):
+    with pytest.raises(Exception, match=r"ImageMisfit: Image audience-explorer-.* it has loky 1\.0"):
         check_fit(find_image(account.ec2, image), volume_gb=50)

@@ -52,11 +52,11 @@ def test_another_version_of_a_package_or_another_processor_is_another_archive(mo
     assert archive.name("x86_64") != name
 
 
-def test_its_packages_are_those_of_this_environment_without_spark_sail_and_dagster() -> None:
+def test_its_packages_are_those_of_this_environment_without_spark_and_dagster() -> None:
     pins = dict(pin.split("==") for pin in archive._pins())
     assert pins["numpy"] == importlib.metadata.version("numpy")
-    assert {"boto3", "botocore", "dagster-pipes", "pandas", "pyarrow", "s3fs", "scikit-learn", "scipy"} <= pins.keys()
-    assert not {"pyspark", "pyspark-client", "pysail", "dagster"} & pins.keys()
+    assert {"boto3", "botocore", "dagster-pipes", "obstore", "pandas", "pyarrow", "scipy"} <= pins.keys()
+    assert not {"pyspark", "py4j", "dagster"} & pins.keys()
 
 
 def test_its_python_is_this_machines_with_its_packages_wherever_it_lies(cache: Path, tmp_path: Path) -> None:

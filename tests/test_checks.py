@@ -29,7 +29,7 @@ JOBS = {
 
 
 @pytest.fixture(scope="module")
-def place(sail: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(local: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A month of 40 users, one of whose rows is bad, and all that the jobs make of it."""
     place = tmp_path_factory.mktemp("checks")
     month = place / "month=2024-01"
@@ -43,11 +43,11 @@ def place(sail: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (month / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (place / "c.json").write_text(json.dumps({"id": 1, "facebook": [{"id": f"p{n}", "name": "P"} for n in range(4)]}))
     for job in JOBS:
-        run(sail, place, job, place / job)
+        run(local, place, job, place / job)
     return place
 
 
-def run(sail: Engine, place: Path, job: str, out: Path) -> dict[str, Any]:
+def run(local: Engine, place: Path, job: str, out: Path) -> dict[str, Any]:
     """Run a job on what is in `place`; the checks in the manifest."""
     arguments: dict[str, list[object]] = {
         "group_by_user": [place / "month=2024-01", out, "--max-reject-ratio", 0.05],
@@ -55,7 +55,7 @@ def run(sail: Engine, place: Path, job: str, out: Path) -> dict[str, Any]:
         "select_k": [place / "make_clustering_inputs", out, "--k-max", 4],
         "kmeans": [place / "make_clustering_inputs", out, "--k", 3],
     }
-    sail.run(job, *arguments[job])
+    local.run(job, *arguments[job])
     found: dict[str, Any] = outputs.read_manifest(str(out), JOBS[job][0])["checks"]
     return found
 
@@ -359,19 +359,19 @@ def test_what_is_right_passes_and_says_what_was_found(place: Path) -> None:
     assert grouped["schema"]["found"] == {"grouped users": 40, "rejects": 1}
 
 
-def test_a_month_with_nobody_passes(sail: Engine, tmp_path: Path) -> None:
+def test_a_month_with_nobody_passes(local: Engine, tmp_path: Path) -> None:
     (tmp_path / "month=2024-01").mkdir()
     (tmp_path / "month=2024-01" / "a.jsonl").touch()
     (tmp_path / "c.json").write_text('{"id": 1, "facebook": [{"id": "p", "name": "P"}]}')
     for job in JOBS:
-        found = run(sail, tmp_path, job, tmp_path / job)
+        found = run(local, tmp_path, job, tmp_path / job)
         assert set(found) == JOBS[job][1]
         assert all(check["passed"] for name, check in found.items() if name not in TOO_FEW), found
 
 
 @pytest.mark.parametrize(("job", "change", "fails"), WRONG)
 def test_what_is_wrong_with_the_written_files_is_told(
-    sail: Engine,
+    local: Engine,
     place: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -388,20 +388,20 @@ def test_what_is_wrong_with_the_written_files_is_told(
         return found
 
     monkeypatch.setattr(module, "_check_output", check_changed_output)
-    found = run(sail, place, job, tmp_path / "out")
+    found = run(local, place, job, tmp_path / "out")
     assert {name for name, check in found.items() if not check["passed"]} == set(fails), found
     for name, why in fails.items():
         assert re.search(why, found[name]["why"]), found[name]
 
 
 def test_users_lost_between_the_tasks_of_an_engine_are_told(
-    sail: Engine, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    local: Engine, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from spark_jobs import make_clustering_inputs
 
     build = make_clustering_inputs.build_inputs
     monkeypatch.setattr(make_clustering_inputs, "build_inputs", lambda c, vectors, s: build(c, vectors.slice(3), s))
-    found = run(sail, place, "make_clustering_inputs", tmp_path / "out")
+    found = run(local, place, "make_clustering_inputs", tmp_path / "out")
     assert not found["conservation"]["passed"]
     assert "40 users have a vector, 37 are members" in found["conservation"]["why"]
 

@@ -16,14 +16,14 @@ from tests.conftest import Engine
 
 
 @pytest.fixture
-def made(tmp_path: Path, sail: Engine, write_category: Callable[..., Path]) -> Path:
+def made(tmp_path: Path, local: Engine, write_category: Callable[..., Path]) -> Path:
     """Clustering inputs of six users with two profiles."""
     enough = FIT_MIN_ACTIONS
     counts = {"a": {"p": 1}, "b": {"p": enough}, "c": {"p": 39}, "d": {"q": 2}, "e": {"q": enough - 1}, "f": {"p": 40}}
     rows = [{"user_id": user, "page_like": pages} for user, pages in counts.items()]
     (tmp_path / "users.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     category = write_category("x", "p", "q")
-    sail.run("make_clustering_inputs", tmp_path / "users.jsonl", tmp_path / "in", "--category", category)
+    local.run("make_clustering_inputs", tmp_path / "users.jsonl", tmp_path / "in", "--category", category)
     return tmp_path / "in"
 
 
@@ -68,7 +68,7 @@ def test_another_least_number_is_counted_from_the_members(made: Path, at_least: 
     assert found.tolist() == expected
 
 
-def test_inputs_of_code_version_1_are_read_and_everybody_is_learned_from(made: Path, sail: Engine) -> None:
+def test_inputs_of_code_version_1_are_read_and_everybody_is_learned_from(made: Path, local: Engine) -> None:
     as_of_version_1(made)
     inputs = read(made)
     for at_least in (1, FIT_MIN_ACTIONS, 40):
@@ -76,17 +76,17 @@ def test_inputs_of_code_version_1_are_read_and_everybody_is_learned_from(made: P
         drawn = sample(made, at_least)
         assert (drawn.fit_people, drawn.whole) == (6, True)
         assert drawn.fit_weight.tolist() == drawn.weight.tolist() == [4, 2]
-    sail.run("kmeans", made, made.parent / "out", "--k", 2)
+    local.run("kmeans", made, made.parent / "out", "--k", 2)
     summary = json.loads((made.parent / "out" / "summary.json").read_text())
     assert (summary["k"], summary["learned_from"]) == (2, {"users": 6, "min_actions": 0, "wssse": 0.0})
-    sail.run("select_k", made, made.parent / "k")
+    local.run("select_k", made, made.parent / "k")
     assert json.loads((made.parent / "k" / "k.json").read_text())["people"] == 6
 
 
 @pytest.mark.spark
 def test_the_cluster_reads_inputs_of_code_version_1(made: Path, spark: Engine) -> None:
     as_of_version_1(made)
-    spark.run("kmeans_cluster", made, made.parent / "out", "--k", 2, "--strict-schema", "true")
+    spark.run("kmeans", made, made.parent / "out", "--library", "mllib", "--k", 2, "--strict-schema", "true")
     summary = json.loads((made.parent / "out" / "summary.json").read_text())
     assert (summary["k"], summary["learned_from"]) == (2, {"users": 6, "min_actions": 0, "wssse": 0.0})
 

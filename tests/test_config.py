@@ -80,7 +80,7 @@ def test_weights_that_are_not_given_are_one() -> None:
         (KMeansConfig, {"label": "a/b"}, "letters, digits"),
         (KMeansConfig, {"n_inits": 3}, "not permitted"),
         (GroupedUsersConfig, {"max_reject_ratio": 2}, "less than or equal to 1"),
-        (EngineConfig, {"engine": "duck"}, "'sail', 'spark' or 'cluster'"),
+        (EngineConfig, {"engine": "duck"}, "'local' or 'spark'"),
     ],
 )
 def test_a_wrong_value_is_refused_with_what_is_allowed(model: type, values: dict[str, object], says: str) -> None:
@@ -117,7 +117,7 @@ inputs_configs = st.builds(
 
 engine_configs = st.builds(
     EngineConfig,
-    engine=st.sampled_from(["sail", "spark"]),
+    engine=st.sampled_from(["local", "spark"]),
     spark_master=st.just("local[2]"),
     strict_schema=st.booleans(),
 )
@@ -152,12 +152,12 @@ def test_strict_schemas_are_a_setting_and_go_with_the_jobs_to_wherever_they_run(
 def test_the_engine_of_runs_that_name_none_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     from audience_explorer_dagster.config import RunConfig
 
-    for setting, engine in (("", "sail"), ("cluster", "cluster")):
+    for setting, engine in (("", "local"), ("spark", "spark")):
         monkeypatch.setenv("AUDIENCE_EXPLORER_ENGINE", setting)
         assert RunConfig().job_options()[:2] == ["--engine", engine]
     assert RunConfig(engine="spark").engine_config.engine == "spark"
     monkeypatch.setenv("AUDIENCE_EXPLORER_ENGINE", "flink")
-    with pytest.raises(InputError, match="AUDIENCE_EXPLORER_ENGINE is 'flink'; it must be one of sail, spark, cluster"):
+    with pytest.raises(InputError, match="AUDIENCE_EXPLORER_ENGINE is 'flink'; it must be one of local, spark"):
         EngineConfig()
     refused = CliRunner().invoke(click.command()(config_options(EngineConfig)(lambda **_: None)))
     assert refused.output.startswith("Error: AUDIENCE_EXPLORER_ENGINE is 'flink'")

@@ -94,9 +94,7 @@ def test_what_is_no_selector_is_refused(command: str) -> None:
 
 
 def test_amis_says_which_fit_and_why_others_do_not(account: Account) -> None:
-    # Apache Spark need not be installed here; its client, of the same version, is.
-    installed = {"pyspark": "pyspark-client"}
-    versions = {name: metadata.version(installed.get(name, name)) for name in REQUIRES}
+    versions = {name: metadata.version(name) for name in REQUIRES}
     fits = account.image("audience-explorer-2024-01-02", tags_of("3.11.2", versions))
     misfit = account.image("audience-explorer-2024-01-03", tags_of("3.8.0", versions) | {"boot": "0"})
     account.image("another", {})

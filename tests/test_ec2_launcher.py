@@ -46,7 +46,7 @@ TAGS = LaunchTags(launch="20260101T000000-00000001", pipeline="p1", run="r1", la
 IMAGE = Image("ami-1", "audience-explorer-2026-01-01", {}, "/dev/xvda")
 FITTING = {
     **dict.fromkeys(REQUIRES, "9999"),
-    **{"pysail": "0.7.2", "pyspark": "4.2.0", "pandas": "2.3.3"},
+    **{"loky": "3.7.0", "pyspark": "4.2.0", "pandas": "2.3.3"},
 }
 
 
@@ -161,7 +161,7 @@ def test_an_image_fits_if_it_has_what_the_jobs_need() -> None:
 @pytest.mark.parametrize(
     ("changed", "why"),
     [
-        ({"dependency:pysail": "0.6.0"}, "pysail 0.6.0"),
+        ({"dependency:loky": "0.6.0"}, "loky 0.6.0"),
         ({"dependency:numpy": None}, "it has no numpy"),
         ({"python": "3.9.1"}, "Python 3.9.1"),
         ({"boot": "0"}, "boot program is of version 0"),

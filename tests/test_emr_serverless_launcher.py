@@ -325,8 +325,10 @@ def test_an_application_or_a_role_that_aws_refuses_is_told(account: Account) -> 
     assert account.runs == []
 
 
-def test_sail_is_refused_before_anything_is_asked_for(account: Account) -> None:
-    assert "a asks for the engine sail" in account.launch(jobs=[Job("a", "kmeans", ["in", "out", "--engine", "sail"])])
+def test_the_local_engine_is_refused_before_anything_is_asked_for(account: Account) -> None:
+    assert "a asks for the engine local" in account.launch(
+        jobs=[Job("a", "kmeans", ["in", "out", "--engine", "local"])]
+    )
     assert account.runs == []
 
 

@@ -88,10 +88,10 @@ def test_users_are_spread_over_files_in_order_and_none_is_in_two(tmp_path: Path,
     assert sorted(itertools.chain(*ids)) == sorted({row["user_id"] for row in rows})
 
 
-def test_rejects_are_kept_with_file_line_and_reason(sail: Engine, tmp_path: Path) -> None:
+def test_rejects_are_kept_with_file_line_and_reason(local: Engine, tmp_path: Path) -> None:
     rows = [GOOD] * 150 + [{**GOOD, "count": 0}]
     raw = raw_month(tmp_path, rows)
-    sail.run("group_by_user", raw, tmp_path / "out")
+    local.run("group_by_user", raw, tmp_path / "out")
     assert pq.read_table(tmp_path / "out" / "rejects").to_pylist() == [
         {"file": str(raw / "a.jsonl"), "line": 151, "reason": "count is no whole number from 1 to 2^63-1"}
     ]
@@ -99,12 +99,12 @@ def test_rejects_are_kept_with_file_line_and_reason(sail: Engine, tmp_path: Path
     assert summary["rejects"] == {"count is no whole number from 1 to 2^63-1": 1}
 
 
-def test_too_many_rejects_fail_with_counts_and_the_first(sail: Engine, tmp_path: Path) -> None:
+def test_too_many_rejects_fail_with_counts_and_the_first(local: Engine, tmp_path: Path) -> None:
     raw = raw_month(tmp_path, [GOOD] * 9 + [{**GOOD, "user_id": ""}])
     with pytest.raises(TooManyRejects, match=r"1 of 10 raw rows \(10.0%\).*a.jsonl, line 10: user_id is missing"):
-        sail.run("group_by_user", raw, tmp_path / "out")
+        local.run("group_by_user", raw, tmp_path / "out")
     assert not outputs.is_finished(str(tmp_path / "out"))
-    sail.run("group_by_user", raw, tmp_path / "out", "--max-reject-ratio", "0.1")
+    local.run("group_by_user", raw, tmp_path / "out", "--max-reject-ratio", "0.1")
 
 
 def test_every_unreadable_file_is_named_and_nothing_is_finished(tmp_path: Path, engine: Engine) -> None:
@@ -116,15 +116,15 @@ def test_every_unreadable_file_is_named_and_nothing_is_finished(tmp_path: Path, 
     assert not outputs.is_finished(str(tmp_path / "out"))
 
 
-def test_a_month_without_files_says_where_to_put_them(sail: Engine, tmp_path: Path) -> None:
+def test_a_month_without_files_says_where_to_put_them(local: Engine, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no raw data in .*month=2024-01.*Put the month's files there"):
-        sail.run("group_by_user", tmp_path / "month=2024-01", tmp_path / "out")
+        local.run("group_by_user", tmp_path / "month=2024-01", tmp_path / "out")
 
 
-def test_a_file_of_another_type_is_named(sail: Engine, tmp_path: Path) -> None:
+def test_a_file_of_another_type_is_named(local: Engine, tmp_path: Path) -> None:
     raw = raw_month(tmp_path, [GOOD], "actions.txt")
     with pytest.raises(InputError, match=r"actions\.txt can't be read: it is no raw data file"):
-        sail.run("group_by_user", raw, tmp_path / "out")
+        local.run("group_by_user", raw, tmp_path / "out")
 
 
 def test_markers_and_hidden_files_are_no_raw_files(tmp_path: Path, engine: Engine) -> None:
@@ -139,10 +139,10 @@ def test_markers_and_hidden_files_are_no_raw_files(tmp_path: Path, engine: Engin
     assert users_of(tmp_path / "again") == users_of(tmp_path / "out")
 
 
-def test_a_month_with_nothing_but_a_marker_has_no_raw_data(sail: Engine, tmp_path: Path) -> None:
+def test_a_month_with_nothing_but_a_marker_has_no_raw_data(local: Engine, tmp_path: Path) -> None:
     raw_month(tmp_path, [], "_SUCCESS")
     with pytest.raises(InputError, match="no raw data"):
-        sail.run("group_by_user", tmp_path / "month=2024-01", tmp_path / "out")
+        local.run("group_by_user", tmp_path / "month=2024-01", tmp_path / "out")
 
 
 def test_an_empty_month_has_no_users_and_is_no_failure(
@@ -169,11 +169,11 @@ def test_an_empty_month_has_no_users_and_is_no_failure(
     assert pq.read_table(tmp_path / "out" / "assignments.parquet").num_rows == 0
 
 
-def test_one_user_is_one_cluster(sail: Engine, tmp_path: Path, write_category: Callable[..., Path]) -> None:
-    sail.run("group_by_user", raw_month(tmp_path, [GOOD]), tmp_path / "users")
-    sail.run("make_clustering_inputs", tmp_path / "users", tmp_path / "in", "--category", write_category("x", "p"))
-    sail.run("select_k", tmp_path / "in", tmp_path / "k")
-    sail.run("kmeans", tmp_path / "in", tmp_path / "out", "--k-selection", tmp_path / "k")
+def test_one_user_is_one_cluster(local: Engine, tmp_path: Path, write_category: Callable[..., Path]) -> None:
+    local.run("group_by_user", raw_month(tmp_path, [GOOD]), tmp_path / "users")
+    local.run("make_clustering_inputs", tmp_path / "users", tmp_path / "in", "--category", write_category("x", "p"))
+    local.run("select_k", tmp_path / "in", tmp_path / "k")
+    local.run("kmeans", tmp_path / "in", tmp_path / "out", "--k-selection", tmp_path / "k")
     assert read_json_lines(tmp_path / "out" / "data.json") == [{"cluster_id": 0, "user_ids": ["u"]}]
     choice, summary = (json.loads((tmp_path / name).read_text()) for name in ("k/k.json", "out/summary.json"))
     assert (choice["verdict"], choice["k"], choice["people"]) == ("too_few", 1, 0)
@@ -184,23 +184,23 @@ def test_one_user_is_one_cluster(sail: Engine, tmp_path: Path, write_category: C
 
 
 def test_k_above_the_distinct_profiles_is_cut_and_says_so(
-    sail: Engine, tmp_path: Path, write_category: Callable[..., Path]
+    local: Engine, tmp_path: Path, write_category: Callable[..., Path]
 ) -> None:
-    sail.run("group_by_user", raw_month(tmp_path, [GOOD, {**GOOD, "user_id": "v"}]), tmp_path / "users")
-    sail.run("make_clustering_inputs", tmp_path / "users", tmp_path / "in", "--category", write_category("x", "p"))
-    said = sail.run("kmeans", tmp_path / "in", tmp_path / "out", "--k", 5)
+    local.run("group_by_user", raw_month(tmp_path, [GOOD, {**GOOD, "user_id": "v"}]), tmp_path / "users")
+    local.run("make_clustering_inputs", tmp_path / "users", tmp_path / "in", "--category", write_category("x", "p"))
+    said = local.run("kmeans", tmp_path / "in", tmp_path / "out", "--k", 5)
     assert "k is cut from 5 to 1" in said.stderr
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["k"], summary["requested_k"]) == (1, 5)
 
 
-def test_the_same_input_config_and_seed_give_the_same_bytes(sail: Engine, ansible: Path, tmp_path: Path) -> None:
+def test_the_same_input_config_and_seed_give_the_same_bytes(local: Engine, ansible: Path, tmp_path: Path) -> None:
     raw = ansible / "raw" / "month=2018-12"
     category = ansible / "categories" / "cloud.json"
     for place in (tmp_path / "a", tmp_path / "b"):
-        sail.run("group_by_user", raw, place / "users")
-        sail.run("make_clustering_inputs", place / "users", place / "in", "--category", category)
-        sail.run("kmeans", place / "in", place / "out", "--k", 4)
+        local.run("group_by_user", raw, place / "users")
+        local.run("make_clustering_inputs", place / "users", place / "in", "--category", category)
+        local.run("kmeans", place / "in", place / "out", "--k", 4)
     files = [p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file()]
     assert len(files) > 10
     for file in files:
@@ -209,26 +209,26 @@ def test_the_same_input_config_and_seed_give_the_same_bytes(sail: Engine, ansibl
 
 
 def test_several_categories_need_a_place_for_their_names(
-    sail: Engine, tmp_path: Path, write_category: Callable[..., Path]
+    local: Engine, tmp_path: Path, write_category: Callable[..., Path]
 ) -> None:
-    sail.run("group_by_user", raw_month(tmp_path, [GOOD]), tmp_path / "users")
+    local.run("group_by_user", raw_month(tmp_path, [GOOD]), tmp_path / "users")
     files = [option for name in "xy" for option in ("--category", write_category(name, "p"))]
     with pytest.raises(InputError, match=r"must hold the text \{category\}"):
-        sail.run("make_clustering_inputs", tmp_path / "users", tmp_path / "in", *files)
-    said = sail.run("make_clustering_inputs", tmp_path / "users", tmp_path / "in-{category}", *files)
+        local.run("make_clustering_inputs", tmp_path / "users", tmp_path / "in", *files)
+    said = local.run("make_clustering_inputs", tmp_path / "users", tmp_path / "in-{category}", *files)
     assert [output["users"] for output in said.outputs] == [1, 1]
     assert outputs.is_finished(str(tmp_path / "in-y"))
 
 
 def test_a_job_that_was_interrupted_goes_on_with_what_is_not_done(
-    sail: Engine, tmp_path: Path, write_category: Callable[..., Path]
+    local: Engine, tmp_path: Path, write_category: Callable[..., Path]
 ) -> None:
-    sail.run("group_by_user", raw_month(tmp_path, [GOOD]), tmp_path / "users")
+    local.run("group_by_user", raw_month(tmp_path, [GOOD]), tmp_path / "users")
     coffee, tea = (write_category(name, "p") for name in ("coffee", "tea"))
     output = tmp_path / "{category}"
-    sail.run("make_clustering_inputs", tmp_path / "users", output, "--category", coffee)
+    local.run("make_clustering_inputs", tmp_path / "users", output, "--category", coffee)
     first = (tmp_path / "coffee" / "manifest.json").stat().st_mtime_ns
-    again = sail.run("make_clustering_inputs", tmp_path / "users", output, "--category", coffee, "--category", tea)
+    again = local.run("make_clustering_inputs", tmp_path / "users", output, "--category", coffee, "--category", tea)
     assert [Path(said["output"]).name for said in again.outputs] == ["coffee", "tea"]
     assert (tmp_path / "coffee" / "manifest.json").stat().st_mtime_ns == first
 
@@ -242,17 +242,19 @@ def test_a_path_that_looks_like_a_pattern_is_a_path(
     assert said.outputs[0]["users"] == 1
 
 
-def test_a_user_who_is_listed_twice_is_named(sail: Engine, tmp_path: Path, write_category: Callable[..., Path]) -> None:
+def test_a_user_who_is_listed_twice_is_named(
+    local: Engine, tmp_path: Path, write_category: Callable[..., Path]
+) -> None:
     file = tmp_path / "users.jsonl"
     file.write_text('{"user_id": "a", "page_like": {"p": 1}}\n\n{"user_id": "a", "page_like": {"p": 2}}\n')
     with pytest.raises(InputError, match="User 'a' is listed twice"):
-        sail.run("make_clustering_inputs", file, tmp_path / "in", "--category", write_category("x", "p"))
+        local.run("make_clustering_inputs", file, tmp_path / "in", "--category", write_category("x", "p"))
 
 
-def test_counts_beyond_64_bits_are_told(sail: Engine, tmp_path: Path) -> None:
+def test_counts_beyond_64_bits_are_told(local: Engine, tmp_path: Path) -> None:
     raw = raw_month(tmp_path, [{**GOOD, "count": 2**62}] * 3)
     with pytest.raises(InputError, match="more than 64 bits hold"):
-        sail.run("group_by_user", raw, tmp_path / "out", "--strict-schema", "false")
+        local.run("group_by_user", raw, tmp_path / "out", "--strict-schema", "false")
 
 
 def test_a_line_of_grouped_users_that_makes_no_sense_is_named(
@@ -266,37 +268,37 @@ def test_a_line_of_grouped_users_that_makes_no_sense_is_named(
 
 
 @pytest.mark.spark
-def test_both_engines_write_the_same_bytes(sail: Engine, spark: Engine, ansible: Path, tmp_path: Path) -> None:
+def test_both_engines_write_the_same_bytes(local: Engine, spark: Engine, ansible: Path, tmp_path: Path) -> None:
     categories = sorted((ansible / "categories").iterdir())
     files = [option for category in categories for option in ("--category", category)]
-    for engine in (sail, spark):
+    for engine in (local, spark):
         place = tmp_path / engine.name
         month = ansible / "raw" / "month=2018-12"
         engine.run("group_by_user", month, place / "users", patch={"_RAW_BYTES_A_FILE": 500})
         engine.run("make_clustering_inputs", place / "users", place / "{category}", *files)
-    compared = [p.relative_to(tmp_path / "sail") for p in (tmp_path / "sail").rglob("*.parquet")]
+    compared = [p.relative_to(tmp_path / "local") for p in (tmp_path / "local").rglob("*.parquet")]
     assert len(compared) > 3 + 3 * len(categories)
     for part in compared:
-        assert (tmp_path / "sail" / part).read_bytes() == (tmp_path / "spark" / part).read_bytes(), part
+        assert (tmp_path / "local" / part).read_bytes() == (tmp_path / "spark" / part).read_bytes(), part
 
 
 def test_every_job_tells_its_options() -> None:
     for command in (group_by_user.main, make_clustering_inputs.main, select_k.main, kmeans.main):
         result = CliRunner().invoke(command, ["--help"])
         assert result.exit_code == 0
-        assert "--engine [sail|spark|cluster]" in result.output
+        assert "--engine [local|spark]" in result.output
         assert "Undefined" not in result.output
 
 
 def test_parquet_of_the_layout_is_read_without_a_manifest(
-    sail: Engine, tmp_path: Path, write_category: Callable[..., Path]
+    local: Engine, tmp_path: Path, write_category: Callable[..., Path]
 ) -> None:
     from spark_jobs.grouping import GROUPED_USER
 
     page = {"page_id": "p", "page_like": 1, "page_comment": 0, "post_like": 0, "post_comment": 0}
     rows = [{"user_id": "a", "gender": "0", "pages": [page]}]
     pq.write_table(pa.Table.from_pylist(rows, schema=GROUPED_USER), tmp_path / "users.parquet")
-    said = sail.run(
+    said = local.run(
         "make_clustering_inputs", tmp_path / "users.parquet", tmp_path / "in", "--category", write_category("x", "p")
     )
     assert said.outputs[0]["users"] == 1

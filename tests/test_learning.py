@@ -45,14 +45,14 @@ Write = Callable[[dict[str, dict[str, int]]], Path]
 
 
 @pytest.fixture
-def made(tmp_path: Path, sail: Engine, write_category: Callable[..., Path]) -> Write:
+def made(tmp_path: Path, local: Engine, write_category: Callable[..., Path]) -> Write:
     """Make unscaled clustering inputs of what users did on the pages p and q; where they are."""
 
     def make(users: dict[str, dict[str, int]]) -> Path:
         rows = [{"user_id": user, "page_like": pages} for user, pages in users.items()]
         (tmp_path / "users.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         options = ("--category", write_category("x", "p", "q"), "--scaling", "none")
-        sail.run("make_clustering_inputs", tmp_path / "users.jsonl", tmp_path / "in", *options)
+        local.run("make_clustering_inputs", tmp_path / "users.jsonl", tmp_path / "in", *options)
         return tmp_path / "in"
 
     return make
@@ -71,10 +71,10 @@ def result(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]], lis
 
 
 def test_everybody_is_in_the_nearest_cluster_and_the_active_make_them(
-    made: Write, sail: Engine, tmp_path: Path
+    made: Write, local: Engine, tmp_path: Path
 ) -> None:
     little = {f"z{user}": {"p": 1, "q": 3} for user in range(50)} | {"one": {"p": 1}, "both": {"p": 2, "q": 2}}
-    sail.run("kmeans", made({**tastes(10), **little}), tmp_path / "out", "--k", 2)
+    local.run("kmeans", made({**tastes(10), **little}), tmp_path / "out", "--k", 2)
     summary, of, centers = result(tmp_path / "out")
     assert summary["learned_from"] == {"users": 20, "min_actions": FIT_MIN_ACTIONS, "wssse": 0.0}
     assert sorted(centers) == [[0, ACTIVE], [ACTIVE, 0]]
@@ -91,10 +91,10 @@ def test_everybody_is_in_the_nearest_cluster_and_the_active_make_them(
 
 
 def test_with_too_few_active_users_it_is_learned_from_all_and_says_so(
-    made: Write, sail: Engine, tmp_path: Path
+    made: Write, local: Engine, tmp_path: Path
 ) -> None:
     little = {f"z{user}": {"q": 1} for user in range(3)}
-    said = sail.run("kmeans", made({**tastes(9), **little}), tmp_path / "out", "--k", 2)
+    said = local.run("kmeans", made({**tastes(9), **little}), tmp_path / "out", "--k", 2)
     summary, of, _ = result(tmp_path / "out")
     assert (summary["learned_from"]["users"], summary["learned_from"]["min_actions"]) == (21, 0)
     assert (
@@ -104,9 +104,9 @@ def test_with_too_few_active_users_it_is_learned_from_all_and_says_so(
 
 
 @pytest.mark.parametrize("at_least", [1, ACTIVE, ACTIVE + 1])
-def test_who_is_learned_from_is_an_option(made: Write, sail: Engine, tmp_path: Path, at_least: int) -> None:
+def test_who_is_learned_from_is_an_option(made: Write, local: Engine, tmp_path: Path, at_least: int) -> None:
     more = {f"z{user:02}": {"p": 30, "q": 30} for user in range(20)} | {f"y{user}": {"p": 1} for user in range(5)}
-    sail.run("kmeans", made({**tastes(15), **more}), tmp_path / "out", "--k", 1, "--fit-min-actions", at_least)
+    local.run("kmeans", made({**tastes(15), **more}), tmp_path / "out", "--k", 1, "--fit-min-actions", at_least)
     summary, _, centers = result(tmp_path / "out")
     users = {1: 55, ACTIVE: 50, ACTIVE + 1: 20}[at_least]
     assert (summary["learned_from"]["users"], summary["learned_from"]["min_actions"]) == (users, at_least)
@@ -117,14 +117,14 @@ def test_who_is_learned_from_is_an_option(made: Write, sail: Engine, tmp_path: P
 @pytest.mark.spark
 @pytest.mark.parametrize("people", [9, 10])
 def test_mllib_learns_from_the_same_users(
-    made: Write, spark: Engine, sail: Engine, tmp_path: Path, people: int
+    made: Write, spark: Engine, local: Engine, tmp_path: Path, people: int
 ) -> None:
     little = {f"z{user}": {"p": 1, "q": 3} for user in range(12)}
     place = made({**tastes(people), **little})
     for at_least in (FIT_MIN_ACTIONS, 4, FIT_MIN_ACTIONS - 1):
         options = ("--k", 2, "--fit-min-actions", at_least, "--params", "kmeans||,100,0")
-        sail.run("kmeans", place, tmp_path / f"here{at_least}", *options)
-        spark.run("kmeans_cluster", place, tmp_path / f"there{at_least}", *options)
+        local.run("kmeans", place, tmp_path / f"here{at_least}", *options)
+        spark.run("kmeans", place, tmp_path / f"there{at_least}", *options, "--library", "mllib")
         here, there = (result(tmp_path / f"{name}{at_least}") for name in ("here", "there"))
         assert there[0]["learned_from"] == {
             **here[0]["learned_from"],

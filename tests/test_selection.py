@@ -316,7 +316,7 @@ Write = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-def made(sail: Engine, tmp_path_factory: pytest.TempPathFactory) -> Write:
+def made(local: Engine, tmp_path_factory: pytest.TempPathFactory) -> Write:
     """Make clustering inputs of people, given their actions on each page, written in an order; where they are."""
 
     def make(counts: sp.csr_matrix, order: np.ndarray | None = None) -> Path:
@@ -329,7 +329,7 @@ def made(sail: Engine, tmp_path_factory: pytest.TempPathFactory) -> Write:
         (place / "users.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         pages = [{"id": str(page), "name": f"page {page}"} for page in range(counts.shape[1])]
         (place / "c.json").write_text(json.dumps({"id": 1, "facebook": pages}))
-        sail.run("make_clustering_inputs", place / "users.jsonl", place / "in", "--category", place / "c.json")
+        local.run("make_clustering_inputs", place / "users.jsonl", place / "in", "--category", place / "c.json")
         return place / "in"
 
     return make
@@ -339,10 +339,10 @@ OPTIONS = ("--k-max", 4, "--n-init", 2)
 
 
 def test_the_job_gives_verdict_number_and_reason_and_k_means_takes_them(
-    made: Write, sail: Engine, tmp_path: Path
+    made: Write, local: Engine, tmp_path: Path
 ) -> None:
     place = made(planted(3).counts)
-    said = sail.run("select_k", place, tmp_path / "k", *OPTIONS)
+    said = local.run("select_k", place, tmp_path / "k", *OPTIONS)
     choice = json.loads((tmp_path / "k" / "k.json").read_text())
     assert (choice["verdict"], choice["k"], choice["criterion"]) == ("segments", 3, "prediction")
     assert choice["why"] in said.stderr
@@ -353,7 +353,7 @@ def test_the_job_gives_verdict_number_and_reason_and_k_means_takes_them(
     assert all(check["passed"] for check in manifest["checks"].values())
     assert {name: manifest["summary"][name] for name in choice} == choice
 
-    sail.run("kmeans", place, tmp_path / "out", "--k-selection", tmp_path / "k", "--n-init", 2)
+    local.run("kmeans", place, tmp_path / "out", "--k-selection", tmp_path / "k", "--n-init", 2)
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["k"], summary["verdict"]) == (3, "segments")
     assert [row["solidity"] for row in summary["solidity"]] == ["solid"] * 3
@@ -361,25 +361,25 @@ def test_the_job_gives_verdict_number_and_reason_and_k_means_takes_them(
     assert smallest == choice["tried"][2]["smallest_segment"]
 
 
-def test_order_of_rows_cores_and_engine_change_no_byte(made: Write, sail: Engine, tmp_path: Path) -> None:
+def test_order_of_rows_cores_and_engine_change_no_byte(made: Write, local: Engine, tmp_path: Path) -> None:
     counts = planted(2, 200).counts
     first, shuffled = made(counts), made(counts, np.random.default_rng(0).permutation(counts.shape[0]))
     options = ("--k-max", 3, "--n-init", 2)
-    sail.run("select_k", first, tmp_path / "a", *options, "--cores", 1)
-    sail.run("select_k", first, tmp_path / "b", *options, "--cores", 2)
-    sail.run("select_k", shuffled, tmp_path / "c", *options)
-    Engine("cluster").run("select_k", first, tmp_path / "d", *options)
+    local.run("select_k", first, tmp_path / "a", *options, "--cores", 1)
+    local.run("select_k", first, tmp_path / "b", *options, "--cores", 2)
+    local.run("select_k", shuffled, tmp_path / "c", *options)
+    Engine("local").run("select_k", first, tmp_path / "d", *options)
     assert len({(tmp_path / name / "k.json").read_bytes() for name in "abcd"}) == 1
     for place in (first, shuffled):
-        sail.run("kmeans", place, place.parent / "out", "--k", 2)
+        local.run("kmeans", place, place.parent / "out", "--k", 2)
     for name in ("data.json", "meta-data.json", "assignments.parquet", "centers.parquet", "summary.json"):
         assert (first.parent / "out" / name).read_bytes() == (shuffled.parent / "out" / name).read_bytes(), name
 
 
-def test_many_people_are_judged_on_a_sample_and_the_output_says_so(made: Write, sail: Engine, tmp_path: Path) -> None:
+def test_many_people_are_judged_on_a_sample_and_the_output_says_so(made: Write, local: Engine, tmp_path: Path) -> None:
     place = made(planted(3, 900).counts)
     few = {"LEARN": 300, "PLACE": 400}
-    said = sail.run("select_k", place, tmp_path / "k", *OPTIONS, patch=few)
+    said = local.run("select_k", place, tmp_path / "k", *OPTIONS, patch=few)
     choice = json.loads((tmp_path / "k" / "k.json").read_text())
     everybody = int((planted(3, 900).actions >= FIT_MIN_ACTIONS).sum())
     assert (choice["verdict"], choice["k"]) == ("segments", 3)
@@ -387,29 +387,29 @@ def test_many_people_are_judged_on_a_sample_and_the_output_says_so(made: Write, 
     assert f"judged on 300 of {everybody} people" in said.stderr
     assert choice["tried"][0]["smallest_segment"] == 900
     assert choice["tried"][2]["smallest_segment"] == pytest.approx(300, abs=60)
-    sail.run("select_k", place, tmp_path / "again", *OPTIONS, patch=few)
+    local.run("select_k", place, tmp_path / "again", *OPTIONS, patch=few)
     assert (tmp_path / "k" / "k.json").read_bytes() == (tmp_path / "again" / "k.json").read_bytes()
 
 
-def test_too_few_people_are_reported_and_k_means_makes_one_cluster(made: Write, sail: Engine, tmp_path: Path) -> None:
+def test_too_few_people_are_reported_and_k_means_makes_one_cluster(made: Write, local: Engine, tmp_path: Path) -> None:
     place = made(planted(2).counts[:20])
-    said = sail.run("select_k", place, tmp_path / "k")
+    said = local.run("select_k", place, tmp_path / "k")
     assert "Too few people to tell" in said.stderr
-    sail.run("kmeans", place, tmp_path / "out", "--k-selection", tmp_path / "k")
+    local.run("kmeans", place, tmp_path / "out", "--k-selection", tmp_path / "k")
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["k"], summary["verdict"]) == (1, "too_few")
 
 
-def test_a_choice_of_code_version_2_is_read_as_segments(made: Write, sail: Engine, tmp_path: Path) -> None:
+def test_a_choice_of_code_version_2_is_read_as_segments(made: Write, local: Engine, tmp_path: Path) -> None:
     place = made(planted(2).counts[:80])
-    sail.run("select_k", place, tmp_path / "k", "--k-max", 2, "--n-init", 1)
+    local.run("select_k", place, tmp_path / "k", "--k-max", 2, "--n-init", 1)
     manifest = json.loads((tmp_path / "k" / "manifest.json").read_text())
     for name in ("verdict", "why", "evidence", "evidence_needed", "false_alarm_rate", "people", "people_judged"):
         del manifest["summary"][name]
     manifest["summary"]["k"], manifest["code_version"] = 2, "2"
     (tmp_path / "k" / "manifest.json").write_text(json.dumps(manifest))
     assert select_k.read_choice(str(tmp_path / "k")) == (2, "segments", manifest["fingerprint"])
-    sail.run("kmeans", place, tmp_path / "out", "--k-selection", tmp_path / "k")
+    local.run("kmeans", place, tmp_path / "out", "--k-selection", tmp_path / "k")
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["k"], summary["requested_k"], summary["verdict"]) == (2, 2, "segments")
 

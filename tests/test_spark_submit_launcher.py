@@ -105,9 +105,9 @@ def test_a_spark_submit_that_is_missing_is_named_with_the_way_out() -> None:
         list(launch(master="yarn", submit="no-such-submit"))
 
 
-def test_sail_is_refused() -> None:
-    with pytest.raises(LaunchFailed, match=r"job asks for the engine sail.*--engine"):
-        list(launch(Job("job", "kmeans", ["in", "out", "--engine", "sail"]), master="yarn"))
+def test_the_local_engine_is_refused() -> None:
+    with pytest.raises(LaunchFailed, match=r"job asks for the engine local.*--engine"):
+        list(launch(Job("job", "kmeans", ["in", "out", "--engine", "local"]), master="yarn"))
 
 
 def test_jobs_end_with_whoever_launched_them(submit: Callable[[str], str], tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def spoiled(make: Callable[..., Any], column: str, value: Any) -> Callable[..., 
     ],
 )
 def test_a_step_that_gives_wrong_rows_is_found_before_they_are_written(
-    sail: Engine,
+    local: Engine,
     tmp_path: Path,
     write_category: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
@@ -148,9 +148,9 @@ def test_a_step_that_gives_wrong_rows_is_found_before_they_are_written(
     monkeypatch.setattr(module, step, spoiled(getattr(module, step), column, value))
 
     def run_all() -> None:
-        sail.run("group_by_user", raw, tmp_path / "users")
-        sail.run("make_clustering_inputs", tmp_path / "users", tmp_path / "in", "--category", category)
-        sail.run("kmeans", tmp_path / "in", tmp_path / "out", "--k", 1)
+        local.run("group_by_user", raw, tmp_path / "users")
+        local.run("make_clustering_inputs", tmp_path / "users", tmp_path / "in", "--category", category)
+        local.run("kmeans", tmp_path / "in", tmp_path / "out", "--k", 1)
 
     with pytest.raises(InputError, match=f"^Strict schema: {rule}"):
         run_all()

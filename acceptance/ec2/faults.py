@@ -202,7 +202,7 @@ def test_a_job_that_uses_up_the_memory_is_told_by_that_name(
     sandbox: Sandbox, explorer: EC2Explorer, ansible: Path
 ) -> None:
     explorer.bring(ansible, MONTH)
-    sandbox.faults.memory_limit(150 << 20)
+    sandbox.faults.memory_limit(100 << 20)
     error = explorer.pipeline(*ARGUMENTS, ok=False).failed[f"grouped_users {MONTH}"]
     assert "Choose a larger type" in error
     assert_named(error, "OutOfMemory", instance=sandbox.instances[0])

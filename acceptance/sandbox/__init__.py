@@ -92,7 +92,7 @@ class Sandbox:
             self._operator_url = operator.url
             self.environment = {
                 "AWS_ENDPOINT_URL": launcher.url,
-                "AWS_ALLOW_HTTP": "true",  # for Sail, which refuses plain HTTP otherwise
+                "AWS_ALLOW_HTTP": "true",
                 "AWS_REGION": REGION,
                 "AWS_DEFAULT_REGION": REGION,
                 "AWS_EC2_METADATA_DISABLED": "true",  # this machine is none of the instances

@@ -117,9 +117,4 @@ class LightMachine(Machine):
 
 def _version(distribution: str) -> str:
     """The version that a distribution has here."""
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        if distribution != "pyspark":
-            raise
-        return metadata.version("pyspark-client")  # a Python with the client alone runs all jobs that Sail runs
+    return metadata.version(distribution)

@@ -59,17 +59,17 @@ class Launcher(dg.ConfigurableResource[None], ABC):
         """
 
 
-def refuse_sail(jobs: Sequence[Job]) -> None:
-    """Refuse jobs on a Spark cluster that ask for the engine which runs in one process.
+def refuse_local_engine(jobs: Sequence[Job]) -> None:
+    """Refuse jobs on a Spark cluster that ask for the engine of one machine.
 
     Raises:
         LaunchFailed: One does.
     """
     for job in jobs:
-        if dict(pairwise(job.arguments)).get("--engine", "sail") == "sail":
+        if dict(pairwise(job.arguments)).get("--engine", "local") == "local":
             raise LaunchFailed(
-                f"{job.id} asks for the engine sail, which runs on one machine, and this launcher's is a Spark cluster."
-                " Choose the engine spark, or cluster: --engine, `engine` in the run's config, or"
+                f"{job.id} asks for the engine local, which runs on one machine, and this launcher's is a Spark"
+                " cluster. Choose the engine spark: --engine, `engine` in the run's config, or"
                 " AUDIENCE_EXPLORER_ENGINE for all runs; or the launcher local or ec2: AUDIENCE_EXPLORER_LAUNCHER."
             )
 

@@ -38,7 +38,7 @@ PYTHON = f"./{NAME}/bin/python"  # of a process that starts where it was unpacke
 
 _VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 _GLIBC = range(28, 4, -1)  # minor versions of the C library, whose wheels run where 2.28 is: Amazon Linux 2023 has 2.34
-_OF_THE_CLUSTER = {"pyspark", "pysail"}
+_OF_THE_CLUSTER = {"pyspark"}
 _KEPT = 3  # archives in the cache
 
 _RUN_PYTHON = f"""\
@@ -104,11 +104,21 @@ def _sources() -> dict[str, Path]:
 
 
 def _pins() -> list[str]:
-    """What pip installs: the distributions that jobs need, and those that these need, in the versions that are here."""
+    """What pip installs: the distributions that jobs need, and those that these need, in the versions that are here.
+
+    Raises:
+        LaunchFailed: One is missing.
+    """
     found: dict[str, str] = {}
 
     def add(distribution: str, extras: set[str]) -> None:
-        here = metadata.distribution(distribution)
+        try:
+            here = metadata.distribution(distribution)
+        except metadata.PackageNotFoundError as error:
+            raise LaunchFailed(
+                f"{distribution} is to be packed for the cluster, and is not installed here: pip install"
+                " 'audience-explorer[spark]'"
+            ) from error
         found[canonicalize_name(distribution)] = here.version
         for requirement in map(Requirement, here.requires or []):
             marker = requirement.marker

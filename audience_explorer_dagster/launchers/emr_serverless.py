@@ -19,7 +19,7 @@ from dagster_aws.pipes import PipesEMRServerlessClient
 from dagster_pipes import PipesContextData, PipesParams
 from pydantic import Field
 
-from audience_explorer_dagster.launchers import Job, Launcher, LaunchFailed, Report, archive, refuse_sail
+from audience_explorer_dagster.launchers import Job, Launcher, LaunchFailed, Report, archive, refuse_local_engine
 from audience_explorer_dagster.launchers.ec2.access import client, launches_of_root
 from audience_explorer_dagster.launchers.ec2.errors import Refused, kind_of
 from audience_explorer_dagster.launchers.ec2.images import PROJECT
@@ -121,7 +121,7 @@ class EMRServerlessLauncher(Launcher):
         return from_environment(cls, "EMR Serverless", "AUDIENCE_EXPLORER_EMR_", defaults, by_name)
 
     def launch(self, context: dg.OpExecutionContext, jobs: Sequence[Job]) -> Generator[Report]:
-        refuse_sail(jobs)
+        refuse_local_engine(jobs)
         try:
             yield from _Launch(self, context, jobs).run()
         except (BotoCoreError, ClientError) as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
-from audience_explorer_dagster.launchers import Job, LaunchFailed, Report, archive, refuse_sail
+from audience_explorer_dagster.launchers import Job, LaunchFailed, Report, archive, refuse_local_engine
 from audience_explorer_dagster.launchers.local import LocalLauncher
 from audience_explorer_dagster.launchers.settings import from_environment
 
@@ -57,7 +57,7 @@ class SparkSubmitLauncher(LocalLauncher):
         return from_environment(cls, "spark-submit", "AUDIENCE_EXPLORER_SPARK_", {}, by_name)
 
     def launch(self, context: dg.OpExecutionContext, jobs: Sequence[Job]) -> Generator[Report]:
-        refuse_sail(jobs)
+        refuse_local_engine(jobs)
         if shutil.which(self.submit) is None:
             raise LaunchFailed(
                 f"{self.submit} is not on the path. Install Apache Spark, of the cluster's version, or say where it is:"

@@ -1,7 +1,6 @@
-"""Cluster a category's users by k-means with Spark MLlib, where one machine's memory does not hold their profiles.
+"""k-means by Spark's MLlib, where one machine's memory does not hold a category's profiles.
 
-INPUTS is an output of make_clustering_inputs, OUTPUT the folder to make, with the files that kmeans makes. Spark reads
-profiles and members, at the master that --spark-master names, and neither comes together in one process.
+Spark reads profiles and members, and neither comes together in one process.
 """
 
 import pickle
@@ -11,19 +10,18 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING
 
-import click
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.sparse as sp
 
-from spark_jobs import clustering, engines, kmeans, outputs, storage
+from spark_jobs import clustering, outputs, storage
 from spark_jobs.clustering_inputs import Head, enough_to_learn
-from spark_jobs.config import EngineConfig, KMeansConfig, KMeansParams, parse_params
-from spark_jobs.options import config_options
+from spark_jobs.clusters import ASSIGNMENT, Clusters, Learned, stabilities_on_sample
+from spark_jobs.config import KMeansConfig, KMeansParams, parse_params
+from spark_jobs.engines.spark import SparkEngine, collect, errors_of_tasks, location_for
 from spark_jobs.profiles import PROFILES
-from spark_jobs.reporting import Reporter, run_as_command
-from spark_jobs.resources import ResourcesConfig
+from spark_jobs.reporting import Reporter
 from spark_jobs.schemas import strictness
 
 if TYPE_CHECKING:
@@ -34,44 +32,17 @@ _PROFILES_A_TASK = 1 << 16
 _MOST_TASKS = 1 << 12
 _TALLIES_A_TASK = 1 << 6
 
-_ASSIGNED = "_assigned"  # the rows of assignments.parquet as Spark writes them, in several files
-
-
-@click.command(help=__doc__)
-@click.argument("inputs")
-@click.argument("output")
-@click.option("--k-selection", metavar="FOLDER", help="An output of select_k, whose k is used if --k is not given.")
-@config_options(KMeansConfig)
-@config_options(EngineConfig, "engine")
-@config_options(ResourcesConfig, "allowed")
-def main(
-    inputs: str,
-    output: str,
-    k_selection: str | None,
-    config: KMeansConfig,
-    engine: EngineConfig,
-    allowed: ResourcesConfig,
-) -> None:
-    engine = engine.model_copy(update={"engine": "cluster"})
-    resources = allowed.resolve()
-    working = storage.join(storage.absolute(output), _ASSIGNED)
-
-    def fit_there(head: Head, k: int, report: Reporter) -> kmeans.Clusters:
-        return fit(engines.session(engine, resources), head, k, config, engine.strict_schema, working, report)
-
-    kmeans.run(fit_there, inputs, output, k_selection, config, engine, resources)
-
 
 def fit(
-    spark: "SparkSession", head: Head, k: int, config: KMeansConfig, strict: bool, working: str, report: Reporter
-) -> kmeans.Clusters:
+    engine: SparkEngine, head: Head, k: int, config: KMeansConfig, strict: bool, working: str, report: Reporter
+) -> Clusters:
     """Cluster on Spark: MLlib's inits and iterations, and the last iteration here, which adds up in a fixed order.
 
     MLlib adds up as its tasks end, so that its centers differ in the last bits from run to run. Those of the last
     iteration depend only on which profile is nearest to which center, and so do the bytes that are written.
 
     Args:
-        spark: The session.
+        engine: Spark.
         head: The inputs.
         k: Clusters, at most one a profile. One that ends up empty is left out.
         config: Of k-means. MLlib draws the profiles of both inits without regard to their weights.
@@ -79,12 +50,12 @@ def fit(
         working: A folder that Spark writes to; deleted with the last of the assignments.
         report: Told of each init.
     """
-    library = f"{engines.version_of(spark)} mllib"
+    library, spark = f"{engine.version} mllib", engine.session
     if k == 0:
         return _nothing(len(head.dimensions), library)
     params = parse_params(config.params)
     spark.catalog.clearCache()  # of a job before that failed
-    with engines.errors_of_tasks():
+    with errors_of_tasks():
         points = _read_points(spark, head, config.fit_min_actions, strict).persist()
         learned, profiles, min_actions = _learned_from(points, head, k, config, report)
         start = _best_start(learned, len(head.dimensions), profiles, k, params, config, report)
@@ -97,7 +68,7 @@ def fit(
     # Numbered by users, the largest first, ties by the center.
     order = np.array(sorted(range(len(centers)), key=lambda c: (-tally.users[c], tuple(centers[c]))))
     users, wssse = tally.users[order], float(tally.squared.sum())
-    return kmeans.Clusters(
+    return Clusters(
         centers[order],
         users,
         2 * tally.farthest[order],
@@ -113,23 +84,23 @@ def fit(
             "calinski_harabasz": clustering.calinski_harabasz(users, centers[order], wssse),
         },
         library,
-        kmeans.Learned(
+        Learned(
             int(of_learned.users.sum()),
             min_actions,
             float(of_learned.squared.sum()),
-            kmeans.stabilities_on_sample(head, min_actions, centers[order], config.seed, strict),
+            stabilities_on_sample(head, min_actions, centers[order], config.seed, strict),
         ),
         _assign(spark, points, centers, np.argsort(order).astype(np.int32), head, working),
     )
 
 
-def _nothing(dimensions: int, library: str) -> kmeans.Clusters:
+def _nothing(dimensions: int, library: str) -> Clusters:
     none, of_none = np.zeros(0, np.int64), np.zeros((0, dimensions))
     told = clustering.ClusterDimensions(of_none.astype(np.int64), of_none, of_none, of_none)
     ends = (np.zeros(dimensions), np.zeros(dimensions))
     scores = {"wssse": 0.0, "silhouette": None, "calinski_harabasz": None}
-    nobody = kmeans.Learned(0, 0, 0.0, none.astype(float))
-    return kmeans.Clusters(of_none, none, none.astype(float), told, ends, 0, True, scores, library, nobody, iter(()))
+    nobody = Learned(0, 0, 0.0, none.astype(float))
+    return Clusters(of_none, none, none.astype(float), told, ends, 0, True, scores, library, nobody, iter(()))
 
 
 # --- reading ---------------------------------------------------------------------------------------
@@ -186,7 +157,7 @@ def _read(spark: "SparkSession", folder: str, name: str) -> "DataFrame":
         InputError: It is gone, or is no Parquet file.
     """
     outputs.read_table(folder, name, columns=[])
-    location = engines.location_for(spark, storage.join(folder, name))
+    location = location_for(spark, storage.join(folder, name))
     return spark.read.parquet(re.sub(r"([\\\[\]{}*?])", r"\\\1", location))  # Spark takes a path for a pattern
 
 
@@ -392,7 +363,7 @@ def _tally(points: "DataFrame", centers: np.ndarray) -> Tally:
     schema = "task int, tally binary"
     of_tasks = points.mapInArrow(tally, schema)
     added = of_tasks.groupBy((F.col("task") / _TALLIES_A_TASK).cast("int")).applyInArrow(add, schema)
-    rows = sorted(engines.collect(added), key=lambda row: row["task"])
+    rows = sorted(collect(added), key=lambda row: row["task"])
     return reduce(Tally.__add__, (_unpacked(row["tally"]) for row in rows))
 
 
@@ -415,7 +386,7 @@ def _assign(
     """The rows of ASSIGNMENT, by user_id, a batch at a time.
 
     Args:
-        spark: The session.
+        engine: Spark.
         points: All profiles, which are not needed any longer then.
         centers: (k, d).
         number: (k,) the id of each center's cluster.
@@ -427,14 +398,14 @@ def _assign(
         for batch in batches:
             label, distance, to_next = clustering.assign(_matrix(batch, centers.shape[1])[0], centers)
             values = [number[label], distance, clustering.confidence(distance, to_next)]
-            names = ["profile_id", *kmeans.ASSIGNMENT.names[1:]]
+            names = ["profile_id", *ASSIGNMENT.names[1:]]
             yield pa.RecordBatch.from_arrays([batch.column("profile_id"), *map(pa.array, values)], names=names)
 
-    with engines.errors_of_tasks():
+    with errors_of_tasks():
         members = _read(spark, head.folder, "members.parquet").select("user_id", "profile_id")
         clusters = points.mapInArrow(assign, "profile_id bigint, cluster_id int, distance double, confidence double")
-        rows = members.join(clusters, "profile_id").select(*kmeans.ASSIGNMENT.names).orderBy("user_id")
-        rows.write.parquet(engines.location_for(spark, folder))
+        rows = members.join(clusters, "profile_id").select(*ASSIGNMENT.names).orderBy("user_id")
+        rows.write.parquet(location_for(spark, folder))
     points.unpersist()
     yield from outputs.of_equal_size(_read_parts(folder))
     storage.delete_folder(folder)
@@ -444,8 +415,4 @@ def _read_parts(folder: str) -> Iterator[pa.RecordBatch]:
     for part in storage.visible_files(folder):
         if part.name.startswith("part-"):
             with part.open("rb") as file:
-                yield from (batch.cast(kmeans.ASSIGNMENT) for batch in pq.ParquetFile(file).iter_batches())
-
-
-if __name__ == "__main__":
-    run_as_command(main)
+                yield from (batch.cast(ASSIGNMENT) for batch in pq.ParquetFile(file).iter_batches())

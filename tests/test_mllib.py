@@ -16,9 +16,10 @@ from audience_explorer_dagster.definitions import definitions
 from audience_explorer_dagster.launchers import Job, Launcher, Report
 from spark_jobs import clustering, demo_audience, kmeans, outputs
 from spark_jobs.clustering_inputs import Head, check_memory
-from spark_jobs.config import KMeansConfig
+from spark_jobs.config import KMeansConfig, Library
 from spark_jobs.errors import InputError
-from spark_jobs.kmeans_cluster import Tally
+from spark_jobs.fingerprints import fingerprint
+from spark_jobs.mllib import Tally
 from spark_jobs.profiles import MEMBER, PROFILE
 from spark_jobs.resources import Resources
 from tests.conftest import Engine
@@ -27,11 +28,14 @@ from tests.project import Project
 
 FILES = {"assignments.parquet", "centers.parquet", "data.json", "meta-data.json", "summary.json", "manifest.json"}
 
+LIBRARIES: tuple[Library, ...] = ("numpy", "mllib")
+MLLIB = ("--library", "mllib")
+
 Inputs = Callable[[Sequence[dict[int, float]], Sequence[int]], Path]
 
 
 @pytest.fixture
-def inputs(tmp_path: Path, sail: Engine, write_category: Callable[..., Path]) -> Inputs:
+def inputs(tmp_path: Path, local: Engine, write_category: Callable[..., Path]) -> Inputs:
     """Write clustering inputs of some vectors, and of how many users each is; where they are."""
 
     def write(vectors: Sequence[dict[int, float]], users: Sequence[int]) -> Path:
@@ -45,7 +49,7 @@ def inputs(tmp_path: Path, sail: Engine, write_category: Callable[..., Path]) ->
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
         category = write_category("x", *pages)
         options = ("--category", category, "--scaling", "none")
-        sail.run("make_clustering_inputs", file, tmp_path / "inputs", *options)
+        local.run("make_clustering_inputs", file, tmp_path / "inputs", *options)
         return tmp_path / "inputs"
 
     return write
@@ -59,7 +63,7 @@ def test_the_golden_case_gives_what_is_expected(spark: Engine, golden: Path, tmp
     category = golden / "category.json"
     options = ("--category", category, "--scaling", "none")
     spark.run("make_clustering_inputs", golden / "grouped_users.jsonl", tmp_path / "in", *options)
-    spark.run("kmeans_cluster", tmp_path / "in", tmp_path / "out", "--k", 2)
+    spark.run("kmeans", tmp_path / "in", tmp_path / "out", *MLLIB, "--k", 2)
     assert_golden(tmp_path / "out", golden)
 
 
@@ -68,7 +72,7 @@ def test_from_the_same_centers_the_files_are_those_of_kmeans(spark: Engine, inpu
     vectors = [{0: 1, 1: 9}, {0: 2, 1: 9}, {0: 9}, {0: 8}, {2: 7}, {1: 1, 2: 7}, {2: 6}]
     place = inputs(vectors, [3, 1, 2, 5, 1, 4, 1])
     spark.run("kmeans", place, tmp_path / "here", "--k", 3)
-    spark.run("kmeans_cluster", place, tmp_path / "there", "--k", 3)
+    spark.run("kmeans", place, tmp_path / "there", *MLLIB, "--k", 3)
     assert {file.name for file in (tmp_path / "there").iterdir()} == FILES
     for name in ("data.json", "meta-data.json", "summary.json"):
         here, there = (read_values(tmp_path / which / name) for which in ("here", "there"))
@@ -99,7 +103,7 @@ def approximately(value: Any) -> Any:
 
 @pytest.mark.spark
 def test_users_weigh_in_their_profiles(spark: Engine, inputs: Inputs, tmp_path: Path) -> None:
-    spark.run("kmeans_cluster", inputs([{0: 0, 1: 1}, {0: 3, 1: 1}], [3, 1]), tmp_path / "out", "--k", 1)
+    spark.run("kmeans", inputs([{0: 0, 1: 1}, {0: 3, 1: 1}], [3, 1]), tmp_path / "out", *MLLIB, "--k", 1)
     (center,) = pq.read_table(tmp_path / "out" / "centers.parquet").to_pylist()
     assert center == {"cluster_id": 0, "users": 4, "center": [0.75, 1, 0]}
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
@@ -109,7 +113,7 @@ def test_users_weigh_in_their_profiles(spark: Engine, inputs: Inputs, tmp_path: 
 
 @pytest.mark.spark
 def test_a_category_of_nobody_has_no_cluster(spark: Engine, inputs: Inputs, tmp_path: Path) -> None:
-    said = spark.run("kmeans_cluster", inputs([], []), tmp_path / "out", "--k", 3)
+    said = spark.run("kmeans", inputs([], []), tmp_path / "out", *MLLIB, "--k", 3)
     assert "k is cut from 3 to 0" in said.stderr
     assert (tmp_path / "out" / "data.json").read_text() == ""
     assert pq.read_table(tmp_path / "out" / "assignments.parquet").num_rows == 0
@@ -122,7 +126,7 @@ def test_k_is_cut_to_the_profiles_and_each_is_then_a_cluster(
     init: str, spark: Engine, inputs: Inputs, tmp_path: Path
 ) -> None:
     place = inputs([{0: 1}, {1: 1}, {0: 5, 2: 1}], [1, 5, 2])
-    said = spark.run("kmeans_cluster", place, tmp_path / "out", "--k", 7, "--params", f"{init},100,0.001")
+    said = spark.run("kmeans", place, tmp_path / "out", *MLLIB, "--k", 7, "--params", f"{init},100,0.001")
     assert "k is cut from 7 to 3" in said.stderr
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["k"], summary["requested_k"], summary["wssse"]) == (3, 7, 0)
@@ -131,18 +135,18 @@ def test_k_is_cut_to_the_profiles_and_each_is_then_a_cluster(
 
 @pytest.mark.spark
 def test_it_is_about_as_good_as_kmeans_and_gives_the_same_bytes_each_time(
-    spark: Engine, sail: Engine, tmp_path: Path
+    spark: Engine, local: Engine, tmp_path: Path
 ) -> None:
     demo_audience.make(str(tmp_path / "root"), users=10_000)
     month = tmp_path / "root" / "raw" / f"month={demo_audience.MONTHS[0]}"
     category = tmp_path / "root" / "categories" / "coffee.json"
-    sail.run("group_by_user", month, tmp_path / "users")
-    sail.run("make_clustering_inputs", tmp_path / "users", tmp_path / "in", "--category", category)
-    sail.run("kmeans", tmp_path / "in", tmp_path / "here", "--k", 5)
-    options = ("--k", 5, "--n-init", 2, "--seed", 3)
-    many_tasks = {"_PROFILES_A_TASK": 300, "_TALLIES_A_TASK": 2}
+    local.run("group_by_user", month, tmp_path / "users")
+    local.run("make_clustering_inputs", tmp_path / "users", tmp_path / "in", "--category", category)
+    local.run("kmeans", tmp_path / "in", tmp_path / "here", "--k", 5)
+    options = (*MLLIB, "--k", 5, "--n-init", 2, "--seed", 3)
+    many_tasks = {"mllib._PROFILES_A_TASK": 300, "mllib._TALLIES_A_TASK": 2}
     for place in ("one", "two"):
-        spark.run("kmeans_cluster", tmp_path / "in", tmp_path / place, *options, patch=many_tasks)
+        spark.run("kmeans", tmp_path / "in", tmp_path / place, *options, patch=many_tasks)
     for name in FILES - {"manifest.json"}:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
     here, there = (json.loads((tmp_path / place / "summary.json").read_text()) for place in ("here", "one"))
@@ -155,14 +159,14 @@ def test_inputs_that_are_gone_are_named(spark: Engine, inputs: Inputs, tmp_path:
     place = inputs([{0: 1}, {1: 1}], [1, 1])
     (place / "profiles.parquet").unlink()
     with pytest.raises(InputError, match=r"profiles\.parquet can't be read.*Delete .*manifest\.json"):
-        spark.run("kmeans_cluster", place, tmp_path / "out", "--k", 2)
+        spark.run("kmeans", place, tmp_path / "out", *MLLIB, "--k", 2)
 
 
 @pytest.mark.spark
 def test_a_path_that_looks_like_a_pattern_is_a_path(spark: Engine, inputs: Inputs, tmp_path: Path) -> None:
     place = tmp_path / "a[1] *?{x} é"
     inputs([{0: 1}, {1: 1}], [2, 1]).rename(place)
-    said = spark.run("kmeans_cluster", place, tmp_path / "out [1]*", "--k", 2)
+    said = spark.run("kmeans", place, tmp_path / "out [1]*", *MLLIB, "--k", 2)
     assert said.outputs[0]["users"] == 3
 
 
@@ -173,7 +177,7 @@ def test_a_strict_schema_holds_for_what_spark_reads(spark: Engine, inputs: Input
     broken = table.set_column(3, PROFILE.field("weight"), pa.array([1, 0, 1], pa.int64()))
     pq.write_table(broken, place / "profiles.parquet")
     with pytest.raises(InputError, match="Strict schema: profiles: column weight must be at least 1"):
-        spark.run("kmeans_cluster", place, tmp_path / "out", "--k", 2, "--strict-schema", "true")
+        spark.run("kmeans", place, tmp_path / "out", *MLLIB, "--k", 2, "--strict-schema", "true")
 
 
 @pytest.mark.spark
@@ -182,7 +186,7 @@ def test_a_member_of_no_profile_fails_the_check(spark: Engine, inputs: Inputs, t
     members = pq.read_table(place / "members.parquet").to_pylist()
     members[0]["profile_id"] = 7
     pq.write_table(pa.Table.from_pylist(members, schema=MEMBER), place / "members.parquet")
-    spark.run("kmeans_cluster", place, tmp_path / "out", "--k", 2)
+    spark.run("kmeans", place, tmp_path / "out", *MLLIB, "--k", 2)
     check = outputs.read_manifest(str(tmp_path / "out"), "kmeans")["checks"]["every_user_once"]
     assert not check["passed"]
     assert "2 users, the inputs 3" in check["why"]
@@ -212,15 +216,22 @@ def test_a_tally_is_what_clustering_tells_and_the_sum_of_its_parts() -> None:
 
 
 def test_only_mllibs_clusters_have_another_fingerprint() -> None:
-    config = KMeansConfig(k=3)
-    of = {engine: kmeans.step_fingerprint(config, "inputs", None, engine) for engine in ("sail", "spark", "cluster")}  # type: ignore[arg-type]
-    assert of["sail"] == of["spark"] == kmeans.step_fingerprint(config, "inputs", None)
-    assert of["cluster"] != of["sail"]
+    of = {library: kmeans.step_fingerprint(KMeansConfig(k=3, library=library), "inputs", None) for library in LIBRARIES}
+    assert of["numpy"] != of["mllib"]
+    # Those of outputs that were made when MLlib was an engine, and so are still the outputs of the same config.
+    before = KMeansConfig(k=3).model_dump(mode="json", exclude={"label", "library"})
+    assert of["numpy"] == fingerprint("kmeans", kmeans.CODE_VERSION, before, ["inputs"])
+    assert of["mllib"] == fingerprint("kmeans", kmeans.CODE_VERSION, {**before, "library": "mllib"}, ["inputs"])
+
+
+def test_mllib_on_the_local_engine_is_refused_with_the_way_out(inputs: Inputs, local: Engine, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"mllib is Spark's, and the engine is local.*--engine spark"):
+        local.run("kmeans", inputs([{0: 1}, {1: 1}], [2, 1]), tmp_path / "out", *MLLIB, "--k", 2)
 
 
 def test_what_does_not_fit_memory_is_told_with_the_way_out() -> None:
     head = Head("in", "f", {}, {}, pa.table({"dimension_id": ["p"]}), 10**9, 10**9, 10**10, 1)
-    with pytest.raises(InputError, match=r"1,000,000,000 distinct profiles.*need about .* GB.*engine: cluster"):
+    with pytest.raises(InputError, match=r"1,000,000,000 distinct profiles.*need about .* GB.*library: mllib"):
         check_memory(head, 12, Resources(memory=64 << 30, cores=2, scratch=""))
     check_memory(head, 12, Resources(memory=1 << 50, cores=2, scratch=""))
 
@@ -228,6 +239,7 @@ def test_what_does_not_fit_memory_is_told_with_the_way_out() -> None:
 # --- in the pipeline -------------------------------------------------------------------------------
 
 JOBS: list[Job] = []
+MASTER = "spark://host:7077"
 
 
 class NoLauncher(Launcher):
@@ -238,10 +250,11 @@ class NoLauncher(Launcher):
         yield from ()
 
 
-def test_with_the_engine_cluster_kmeans_is_made_anew_by_mllib_and_nothing_else(project: Project) -> None:
+def test_with_the_library_mllib_kmeans_is_made_anew_and_nothing_else(project: Project) -> None:
     project.pipeline(["2024-01"], ["tea"], kmeans={"k": 2})
     project.definitions = definitions(str(project.root), NoLauncher())
-    project.pipeline(["2024-01"], ["tea"], kmeans={"k": 2}, engine="cluster", spark_master="spark://host:7077")
+    project.pipeline(["2024-01"], ["tea"], kmeans={"k": 2, "library": "mllib"}, engine="spark", spark_master=MASTER)
     (job,) = JOBS
-    assert (job.id, job.module) == ("kmeans tea|2024-01", "kmeans_cluster")
-    assert job.arguments[job.arguments.index("--spark-master") + 1] == "spark://host:7077"
+    assert (job.id, job.module) == ("kmeans tea|2024-01", "kmeans")
+    assert job.arguments[job.arguments.index("--spark-master") + 1] == MASTER
+    assert job.arguments[job.arguments.index("--library") + 1] == "mllib"

@@ -1,0 +1,230 @@
+"""The local engine: the processes of this machine, one a core, with pieces on disk. What is small is done in this one.
+
+Processes, not threads: a thread that works on columns still holds the interpreter's lock some of the time, which a few
+cores don't feel and many do. loky keeps the processes, takes closures, and says when one died.
+"""
+
+import contextlib
+import os
+import pickle
+import threading
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any
+
+from spark_jobs.engines.engine import Counted, Engine, Exchange, Exchanged, Item, Merged, Turns
+from spark_jobs.engines.pieces import Piece, Spill
+from spark_jobs.errors import InputError
+from spark_jobs.resources import Resources
+
+SMALL = 8 << 20  # bytes of items that are done in this process before others have started
+
+# Of memory, measured (benchmarks/profiles): this process by itself, and one that runs tasks before its first.
+_BASE_BYTES = 200 << 20
+_PROCESS_BYTES = 150 << 20
+_IDLE_SECONDS = 60  # until processes that have nothing to do end
+
+
+class LocalEngine(Engine):
+    """Runs tasks in processes of this machine."""
+
+    def __init__(self, resources: Resources):
+        self._resources = resources
+        self._progress = "starting"
+
+    @property
+    def version(self) -> str:
+        return "local"
+
+    def progress(self) -> str:
+        return self._progress
+
+    def exchange(self, work: Exchange[Item, Counted, Merged]) -> Exchanged[Counted, Merged]:
+        tasks = self._tasks(work, work.demand.split)
+        alone = sum(work.sizes) < SMALL or min(tasks, len(work.items)) == 1
+        token, packed = uuid.uuid4().hex, b""
+        if alone:
+            _functions[token] = (work.split, work.merge)
+        else:
+            import cloudpickle  # its import takes as long as a small job
+
+            packed = cloudpickle.dumps((work.split, work.merge))
+        try:
+            with contextlib.ExitStack() as files:
+                spills = [
+                    files.enter_context(contextlib.closing(Spill(self._resources.scratch)))
+                    for _ in range(1 if alone else min(tasks, len(work.items)))
+                ]
+                counted, places = self._split(work, spills, token, packed, alone)
+                merged = self._merge(work, spills, places, token, packed, alone)
+        finally:
+            _functions.pop(token, None)
+        return Exchanged(counted, merged)
+
+    def _split(
+        self, work: Exchange[Any, Any, Any], spills: list[Spill], token: str, packed: bytes, alone: bool
+    ) -> tuple[list[Any], dict[int, list["_Place"]]]:
+        """What each item counted, and where the pieces of each key are."""
+        counted: list[Any] = [None] * len(work.items)
+        places: defaultdict[int, list[_Place]] = defaultdict(list)
+        free = list(range(len(spills)))  # one task at a time writes to a file
+        taken: dict[int, int] = {}
+
+        def call(number: int) -> tuple[Any, ...]:
+            taken[number] = free.pop()
+            return (_split_item, token, packed, work.items[number], spills[taken[number]])
+
+        largest_first = sorted(range(len(work.items)), key=lambda number: -work.sizes[number])
+        ended = self._run(work, largest_first, call, len(spills), alone)
+        for done, (number, (found, pieces)) in enumerate(ended, 1):
+            counted[number] = found
+            for key, turn, piece in pieces:
+                places[key].append(_Place(number, turn, taken[number], piece))
+            free.append(taken.pop(number))
+            self._progress = f"took apart {done} of {len(work.items)} files"
+        return counted, places
+
+    def _merge(
+        self,
+        work: Exchange[Any, Any, Any],
+        spills: list[Spill],
+        places: dict[int, list["_Place"]],
+        token: str,
+        packed: bytes,
+        alone: bool,
+    ) -> dict[int, Any]:
+        """What is made of each key's pieces."""
+        sizes = {key: sum(place.piece.length for place in of_key) for key, of_key in places.items()}
+        tasks = self._tasks(work, int(work.demand.merge * max(sizes.values(), default=0)))
+        merged: dict[int, Any] = {}
+
+        def call(key: int) -> tuple[Any, ...]:
+            in_order = sorted(places[key], key=lambda place: (place.item, place.turn))
+            used = {place.spill: spills[place.spill] for place in in_order}
+            return (_merge_key, token, packed, key, used, [(place.spill, place.piece) for place in in_order])
+
+        largest_first = sorted(sizes, key=lambda key: (-sizes[key], key))
+        for key, made in self._run(work, largest_first, call, tasks, alone):
+            merged[key] = made
+            self._progress = f"merged {len(merged)} of {len(sizes)} parts"
+        return merged
+
+    def _tasks(self, work: Exchange[Any, Any, Any], of_task: int) -> int:
+        """How many tasks may run at a time, each in a process of its own."""
+        return self._resources.tasks(_BASE_BYTES, _PROCESS_BYTES + of_task, work.what)
+
+    def _run(
+        self,
+        work: Exchange[Any, Any, Any],
+        numbers: Iterable[int],
+        call: Callable[[int], tuple[Any, ...]],
+        tasks: int,
+        alone: bool,
+    ) -> Iterator[tuple[int, Any]]:
+        """Call a function for each number, so many at a time, and yield what each gives as it ends."""
+        pool: Executor = _Here() if alone else _processes(tasks)
+        waiting, running = iter(numbers), dict[Future[Any], int]()
+        try:
+            while True:
+                while len(running) < tasks and (number := next(waiting, None)) is not None:
+                    running[pool.submit(*call(number))] = number
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    number, result = running.pop(future), future.result()
+                    if isinstance(result, _Refused):
+                        raise InputError(result.message)
+                    yield number, result
+        except BrokenProcessPool as error:
+            raise InputError(
+                f"{work.what}: one of {tasks} processes was killed, most likely for want of memory:"
+                f" {self._resources.memory / 1e9:,.1f} GB may be used in all. Give it more (--memory, or memory in the"
+                " config's resources), let fewer run at a time (--cores), or run it on a larger machine."
+            ) from error
+        except BaseException:
+            if not alone:
+                pool.shutdown(wait=True, kill_workers=True)  # type: ignore[call-arg] # loky's
+            raise
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a piece is, and where it belongs among those of its key."""
+
+    item: int
+    turn: int
+    spill: int
+    piece: Piece
+
+
+@dataclass(frozen=True)
+class _Refused:
+    """What a task gives back that found its input unusable."""
+
+    message: str
+
+
+class _Here(Executor):
+    """This very process."""
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **_: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(function(*arguments))
+        return future
+
+
+def _processes(count: int) -> Executor:
+    """So many processes, which stay for the next exchange and the next job."""
+    from loky import get_reusable_executor
+
+    pool: Executor = get_reusable_executor(
+        max_workers=count, timeout=_IDLE_SECONDS, initializer=_end_with, initargs=(os.getpid(),)
+    )
+    return pool
+
+
+# --- in the processes ------------------------------------------------------------------------------
+
+_functions: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {}  # by the token of the exchange
+
+
+def _end_with(parent: int) -> None:
+    """End this process soon after its parent, and be that killed."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _functions_of(token: str, packed: bytes) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    if token not in _functions:
+        _functions.clear()  # of an exchange before
+        _functions[token] = pickle.loads(packed)
+    return _functions[token]
+
+
+def _split_item(token: str, packed: bytes, item: Any, spill: Spill) -> Any:
+    """What an item counted, and its pieces: of which key, which of its turns, and where."""
+    split, _ = _functions_of(token, packed)
+    turns = Turns(split(item))
+    try:
+        kept = [(key, turn, spill.put(piece)) for turn, pieces in enumerate(turns) for key, piece in pieces.items()]
+    except InputError as error:
+        return _Refused(str(error))
+    return turns.counted, kept
+
+
+def _merge_key(token: str, packed: bytes, key: int, spills: dict[int, Spill], places: list[tuple[int, Piece]]) -> Any:
+    _, merge = _functions_of(token, packed)
+    try:
+        return merge(key, (spills[spill].take(piece) for spill, piece in places))
+    except InputError as error:
+        return _Refused(str(error))
