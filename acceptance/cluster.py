@@ -100,6 +100,7 @@ def costs_of(ended: Ended, aws: Sandbox) -> list[float]:
     return [json.loads(files_of(folder, aws)["summary.json"])["learned_from"]["wssse"] for folder in clusters]
 
 
+@pytest.mark.timeout(2400)  # five months, three of them with k-means by MLlib, beside other stories
 def test_a_month_on_the_cluster_is_that_month_on_one_machine(
     explorer: Explorer, ansible: Path, tmp_path: Path, aws: Sandbox, cluster: SparkCluster
 ) -> None:
