@@ -300,7 +300,8 @@ def _write_json_lines(folder: str, actions: pa.Table) -> None:
     text = "\n".join(lines) + "\n"
     with (
         outputs.open_file(folder, "actions.jsonl.gz") as file,
-        gzip.GzipFile(fileobj=file, mode="wb", compresslevel=1, mtime=0) as compressed,
+        # Neither its time nor its name, which is a draft's: the same actions are the same bytes.
+        gzip.GzipFile(filename="", fileobj=file, mode="wb", compresslevel=1, mtime=0) as compressed,
     ):
         compressed.write(text.encode())
 
