@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from dagster import AssetKey, DagsterInstance
 
 from acceptance.conftest import PROJECT, Explorer
 from tests.test_notifications import Hook, hook
@@ -59,10 +60,10 @@ def land(explorer: Explorer, source: Path, month: str) -> Path:
     return shutil.copytree(source / "raw" / f"month={month}", explorer.root / "raw" / f"month={month}")
 
 
-def are_there(explorer: Explorer, *categories: str) -> bool:
-    """Whether the month's clusters of these categories are there, for everybody to read."""
-    folder = explorer.root / "kmeans" / f"month={MONTH}"
-    return all((folder / f"category={name}" / "current.json").exists() for name in categories)
+def on_record(explorer: Explorer, *categories: str) -> bool:
+    """Whether the month's clusters of these categories are there, and Dagster has them on record."""
+    with DagsterInstance.from_config(str(explorer.home)) as records:
+        return records.get_materialized_partitions(AssetKey("kmeans")) >= {f"{name}|{MONTH}" for name in categories}
 
 
 def test_a_month_that_lands_is_clustered_and_so_is_a_new_category(
@@ -77,13 +78,13 @@ def test_a_month_that_lands_is_clustered_and_so_is_a_new_category(
 
     with dagster_daemon(explorer) as wait:
         (land(explorer, ansible, MONTH) / "_SUCCESS").touch()
-        wait(lambda: are_there(explorer, *others), "the clusters of all categories")
+        wait(lambda: on_record(explorer, *others), "the clusters of all categories")
 
         later.rename(file)
         raw = land(explorer, ansible, BROKEN) / "actions.jsonl.gz"
         raw.write_bytes(raw.read_bytes()[:1000])
         (raw.parent / "_SUCCESS").touch()
-        wait(lambda: are_there(explorer, new), "the clusters of the new category")
+        wait(lambda: on_record(explorer, new), "the clusters of the new category")
         wait(lambda: bool(hook.bodies), "the notice of the month that fails")
 
     [notice] = hook.bodies
