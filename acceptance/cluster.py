@@ -25,7 +25,7 @@ from acceptance.sandbox.spark_cluster import SparkCluster, Worker
 from benchmarks import actions
 from spark_jobs import demo_audience, outputs
 from spark_jobs.config import FIT_MIN_ACTIONS
-from spark_jobs.profiles import DIMENSION, MEMBER, PROFILE
+from spark_jobs.vectors.profiles import DIMENSION, MEMBER, PROFILE
 from tests.conftest import Engine
 
 pytestmark = pytest.mark.spark

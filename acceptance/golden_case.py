@@ -12,8 +12,9 @@ import dagster as dg
 import pyarrow as pa
 
 from acceptance.conftest import Explorer
-from spark_jobs import group_by_user, grouped_users, outputs
-from spark_jobs.grouping import GROUPED_USER
+from spark_jobs import group_by_user, outputs
+from spark_jobs.users import grouped_users
+from spark_jobs.users.grouping import GROUPED_USER
 from tests.golden import assert_golden
 
 MONTH = "2024-01"

@@ -16,10 +16,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from ami.build import Build, Settings
 from ami.errors import BuildFailed
 from ami.images import discard, dispensable, left_over_builders, users
+from audience_explorer_dagster.cli.tables import as_table
 from audience_explorer_dagster.launchers.ec2 import instances
 from audience_explorer_dagster.launchers.ec2.access import client, launches_of_root
 from audience_explorer_dagster.launchers.ec2.images import Image, ours
-from audience_explorer_dagster.tables import as_table
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client

@@ -7,21 +7,25 @@ from typing import Any, TypeVar
 import dagster as dg
 import pyarrow as pa
 
-from audience_explorer_dagster import checks, planning
-from audience_explorer_dagster.attempts import Attempt, HistoryWithAttempts, attempts_of
-from audience_explorer_dagster.categories import list_categories, sync_categories
-from audience_explorer_dagster.config import GroupingRunConfig, MonthRunConfig, SegmentsRunConfig
+from audience_explorer_dagster import planning
+from audience_explorer_dagster.categories.known import list_categories, sync_categories
 from audience_explorer_dagster.launchers import Launcher
-from audience_explorer_dagster.materializing import carry_out, tell_checks_again
 from audience_explorer_dagster.partitions import MONTH, Partition, month_by_category, months
-from audience_explorer_dagster.records import History
-from audience_explorer_dagster.schemas import column_schema
+from audience_explorer_dagster.records import asset_checks
+from audience_explorer_dagster.records.attempts import Attempt, HistoryWithAttempts, attempts_of
+from audience_explorer_dagster.records.column_schemas import column_schema
+from audience_explorer_dagster.records.history import History
+from audience_explorer_dagster.run_config import GroupingRunConfig, MonthRunConfig, SegmentsRunConfig
+from audience_explorer_dagster.running.materializing import carry_out, tell_checks_again
 from audience_explorer_dagster.store import Store
-from spark_jobs import clusters, group_by_user, kmeans, make_clustering_inputs, profiles, raw_actions, select_k, storage
-from spark_jobs.categories import check_name, read_category
+from spark_jobs import group_by_user, kmeans, make_clustering_inputs, select_k, storage
+from spark_jobs.clusters import learned
 from spark_jobs.errors import InputError
-from spark_jobs.fingerprints import files_fingerprint
-from spark_jobs.grouping import GROUPED_USER
+from spark_jobs.outputs.fingerprints import files_fingerprint
+from spark_jobs.raw import rules
+from spark_jobs.users.grouping import GROUPED_USER
+from spark_jobs.vectors import profiles
+from spark_jobs.vectors.category_files import check_name, read_category
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -42,7 +46,7 @@ raw_audience = dg.AssetSpec(
     group_name=_GROUP,
     owners=_OWNERS,
     kinds={"parquet", "json", "csv"},
-    metadata={"dagster/column_schema": column_schema(raw_actions.RAW)},
+    metadata={"dagster/column_schema": column_schema(rules.RAW)},
 )
 
 
@@ -66,7 +70,7 @@ def _spec(name: str, *, columns: dg.TableSchema, **facts: Any) -> dg.AssetSpec:
         )
     ],
     partitions_def=months,
-    check_specs=checks.specs(planning.GROUPED_USERS),
+    check_specs=asset_checks.specs(planning.GROUPED_USERS),
     backfill_policy=dg.BackfillPolicy.single_run(),
     can_subset=True,  # so that checks need not be yielded: they are logged, also when the step fails
     pool=LAUNCHES_POOL,
@@ -120,13 +124,13 @@ def grouped_users(
             " `centers.parquet`, `summary.json`. k is from the config, or else from k_selection.",
             kinds={"python", "numpy"},
             code_version=kmeans.CODE_VERSION,
-            columns=column_schema(clusters.ASSIGNMENT),
+            columns=column_schema(learned.ASSIGNMENT),
         ),
     ],
     check_specs=[
         spec
         for asset in (planning.CLUSTERING_INPUTS, planning.K_SELECTION, planning.KMEANS)
-        for spec in checks.specs(asset)
+        for spec in asset_checks.specs(asset)
     ],
     partitions_def=month_by_category,
     backfill_policy=dg.BackfillPolicy.single_run(),
@@ -276,7 +280,7 @@ def raw_files(store: Store) -> dg.AssetCheckResult:
         of_month = problems.setdefault(folder, [])
         if name and name[0] not in "._":
             try:
-                raw_actions.check_file_type(path)
+                rules.check_file_type(path)
             except InputError as error:
                 of_month.append(str(error))
     rows = [{"folder": folder, "problems": " ".join(of_month)} for folder, of_month in sorted(problems.items())]

@@ -6,12 +6,12 @@ from collections.abc import Callable
 import dagster as dg
 
 from audience_explorer_dagster.assets import grouped_users, raw_audience, raw_files, segments, whole_month
+from audience_explorer_dagster.automation import abandoned_instances, category_files, complete_months, run_failures
+from audience_explorer_dagster.automation.schedule import monthly
 from audience_explorer_dagster.launchers import Launcher
 from audience_explorer_dagster.launchers.ec2.launcher import EC2StepLauncher
 from audience_explorer_dagster.launchers.local import LocalLauncher
 from audience_explorer_dagster.launchers.spark_submit import SparkSubmitLauncher
-from audience_explorer_dagster.schedules import monthly
-from audience_explorer_dagster.sensors import abandoned_instances, category_files, complete_months, run_failures
 from audience_explorer_dagster.store import Store
 from spark_jobs.errors import InputError
 

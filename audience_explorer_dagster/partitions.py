@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import dagster as dg
 
 from spark_jobs.errors import InputError
-from spark_jobs.raw_actions import Month
+from spark_jobs.raw.rules import Month
 
 MONTH_FORMAT = "%Y-%m"
 CATEGORY = "category"

@@ -11,8 +11,8 @@ from pydantic import Field
 
 from audience_explorer_dagster.partitions import Partition
 from spark_jobs import storage
-from spark_jobs.categories import category_folder, list_category_files
 from spark_jobs.outputs import is_finished
+from spark_jobs.vectors.category_files import category_folder, list_category_files
 
 Why = Literal["computed", "reused", "promoted"]
 

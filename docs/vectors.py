@@ -16,7 +16,7 @@ from PIL import Image
 from sklearn.cluster import KMeans
 
 from spark_jobs.config import parse_scaling
-from spark_jobs.scaling import scale
+from spark_jobs.vectors.scaling import scale
 
 FOLDER = Path(__file__).parent / "vectors"
 PAGES = ("espresso 1", "espresso 2", "espresso 3", "trail 1", "trail 2", "trail 3")

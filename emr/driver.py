@@ -1,6 +1,6 @@
 """The program of the driver on EMR Serverless: runs the jobs of one launch, and tells of them as an instance does.
 
-It is in the packed archive (`audience_explorer_dagster.launchers.archive`), and is given the S3 folder of the launch.
+It is in the packed archive (`audience_explorer_dagster.launchers.packing`), and is given the S3 folder of the launch.
 There it finds `description.json`, and writes messages, log and status: see `ami/boot.py`, whose parts it is made of.
 
 Once nobody waits for the launch any more, it ends the jobs, for else they would go on to cost.

@@ -19,16 +19,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
-from spark_jobs import checks, engines, outputs, raw_actions, storage
+from spark_jobs import engines, outputs, storage
 from spark_jobs.config import ACTIONS, EngineConfig, GroupedUsersConfig
 from spark_jobs.engines.pieces import pack, unpack
 from spark_jobs.errors import InputError, TooManyRejects, UnreadableFile
-from spark_jobs.fingerprints import files_fingerprint, fingerprint
-from spark_jobs.grouping import GROUPED_USER, USERS, nest_users, split_by_user
 from spark_jobs.options import config_options
+from spark_jobs.outputs import checks
+from spark_jobs.outputs.fingerprints import files_fingerprint, fingerprint
+from spark_jobs.outputs.schemas import Inspection, strictness
+from spark_jobs.raw import rules
 from spark_jobs.reporting import heartbeat, reporter, run_as_command
 from spark_jobs.resources import ResourcesConfig
-from spark_jobs.schemas import Inspection, strictness
+from spark_jobs.users.grouping import GROUPED_USER, USERS, nest_users, split_by_user
 
 Seen = TypeVar("Seen")
 
@@ -80,7 +82,7 @@ def list_raw_files(folder: str) -> list[storage.StoredFile]:
     if not files:
         raise InputError(f"There is no raw data in {folder}. Put the month's files there, or pick another month.")
     for file in files:
-        raw_actions.check_file_type(file.location)
+        rules.check_file_type(file.location)
     return files
 
 
@@ -103,7 +105,7 @@ def main(
     started = time.monotonic()
     resources = allowed.resolve()
     raw, folder = storage.absolute(raw), storage.absolute(output)
-    span = raw_actions.Month.parse(month or _month_of(raw))
+    span = rules.Month.parse(month or _month_of(raw))
     files = list_raw_files(raw)
     source = files_fingerprint(files)
     size = sum(file.size for file in files)
@@ -120,13 +122,13 @@ def main(
     def split(item: tuple[int, str]) -> Generator[dict[int, bytes], None, Intake]:
         intake = Intake(item[1])
         for rows in _together(_read_raw_file(folder, *item, span, intake), rows_at_a_time):
-            actions = checked(raw_actions.ACCEPTED, rows)
+            actions = checked(rules.ACCEPTED, rows)
             yield {bucket: pack(part) for bucket, part in split_by_user(actions, buckets)}
         return intake
 
     def merge(bucket: int, parts: Iterator[bytes]) -> Written:
         actions = pa.Table.from_batches([unpack(part) for part in parts])
-        return _write_users(folder, bucket, checked(USERS, nest_users(checked(raw_actions.ACCEPTED, actions))))
+        return _write_users(folder, bucket, checked(USERS, nest_users(checked(rules.ACCEPTED, actions))))
 
     grouping = engines.Exchange(
         f"Grouping {raw}",
@@ -199,19 +201,19 @@ def _month_of(raw: str) -> str:
 
 
 def _read_raw_file(
-    folder: str, number: int, location: str, month: raw_actions.Month, intake: Intake
+    folder: str, number: int, location: str, month: rules.Month, intake: Intake
 ) -> Iterator[pa.RecordBatch]:
     """Yield a raw file's accepted rows; write its rejects, and count both."""
     rejects: pq.ParquetWriter | None = None
     with contextlib.ExitStack() as files:
         try:
-            for checked in raw_actions.read_file(location, month):
+            for checked in rules.read_file(location, month):
                 intake.rows += checked.accepted.num_rows + checked.rejected.num_rows
                 intake.actions.update(_sum_actions(checked.accepted))
                 if checked.rejected.num_rows:
                     if rejects is None:
                         file = files.enter_context(outputs.open_file(folder, f"rejects/part-{number:05d}.parquet"))
-                        rejects = files.enter_context(pq.ParquetWriter(file, raw_actions.REJECT))
+                        rejects = files.enter_context(pq.ParquetWriter(file, rules.REJECT))
                     rejects.write_batch(checked.rejected)
                     intake.rejects.update(checked.rejected.column("reason").to_pylist())
                 yield checked.accepted
@@ -279,7 +281,7 @@ def _check_intake(intake: list[Intake], folder: str, max_reject_ratio: float) ->
 
 def _check_output(folder: str, intake: list[Intake], largest_share: float, cores: int) -> dict[str, checks.Check]:
     """Read back what was written, and compare it with what was read."""
-    users, rejected = Inspection(USERS), Inspection(raw_actions.REJECTS)
+    users, rejected = Inspection(USERS), Inspection(rules.REJECTS)
     written: Counter[str] = Counter()
     for actions in _read_back(folder, "users", users, cores, checks.actions_of):
         written.update(actions)

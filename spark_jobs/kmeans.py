@@ -17,18 +17,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.sparse as sp
 
-from spark_jobs import checks, clustering, clustering_inputs, outputs, select_k, stability, storage
-from spark_jobs.clusters import ASSIGNMENT, Clusters, Learned, stabilities_on_sample
+from spark_jobs import outputs, select_k, storage
+from spark_jobs.clusters import clustering, stability
+from spark_jobs.clusters.learned import ASSIGNMENT, Clusters, Learned, stabilities_on_sample
 from spark_jobs.config import EngineConfig, KMeansConfig, parse_params
 from spark_jobs.engines.pieces import Piece, Spill
 from spark_jobs.errors import InputError
-from spark_jobs.fingerprints import fingerprint
 from spark_jobs.options import config_options
-from spark_jobs.profiles import MEMBERS
+from spark_jobs.outputs import checks
+from spark_jobs.outputs.fingerprints import fingerprint
+from spark_jobs.outputs.schemas import AT_LEAST_0, AT_LEAST_1, Inspection, Table, strictness
 from spark_jobs.reporting import Reporter, reporter, run_as_command
 from spark_jobs.resources import Resources, ResourcesConfig
-from spark_jobs.schemas import AT_LEAST_0, AT_LEAST_1, Inspection, Table, strictness
 from spark_jobs.texts import json_items
+from spark_jobs.vectors import clustering_inputs
+from spark_jobs.vectors.profiles import MEMBERS
 
 STEP = "kmeans"
 CODE_VERSION = "3"  # raise it with every change of what comes out: partitions are then made again
@@ -216,7 +219,7 @@ def _fit(
             f"The library mllib is Spark's, and the engine is {engine.engine}. Choose the engine spark (--engine spark,"
             " or `engine` in the run's config), or the library numpy."
         )
-    from spark_jobs import mllib
+    from spark_jobs.clusters import mllib
     from spark_jobs.engines.spark import SparkEngine
 
     spark = SparkEngine(engine.spark_master, resources)

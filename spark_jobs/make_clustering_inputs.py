@@ -14,15 +14,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from spark_jobs import checks, engines, grouped_users, outputs, storage
-from spark_jobs.categories import Category, read_category
+from spark_jobs import engines, outputs, storage
 from spark_jobs.config import ACTIONS, FIT_MIN_ACTIONS, ClusteringInputsConfig, EngineConfig
 from spark_jobs.engines.pieces import pack, unpack
 from spark_jobs.errors import InputError
-from spark_jobs.fingerprints import fingerprint
-from spark_jobs.grouping import CODED_USERS
 from spark_jobs.options import config_options
-from spark_jobs.profiles import (
+from spark_jobs.outputs import checks
+from spark_jobs.outputs.fingerprints import fingerprint
+from spark_jobs.outputs.schemas import Inspection, strictness
+from spark_jobs.reporting import heartbeat, reporter, run_as_command
+from spark_jobs.resources import Resources, ResourcesConfig
+from spark_jobs.users import grouped_users
+from spark_jobs.users.grouping import CODED_USERS
+from spark_jobs.vectors.category_files import Category, read_category
+from spark_jobs.vectors.profiles import (
     DIMENSIONS,
     ENTRY,
     MEMBERS,
@@ -33,9 +38,6 @@ from spark_jobs.profiles import (
     build_inputs,
     vectors_of,
 )
-from spark_jobs.reporting import heartbeat, reporter, run_as_command
-from spark_jobs.resources import Resources, ResourcesConfig
-from spark_jobs.schemas import Inspection, strictness
 
 STEP = "clustering_inputs"
 CODE_VERSION = "2"  # raise it with every change of what comes out: partitions are then made again

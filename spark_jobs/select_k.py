@@ -1,7 +1,7 @@
 """Say whether a category's users fall into segments, and into how many.
 
 INPUTS is an output of make_clustering_inputs, OUTPUT the folder to make: `k.json`, with the verdict, the k, why, and
-the scores of every k that was tried. `spark_jobs/selection.py` says how it is judged.
+the scores of every k that was tried. `spark_jobs/clusters/selection.py` says how it is judged.
 """
 
 import json
@@ -12,13 +12,16 @@ from typing import Any
 import click
 import pyarrow as pa
 
-from spark_jobs import checks, clustering, clustering_inputs, outputs, selection, storage
+from spark_jobs import outputs, storage
+from spark_jobs.clusters import clustering, selection
 from spark_jobs.config import EngineConfig, KSelectionConfig
-from spark_jobs.fingerprints import fingerprint
 from spark_jobs.options import config_options
+from spark_jobs.outputs import checks
+from spark_jobs.outputs.fingerprints import fingerprint
+from spark_jobs.outputs.schemas import AT_LEAST_0, AT_LEAST_1, Inspection, Table
 from spark_jobs.reporting import reporter, run_as_command
 from spark_jobs.resources import ResourcesConfig
-from spark_jobs.schemas import AT_LEAST_0, AT_LEAST_1, Inspection, Table
+from spark_jobs.vectors import clustering_inputs
 
 STEP = "k_selection"
 CODE_VERSION = "3"  # raise it with every change of what comes out: partitions are then made again

@@ -12,10 +12,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from spark_jobs.clusters.selection import ENOUGH_EVIDENCE, ENOUGH_PAGES, ENOUGH_PEOPLE, FALSE_ALARMS
 from spark_jobs.config import FIT_MIN_ACTIONS, ClusteringInputsConfig, KMeansConfig, KSelectionConfig
 from spark_jobs.errors import TooManyRejects
 from spark_jobs.options import to_arguments
-from spark_jobs.selection import ENOUGH_EVIDENCE, ENOUGH_PAGES, ENOUGH_PEOPLE, FALSE_ALARMS
 from tests import reference
 from tests.conftest import Engine
 from tests.generated import GROUPED_USERS, Month

@@ -11,13 +11,13 @@ import dagster as dg
 from dagster_pipes import PipesContext
 
 from audience_explorer_dagster.assets import WHOLE_MONTH_JOB
-from audience_explorer_dagster.categories import sync_categories
-from audience_explorer_dagster.checks import specs
-from audience_explorer_dagster.config import MonthRunConfig
+from audience_explorer_dagster.categories.known import sync_categories
 from audience_explorer_dagster.definitions import definitions
 from audience_explorer_dagster.launchers import Job, Launcher, Report, pipes_context
-from audience_explorer_dagster.pipeline import Outcome, run_pipeline
 from audience_explorer_dagster.planning import GROUPED_USERS, GROUPED_USERS_OP, MONTH_OP, SEGMENTS_OP
+from audience_explorer_dagster.records.asset_checks import specs
+from audience_explorer_dagster.run_config import MonthRunConfig
+from audience_explorer_dagster.running.pipeline import Outcome, run_pipeline
 from audience_explorer_dagster.store import Store
 from spark_jobs.__main__ import run
 

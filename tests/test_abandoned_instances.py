@@ -10,11 +10,11 @@ import dagster as dg
 import pytest
 from botocore.exceptions import ClientError
 
+from audience_explorer_dagster.automation import abandoned_instances
 from audience_explorer_dagster.launchers.ec2 import instances
 from audience_explorer_dagster.launchers.ec2.instances import Instance
 from audience_explorer_dagster.launchers.ec2.launcher import EC2StepLauncher
 from audience_explorer_dagster.launchers.ec2.launches import LEASE_SECONDS
-from audience_explorer_dagster.sensors import abandoned_instances
 
 
 class Account:

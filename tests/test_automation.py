@@ -16,14 +16,13 @@ import dagster as dg
 import pytest
 import yaml
 
-from audience_explorer_dagster import schedules
+from audience_explorer_dagster.automation import category_files, complete_months, new_data, schedule
 from audience_explorer_dagster.partitions import categories, months
-from audience_explorer_dagster.sensors import category_files, complete_months, new_data
 from audience_explorer_dagster.store import Store
 from spark_jobs import storage
-from spark_jobs.categories import BadCategory
 from spark_jobs.errors import InputError
-from spark_jobs.s3 import _split
+from spark_jobs.storage.s3 import _split
+from spark_jobs.vectors.category_files import BadCategory
 from tests.project import Project
 from tests.test_s3 import bucket
 
@@ -394,7 +393,7 @@ def test_the_schedule_runs_the_month_that_just_ended(daemon: Daemon, run_config:
             scheduled_execution_time=datetime(*at, tzinfo=timezone.utc),  # type: ignore[arg-type, misc]
             repository_def=daemon.project.definitions.get_repository_def(),
         )
-        return list(schedules.monthly.evaluate_tick(context).run_requests or ())
+        return list(schedule.monthly.evaluate_tick(context).run_requests or ())
 
     run_config.write_text("kmeans: {k: 4}")
     [request] = scheduled(2024, 3, 2, 6)
@@ -406,12 +405,12 @@ def test_the_schedule_runs_the_month_that_just_ended(daemon: Daemon, run_config:
 
 
 def test_the_schedule_is_off_by_default_and_its_cron_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert schedules.monthly.default_status == dg.DefaultScheduleStatus.STOPPED
-    assert schedules.monthly.cron_schedule == "0 6 2 * *"
+    assert schedule.monthly.default_status == dg.DefaultScheduleStatus.STOPPED
+    assert schedule.monthly.cron_schedule == "0 6 2 * *"
     monkeypatch.setenv("AUDIENCE_EXPLORER_SCHEDULE", "30 4 1 * *")
-    assert importlib.reload(schedules).monthly.cron_schedule == "30 4 1 * *"
+    assert importlib.reload(schedule).monthly.cron_schedule == "30 4 1 * *"
     monkeypatch.delenv("AUDIENCE_EXPLORER_SCHEDULE")
-    importlib.reload(schedules)
+    importlib.reload(schedule)
 
 
 # --- what looks as if it were done, and is not ------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from spark_jobs.categories import BadCategory, check_name, list_category_files, read_category
+from spark_jobs.vectors.category_files import BadCategory, check_name, list_category_files, read_category
 
 PAGE = {"id": "p", "name": "P"}
 

@@ -11,8 +11,7 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner, Result
 
-from audience_explorer_dagster import command_line
-from audience_explorer_dagster.cli import main
+from audience_explorer_dagster.cli import main, project
 from tests.project import Project
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -161,7 +160,7 @@ def csv(tmp_path: Path) -> str:
 
 
 def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command_line, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    monkeypatch.setattr(project, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
 
 
 def test_export_shows_a_diff_and_asks_before_it_writes(files: Path, csv: str, monkeypatch: pytest.MonkeyPatch) -> None:

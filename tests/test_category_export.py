@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
 
-from audience_explorer_dagster.category_export import Plan, Table, plan, read_csv, read_query
+from audience_explorer_dagster.categories.database_export import Plan, Table, plan, read_csv, read_query
 from spark_jobs import storage
-from spark_jobs.categories import read_category
 from spark_jobs.errors import InputError
+from spark_jobs.vectors.category_files import read_category
 from tests.postgres import Postgres, postgres
 
 COLUMNS = ("category", "page_id", "page_name")

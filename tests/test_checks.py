@@ -12,10 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from spark_jobs import checks, outputs
-from spark_jobs.checks import Roll
+from spark_jobs import outputs
+from spark_jobs.clusters.selection import ENOUGH_PEOPLE
 from spark_jobs.config import ACTIONS, FIT_MIN_ACTIONS
-from spark_jobs.selection import ENOUGH_PEOPLE
+from spark_jobs.outputs import checks
+from spark_jobs.outputs.checks import Roll
 from tests.conftest import Engine
 
 USERS = 40

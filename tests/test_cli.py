@@ -11,11 +11,10 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 from click.testing import CliRunner, Result
 
-from audience_explorer_dagster import command_line
 from audience_explorer_dagster import definitions as loaded
-from audience_explorer_dagster.cli import main
-from audience_explorer_dagster.config import MonthRunConfig
-from audience_explorer_dagster.pipeline import Outcome
+from audience_explorer_dagster.cli import main, project
+from audience_explorer_dagster.run_config import MonthRunConfig
+from audience_explorer_dagster.running.pipeline import Outcome
 from spark_jobs.config import KSelectionConfig
 from tests.project import Project
 
@@ -93,7 +92,7 @@ def test_fit_min_actions_is_that_of_both_steps_that_learn(project: Project, monk
         asked.append(config)
         return []
 
-    monkeypatch.setattr(command_line.Project, "run", keep)
+    monkeypatch.setattr(project.Project, "run", keep)
     options = ("--fit-min-actions", "3", "--min-segment", "20", "--min-segment-share", "0.1", "--k-max", "6")
     run(project, "pipeline", *options, "--n-init", "2", "--seed", "9")
     (config,) = asked
@@ -124,7 +123,7 @@ def test_where_no_segments_were_found_the_table_says_so_beside_k_and_so_does_the
 
 def test_where_segments_were_found_the_table_has_k_alone() -> None:
     outcomes = [Outcome("kmeans", "tea|2024-01", "launched", "/root/x", users=90, k=4, verdict="segments")]
-    assert re.search(r"kmeans +launched +90 +4 +x\n", command_line.outcomes_as_table(outcomes, "/root"))
+    assert re.search(r"kmeans +launched +90 +4 +x\n", project.outcomes_as_table(outcomes, "/root"))
 
 
 def test_who_asks_for_all_categories_is_told_of_a_file_that_cannot_be_one(project: Project) -> None:
@@ -179,7 +178,7 @@ def test_quiet_tells_what_failed_and_why_and_what_was_logged_last(
 
 
 def test_what_is_held_back_is_that_of_other_processes_too(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ZeroDivisionError), command_line.held_back() as last:  # noqa: PT012
+    with pytest.raises(ZeroDivisionError), project.held_back() as last:  # noqa: PT012
         print("ours")
         subprocess.run("echo theirs; seq 30; echo worse >&2", shell=True, check=True)
         raise ZeroDivisionError
@@ -197,7 +196,7 @@ def test_what_prints_nothing_prints_no_json(project: Project) -> None:
 
 
 def test_an_interrupt_before_anything_runs_is_told_too(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command_line.Project, "run", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(project.Project, "run", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     result = run(project, "pipeline", "--quiet")
     assert (result.exit_code, result.stderr) == (130, "Interrupted before it was done.\n")
 
@@ -206,7 +205,7 @@ def test_an_s3_that_does_not_answer_is_told_in_a_line(project: Project, monkeypa
     def fail(*_: object) -> None:
         raise EndpointConnectionError(endpoint_url="http://nowhere")
 
-    monkeypatch.setattr(command_line.Project, "run", fail)
+    monkeypatch.setattr(project.Project, "run", fail)
     result = run(project, "pipeline")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == 'Error: AWS: Could not connect to the endpoint URL: "http://nowhere"\n'

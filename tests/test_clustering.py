@@ -9,10 +9,10 @@ from hypothesis.extra import numpy as hnp
 from sklearn.cluster import KMeans, kmeans_plusplus
 from sklearn.metrics import calinski_harabasz_score
 
-from spark_jobs import clustering
+from spark_jobs.clusters import clustering
+from spark_jobs.clusters.points import Points, coreset
+from spark_jobs.clusters.seeding import init_kmeans_plusplus
 from spark_jobs.config import KMeansParams
-from spark_jobs.points import Points, coreset
-from spark_jobs.seeding import init_kmeans_plusplus
 
 PARAMS = KMeansParams("kmeans||", 100, 0.001)
 

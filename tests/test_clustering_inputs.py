@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 import scipy.sparse as sp
 
-from spark_jobs import clustering_inputs, outputs
+from spark_jobs import outputs
 from spark_jobs.config import FIT_MIN_ACTIONS
+from spark_jobs.vectors import clustering_inputs
 from tests.conftest import Engine
 
 

@@ -150,7 +150,7 @@ def test_strict_schemas_are_a_setting_and_go_with_the_jobs_to_wherever_they_run(
 
 
 def test_the_engine_of_runs_that_name_none_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    from audience_explorer_dagster.config import RunConfig
+    from audience_explorer_dagster.run_config import RunConfig
 
     for setting, engine in (("", "local"), ("spark", "spark")):
         monkeypatch.setenv("AUDIENCE_EXPLORER_ENGINE", setting)
@@ -164,7 +164,7 @@ def test_the_engine_of_runs_that_name_none_is_a_setting(monkeypatch: pytest.Monk
 
 
 def test_a_run_hands_its_engine_config_to_the_jobs_as_it_is() -> None:
-    from audience_explorer_dagster.config import RunConfig
+    from audience_explorer_dagster.run_config import RunConfig
 
     given = EngineConfig(engine="spark", spark_master="local[3]", strict_schema=False)
     assert RunConfig(**given.model_dump()).engine_config == given

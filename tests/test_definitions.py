@@ -8,9 +8,9 @@ import dagster as dg
 import pytest
 
 from audience_explorer_dagster.assets import grouped_users, segments
+from audience_explorer_dagster.automation import category_files
 from audience_explorer_dagster.definitions import defs, launcher_from_environment
 from audience_explorer_dagster.partitions import months
-from audience_explorer_dagster.sensors import category_files
 from spark_jobs.errors import InputError
 from tests.project import Project
 

@@ -11,8 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from moto import mock_aws
 
-from audience_explorer_dagster import command_line, ec2_cli
-from audience_explorer_dagster.cli import main
+from audience_explorer_dagster.cli import ec2, main, project
 from audience_explorer_dagster.launchers.ec2 import instances
 from audience_explorer_dagster.launchers.ec2.images import PROJECT, tags_of
 from spark_jobs import REQUIRES
@@ -36,8 +35,8 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Account:
 def executed(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """What replaces this process, on a machine that has every program."""
     commands: list[list[str]] = []
-    monkeypatch.setattr(ec2_cli.os, "execvp", lambda _, arguments: commands.append(arguments))
-    monkeypatch.setattr(ec2_cli.shutil, "which", lambda program: f"/usr/bin/{program}")
+    monkeypatch.setattr(ec2.os, "execvp", lambda _, arguments: commands.append(arguments))
+    monkeypatch.setattr(ec2.shutil, "which", lambda program: f"/usr/bin/{program}")
     return commands
 
 
@@ -169,7 +168,7 @@ def test_ssh_says_which_program_is_missing_and_where_to_get_it(
     account: Account, executed: list[list[str]], monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     wanted = instance(account)
-    monkeypatch.setattr(ec2_cli.shutil, "which", lambda program: None if program == missing else program)
+    monkeypatch.setattr(ec2.shutil, "which", lambda program: None if program == missing else program)
     result = run("ssh", wanted)
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: {missing} is not installed, or not on the path. ")
@@ -207,7 +206,7 @@ def test_rm_asks_first_and_does_nothing_without_a_yes(account: Account, monkeypa
     assert result.exit_code == 2
     assert wanted in result.stderr
     assert "If you are sure: --yes" in result.stderr
-    monkeypatch.setattr(command_line, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    monkeypatch.setattr(project, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
     assert CliRunner().invoke(main, ["ec2", "rm", "label=2024-01"], input="n\n").exit_code == 1
     assert [found.state for found in instances.find(account.ec2)] == ["running"]
     assert CliRunner().invoke(main, ["ec2", "rm", "label=2024-01"], input="y\n").exit_code == 0

@@ -21,7 +21,7 @@ from moto import mock_aws
 from moto.moto_api._internal import moto_api_backend
 
 from audience_explorer_dagster.definitions import definitions
-from audience_explorer_dagster.launchers import Job, LaunchFailed, Report, archive
+from audience_explorer_dagster.launchers import Job, LaunchFailed, Report, packing
 from audience_explorer_dagster.launchers.emr_serverless import EMRServerlessLauncher
 from spark_jobs.errors import InputError
 
@@ -159,7 +159,7 @@ def account(aws: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Accou
     monkeypatch.setattr(moto_models, "JOB_STATUS", "RUNNING")  # and not ended at once
     packed = tmp_path / "packed.tar.gz"
     packed.write_bytes(b"packed")
-    monkeypatch.setattr(archive, "build", lambda _: packed)
+    monkeypatch.setattr(packing, "build", lambda _: packed)
     moto_api_backend.reset()
     return Account()
 
@@ -234,8 +234,8 @@ def test_the_archive_and_the_program_are_on_s3_before_the_job_run(account: Accou
     keys = [entry["Key"] for entry in account.s3.list_objects_v2(Bucket="bucket")["Contents"]]
     code = [f"s3://bucket/{key}" for key in keys if "/code/" in key]
     submit = account.runs[1].job_driver["sparkSubmit"]
-    assert sorted(code) == sorted([submit["entryPoint"], f"{LAUNCHES}/code/{archive.name('x86_64')}"])
-    assert f"spark.archives={LAUNCHES}/code/{archive.name('x86_64')}#environment" in submit["sparkSubmitParameters"]
+    assert sorted(code) == sorted([submit["entryPoint"], f"{LAUNCHES}/code/{packing.name('x86_64')}"])
+    assert f"spark.archives={LAUNCHES}/code/{packing.name('x86_64')}#environment" in submit["sparkSubmitParameters"]
 
 
 def test_what_the_jobs_are_is_in_the_description_and_no_secret_in_what_aws_keeps(account: Account) -> None:

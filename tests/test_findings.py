@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import pytest
 
-from audience_explorer_dagster import metadata, pictures
-from audience_explorer_dagster.categories import sync_categories
-from audience_explorer_dagster.config import MonthRunConfig
+from audience_explorer_dagster.categories.known import sync_categories
+from audience_explorer_dagster.cli.demo_results import demo_results
 from audience_explorer_dagster.definitions import definitions
-from audience_explorer_dagster.demo_results import demo_results
-from audience_explorer_dagster.pipeline import Outcome, run_pipeline
+from audience_explorer_dagster.records import metadata, pictures
+from audience_explorer_dagster.run_config import MonthRunConfig
+from audience_explorer_dagster.running.pipeline import Outcome, run_pipeline
 from audience_explorer_dagster.store import Store
 from spark_jobs import demo_audience
 from spark_jobs.config import FIT_MIN_ACTIONS, KMeansConfig, KSelectionConfig

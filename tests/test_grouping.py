@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spark_jobs.config import ACTIONS
-from spark_jobs.grouping import nest_users, split_by_user
-from spark_jobs.raw_actions import ACTION
+from spark_jobs.raw.rules import ACTION
 from spark_jobs.texts import bucket_of
+from spark_jobs.users.grouping import nest_users, split_by_user
 
 ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=3)
 rows = st.lists(

@@ -293,7 +293,7 @@ def test_every_job_tells_its_options() -> None:
 def test_parquet_of_the_layout_is_read_without_a_manifest(
     local: Engine, tmp_path: Path, write_category: Callable[..., Path]
 ) -> None:
-    from spark_jobs.grouping import GROUPED_USER
+    from spark_jobs.users.grouping import GROUPED_USER
 
     page = {"page_id": "p", "page_like": 1, "page_comment": 0, "post_like": 0, "post_comment": 0}
     rows = [{"user_id": "a", "gender": "0", "pages": [page]}]

@@ -13,12 +13,11 @@ import pytest
 from click.testing import CliRunner, Result
 from moto import mock_aws
 
-from audience_explorer_dagster import command_line, launch_cli
-from audience_explorer_dagster.cli import main
-from audience_explorer_dagster.launch_states import why_not_done
+from audience_explorer_dagster.cli import launch, main, project
 from audience_explorer_dagster.launchers import PIPELINE_TAG, LaunchFailed, Report
 from audience_explorer_dagster.launchers.ec2 import instances
 from audience_explorer_dagster.launchers.ec2.launches import LaunchFolder
+from audience_explorer_dagster.launchers.states import why_not_done
 from audience_explorer_dagster.store import new_folder_name
 from tests import project as made_up
 from tests.account import BUCKET, LOCATION, Account, empty_account
@@ -53,7 +52,7 @@ def said(*arguments: str) -> Any:
 
 
 def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command_line, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    monkeypatch.setattr(project, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
 
 
 # --- which launches are meant ---
@@ -203,7 +202,7 @@ def test_wait_waits_for_the_launch_that_replaces_a_lost_one(account: Account, mo
             lambda: None,
         ]
     )
-    monkeypatch.setattr(launch_cli.time, "sleep", lambda _: next(later)())
+    monkeypatch.setattr(launch.time, "sleep", lambda _: next(later)())
     result = run("wait", lost.pipeline)
     assert result.exit_code == 0, result.stderr
     assert [line.split(": ")[1] for line in result.stderr.splitlines()] == [
@@ -247,7 +246,7 @@ def test_log_follows_until_the_launch_has_ended(account: Account, monkeypatch: p
         account.end(tags, DONE)
 
     later = iter([lambda: account.log(tags, b"two\n"), end])
-    monkeypatch.setattr(launch_cli.time, "sleep", lambda _: next(later)())
+    monkeypatch.setattr(launch.time, "sleep", lambda _: next(later)())
     assert run("log", tags.launch, "--follow").stdout == "one\ntwo\nthree\n"
 
 
@@ -260,7 +259,7 @@ def test_logs_prints_whole_lines_after_the_labels(account: Account, monkeypatch:
         account.end(first, DONE)
 
     later = iter([end])
-    monkeypatch.setattr(launch_cli.time, "sleep", lambda _: next(later)())
+    monkeypatch.setattr(launch.time, "sleep", lambda _: next(later)())
     lines = run("logs", first.pipeline, "-f").stdout.splitlines()
     assert lines == ["b-2024-01: x", "a-2024-01: one", "a-2024-01: rest", "b-2024-01: y"]
 
@@ -292,8 +291,8 @@ class LosesItsMachine(made_up.InProcessLauncher):
 @pytest.fixture
 def loaded(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     """The project that `retry` loads: not that of $DAGSTER_HOME and the root, but one with a launcher that is here."""
-    as_loaded = command_line.Project(project.definitions, project.instance, project.store)
-    monkeypatch.setattr(launch_cli, "open_project", lambda _: nullcontext(as_loaded))
+    as_loaded = project.Project(project.definitions, project.instance, project.store)
+    monkeypatch.setattr(launch, "open_project", lambda _: nullcontext(as_loaded))
     monkeypatch.setenv("AUDIENCE_EXPLORER_ROOT", str(project.root))
     monkeypatch.setenv("AUDIENCE_EXPLORER_LAUNCHER", "local")
     return project

@@ -11,8 +11,8 @@ import pytest
 import scipy.sparse as sp
 
 from spark_jobs import kmeans
-from spark_jobs.clustering_inputs import enough_to_learn
 from spark_jobs.config import FIT_MIN_ACTIONS, KMeansConfig
+from spark_jobs.vectors.clustering_inputs import enough_to_learn
 from tests.conftest import Engine
 from tests.golden import read_json_lines
 

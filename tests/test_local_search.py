@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from spark_jobs import clustering, local_search
+from spark_jobs.clusters import clustering, local_search
+from spark_jobs.clusters.points import Points
 from spark_jobs.config import KMeansParams
-from spark_jobs.points import Points
 
 PARAMS = KMeansParams("kmeans||", 100, 0.001)
 

@@ -14,14 +14,15 @@ import scipy.sparse as sp
 
 from audience_explorer_dagster.definitions import definitions
 from audience_explorer_dagster.launchers import Job, Launcher, Report
-from spark_jobs import clustering, demo_audience, kmeans, outputs
-from spark_jobs.clustering_inputs import Head, check_memory
+from spark_jobs import demo_audience, kmeans, outputs
+from spark_jobs.clusters import clustering
+from spark_jobs.clusters.mllib import Tally
 from spark_jobs.config import KMeansConfig, Library
 from spark_jobs.errors import InputError
-from spark_jobs.fingerprints import fingerprint
-from spark_jobs.mllib import Tally
-from spark_jobs.profiles import MEMBER, PROFILE
+from spark_jobs.outputs.fingerprints import fingerprint
 from spark_jobs.resources import Resources
+from spark_jobs.vectors.clustering_inputs import Head, check_memory
+from spark_jobs.vectors.profiles import MEMBER, PROFILE
 from tests.conftest import Engine
 from tests.golden import assert_golden, read_json_lines
 from tests.project import Project

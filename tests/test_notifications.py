@@ -14,9 +14,15 @@ import pytest
 from moto import mock_aws
 from moto.sns import sns_backends
 
-from audience_explorer_dagster import notifications
-from audience_explorer_dagster.notifications import Notice, Sink, SnsSink, WebhookSink, notify, sinks_from_environment
-from audience_explorer_dagster.sensors import run_failures
+from audience_explorer_dagster.automation import notifications, run_failures
+from audience_explorer_dagster.automation.notifications import (
+    Notice,
+    Sink,
+    SnsSink,
+    WebhookSink,
+    notify,
+    sinks_from_environment,
+)
 from spark_jobs.errors import InputError
 from tests.project import Project
 

@@ -8,8 +8,8 @@ import pytest
 
 from spark_jobs import kmeans, outputs, storage
 from spark_jobs.errors import InputError, OutputExists
-from spark_jobs.fingerprints import files_fingerprint
-from spark_jobs.schemas import Inspection
+from spark_jobs.outputs.fingerprints import files_fingerprint
+from spark_jobs.outputs.schemas import Inspection
 
 TABLE = pa.table({"a": [1, 2]})
 

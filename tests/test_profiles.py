@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 
-from spark_jobs.categories import Category, Page
 from spark_jobs.config import ACTIONS, FIT_MIN_ACTIONS
-from spark_jobs.grouping import CODED_USER
-from spark_jobs.profiles import VECTOR, PageIndex, build_inputs, from_table, to_table, vectors_of
+from spark_jobs.users.grouping import CODED_USER
+from spark_jobs.vectors.category_files import Category, Page
+from spark_jobs.vectors.profiles import VECTOR, PageIndex, build_inputs, from_table, to_table, vectors_of
 
 ONES = [1.0] * 4
 NOBODY = pa.RecordBatch.from_pylist([], schema=VECTOR)

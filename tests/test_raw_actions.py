@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from spark_jobs import raw_actions
 from spark_jobs.errors import UnreadableFile
-from spark_jobs.raw_actions import Month, read_file
+from spark_jobs.raw import rules
+from spark_jobs.raw.rules import Month, read_file
 
 JANUARY = Month.parse("2024-01")
 GOOD: dict[str, Any] = {"user_id": "u", "page_id": "p", "action": "page_like", "gender": "1", "count": 2}
@@ -35,22 +35,22 @@ def json_lines(path: Path, *rows: Any) -> Path:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"user_id": ""}, raw_actions.NO_USER),
-        ({"user_id": None}, raw_actions.NO_USER),
-        ({"page_id": None}, raw_actions.NO_PAGE),
-        ({"action": "page_poke"}, raw_actions.BAD_ACTION),
-        ({"action": None}, raw_actions.BAD_ACTION),
-        ({"count": 0}, raw_actions.BAD_COUNT),
-        ({"count": -3}, raw_actions.BAD_COUNT),
-        ({"count": 1.5}, raw_actions.BAD_COUNT),
-        ({"count": True}, raw_actions.BAD_COUNT),
-        ({"count": 2**63}, raw_actions.BAD_COUNT),
-        ({"timestamp": "yesterday"}, raw_actions.BAD_TIMESTAMP),
-        ({"timestamp": "2024-02-01T00:00:00Z"}, raw_actions.OTHER_MONTH),
-        ({"timestamp": "2024-01-01T00:30:00+01:00"}, raw_actions.OTHER_MONTH),
-        ({"user_id": 7}, raw_actions.no_string("user_id")),
-        ({"gender": 1}, raw_actions.no_string("gender")),
-        ({"page_id": "\ud800"}, raw_actions.NOT_UTF8),
+        ({"user_id": ""}, rules.NO_USER),
+        ({"user_id": None}, rules.NO_USER),
+        ({"page_id": None}, rules.NO_PAGE),
+        ({"action": "page_poke"}, rules.BAD_ACTION),
+        ({"action": None}, rules.BAD_ACTION),
+        ({"count": 0}, rules.BAD_COUNT),
+        ({"count": -3}, rules.BAD_COUNT),
+        ({"count": 1.5}, rules.BAD_COUNT),
+        ({"count": True}, rules.BAD_COUNT),
+        ({"count": 2**63}, rules.BAD_COUNT),
+        ({"timestamp": "yesterday"}, rules.BAD_TIMESTAMP),
+        ({"timestamp": "2024-02-01T00:00:00Z"}, rules.OTHER_MONTH),
+        ({"timestamp": "2024-01-01T00:30:00+01:00"}, rules.OTHER_MONTH),
+        ({"user_id": 7}, rules.no_string("user_id")),
+        ({"gender": 1}, rules.no_string("gender")),
+        ({"page_id": "\ud800"}, rules.NOT_UTF8),
     ],
 )
 def test_a_row_that_breaks_a_rule_is_rejected_with_line_and_reason(
@@ -66,7 +66,7 @@ def test_lines_that_are_no_json_object_are_rejected_and_the_rest_is_kept(tmp_pat
     path = json_lines(tmp_path / "a.jsonl", GOOD, '{"user_id": "u", ', "[1]", "", GOOD, '{"a": 1}{"b": 2}')
     accepted, rejected = read(path)
     assert len(accepted) == 2
-    assert rejected == [(2, raw_actions.NOT_JSON), (3, raw_actions.NOT_JSON), (6, raw_actions.NOT_JSON)]
+    assert rejected == [(2, rules.NOT_JSON), (3, rules.NOT_JSON), (6, rules.NOT_JSON)]
 
 
 def test_what_is_missing_has_its_default(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_csv_line_with_another_number_of_fields_is_rejected(tmp_path: Path) ->
     path.write_text("user_id,page_id,action,count\nu,p,page_like,1\nu,p\nu,p,page_like,many\nu,p,page_like,\n")
     accepted, rejected = read(path)
     assert [row["count"] for row in accepted] == [1, 1]
-    assert rejected == [(3, raw_actions.NOT_CSV), (4, raw_actions.BAD_COUNT)]
+    assert rejected == [(3, rules.NOT_CSV), (4, rules.BAD_COUNT)]
 
 
 def test_a_quoted_line_break_is_part_of_a_field_and_an_open_quote_breaks_its_line_only(
@@ -113,12 +113,12 @@ def test_a_quoted_line_break_is_part_of_a_field_and_an_open_quote_breaks_its_lin
     records = ["a,p,page_like,1", '"multi\nline",p,page_like,1', "b,p,page_like,1", '"open,p,page_like,1']
     path.write_text("user_id,page_id,action,count\n" + "\n".join(records + ["c,p,page_like,1"] * 200))
     for block in (1 << 20, 40):
-        monkeypatch.setattr(raw_actions, "_BLOCK", block)
+        monkeypatch.setattr(rules, "_BLOCK", block)
         accepted, rejected = read(path)
         users = [row["user_id"] for row in accepted]
         assert users[:3] == ["a", "multi\nline", "b"]
         assert len(users) == 203
-        assert rejected == [(6, raw_actions.NOT_CSV)]
+        assert rejected == [(6, rules.NOT_CSV)]
 
 
 @pytest.mark.parametrize("beside", ["", "x,y"])
@@ -129,7 +129,7 @@ def test_what_is_beside_a_csv_line_does_not_change_it(tmp_path: Path, beside: st
     path.write_bytes("\n".join(lines).encode())
     accepted, rejected = read(path)
     assert [row["user_id"] for row in accepted] == ["a\r\nb", "c\0d"]
-    assert rejected == ([(8, raw_actions.NOT_CSV)] if beside else [])
+    assert rejected == ([(8, rules.NOT_CSV)] if beside else [])
 
 
 @pytest.mark.parametrize("beside", ["", "x,y"])
@@ -139,13 +139,13 @@ def test_a_csv_field_that_goes_on_after_its_closing_quote_breaks_its_line(tmp_pa
     path.write_text("\n".join(lines))
     accepted, rejected = read(path)
     assert [(row["user_id"], row["page_id"]) for row in accepted] == [("e", 'p "q"')]
-    assert rejected == [(line, raw_actions.NOT_CSV) for line in ([2, 3, 5] if beside else [2, 3])]
+    assert rejected == [(line, rules.NOT_CSV) for line in ([2, 3, 5] if beside else [2, 3])]
 
 
 @pytest.mark.parametrize("beside", ["", "{"])
 def test_the_first_rule_that_a_json_row_breaks_is_the_reason(tmp_path: Path, beside: str) -> None:
     _, rejected = read(json_lines(tmp_path / "a.jsonl", {**GOOD, "user_id": "", "count": 0}, beside))
-    assert rejected[0] == (1, raw_actions.NO_USER)
+    assert rejected[0] == (1, rules.NO_USER)
 
 
 TIMES = {
@@ -181,8 +181,8 @@ def test_a_row_is_accepted_or_not_whatever_its_neighbours_are(tmp_path: Path) ->
         assert carefully_accepted == accepted
         assert carefully_rejected[:-1] == rejected
     assert rejected == [
-        *[(2 + n, raw_actions.BAD_TIMESTAMP) for n, good in enumerate(list(TIMES.values())[:-1]) if not good],
-        *[(len(TIMES) + n, raw_actions.BAD_COUNT) for n in (2, 3, 4, 6)],
+        *[(2 + n, rules.BAD_TIMESTAMP) for n, good in enumerate(list(TIMES.values())[:-1]) if not good],
+        *[(len(TIMES) + n, rules.BAD_COUNT) for n in (2, 3, 4, 6)],
     ]
 
 
@@ -219,7 +219,7 @@ def test_a_parquet_row_is_rejected_where_text_would_be(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "a.parquet")
     accepted, rejected = read(tmp_path / "a.parquet")
     assert [row["user_id"] for row in accepted] == ["a"]
-    assert rejected == [(2, raw_actions.NOT_UTF8), (3, raw_actions.BAD_COUNT)]
+    assert rejected == [(2, rules.NOT_UTF8), (3, rules.BAD_COUNT)]
 
 
 def test_a_parquet_file_may_have_timestamps_and_smaller_integers(tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_a_parquet_file_may_have_timestamps_and_smaller_integers(tmp_path: Path)
     pq.write_table(table, tmp_path / "a.parquet")
     accepted, rejected = read(tmp_path / "a.parquet")
     assert [row["count"] for row in accepted] == [3]
-    assert rejected == [(2, raw_actions.BAD_COUNT)]
+    assert rejected == [(2, rules.BAD_COUNT)]
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_a_parquet_column_of_another_type_is_named(tmp_path: Path) -> None:
 
 
 def test_lines_are_counted_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(raw_actions, "_BLOCK", 64)
+    monkeypatch.setattr(rules, "_BLOCK", 64)
     rows = [GOOD if number % 7 else {**GOOD, "count": 0} for number in range(1, 100)]
     _, rejected = read(json_lines(tmp_path / "a.jsonl", *rows))
     assert [line for line, _ in rejected] == list(range(7, 100, 7))

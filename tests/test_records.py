@@ -10,7 +10,7 @@ import pytest
 
 from audience_explorer_dagster.definitions import definitions
 from audience_explorer_dagster.launchers import Job, LaunchFailed, Report
-from audience_explorer_dagster.pipeline import Outcome
+from audience_explorer_dagster.running.pipeline import Outcome
 from spark_jobs import group_by_user, kmeans, make_clustering_inputs, select_k
 from tests.project import LAUNCHES, InProcessLauncher, Project, why
 

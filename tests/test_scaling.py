@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from spark_jobs import config
 from spark_jobs.config import DEFAULT_SCALING, parse_scaling
-from spark_jobs.scaling import STEPS, scale
+from spark_jobs.vectors.scaling import STEPS, scale
 
 RAW = sp.csr_matrix(np.array([[1.0, 0, 3], [2, 0, 6], [0, 4, 0], [0, 0, 0]]))
 WEIGHT = np.array([1, 2, 3, 4])
@@ -99,7 +99,7 @@ def test_processors_without_avx_512_give_the_same_bytes() -> None:
     """numpy's own logarithm does not, where it finds AVX-512."""
     program = """if True:
         import hashlib, numpy as np, scipy.sparse as sp
-        from spark_jobs.scaling import scale
+        from spark_jobs.vectors.scaling import scale
         values = np.random.default_rng(0).integers(1, 10**6, (2000, 20)) * 0.1
         got, _ = scale(sp.csr_matrix(values), np.ones(2000, np.int64), ["log1p", "idf", "l2"])
         print(hashlib.sha256(got.data.tobytes()).hexdigest())

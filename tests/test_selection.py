@@ -13,10 +13,11 @@ import scipy.sparse as sp
 
 from benchmarks.segments import nulls
 from benchmarks.segments.designs import Audience, Design, draw
-from spark_jobs import clustering, kmeans, outputs, points, select_k, selection
+from spark_jobs import kmeans, outputs, select_k
+from spark_jobs.clusters import clustering, points, selection
+from spark_jobs.clusters.selection import ENOUGH_EVIDENCE, ENOUGH_PEOPLE, Selection
 from spark_jobs.config import DEFAULT_SCALING, FIT_MIN_ACTIONS, KMeansConfig, KSelectionConfig, parse_scaling
-from spark_jobs.scaling import scale
-from spark_jobs.selection import ENOUGH_EVIDENCE, ENOUGH_PEOPLE, Selection
+from spark_jobs.vectors.scaling import scale
 from tests.conftest import Engine
 
 QUICK = KSelectionConfig(k_max=4, n_init=2)

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from audience_explorer_dagster.definitions import launcher_from_environment
-from audience_explorer_dagster.launchers import Job, LaunchFailed, Report, archive
+from audience_explorer_dagster.launchers import Job, LaunchFailed, Report, packing
 from audience_explorer_dagster.launchers.spark_submit import SparkSubmitLauncher
 from spark_jobs.errors import InputError
 from tests.conftest import started
@@ -40,7 +40,7 @@ sys.exit(done.returncode)
 def packed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The packed archive, which is made of nothing here."""
     file = tmp_path / "packed.tar.gz"
-    monkeypatch.setattr(archive, "build", lambda _: file)
+    monkeypatch.setattr(packing, "build", lambda _: file)
     return file
 
 
@@ -84,7 +84,7 @@ def test_the_cluster_gets_the_archive_and_the_driver_runs_here(
 def test_spark_in_one_process_needs_no_archive(
     submit: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, master: str
 ) -> None:
-    monkeypatch.setattr(archive, "build", None)
+    monkeypatch.setattr(packing, "build", None)
     list(launch(master=master, submit=submit("")))
     assert f"spark.pyspark.python={sys.executable}" in told(tmp_path)
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from spark_jobs import clustering, stability
+from spark_jobs.clusters import clustering, stability
+from spark_jobs.clusters.stability import DOUBTFUL, SOLID, in_words, stabilities
 from spark_jobs.config import KMeansParams
-from spark_jobs.stability import DOUBTFUL, SOLID, in_words, stabilities
 
 
 def blobs(*middles: tuple[float, ...], people: int = 60, seed: int = 0) -> sp.csr_matrix:

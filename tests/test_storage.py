@@ -25,9 +25,10 @@ from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
 
 from audience_explorer_dagster.cli import main
-from spark_jobs import s3, select_k, storage
+from spark_jobs import select_k, storage
 from spark_jobs.errors import S3Error
 from spark_jobs.reporting import run_as_command
+from spark_jobs.storage import s3
 
 MB = 1 << 20
 

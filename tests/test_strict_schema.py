@@ -11,8 +11,8 @@ import pytest
 from spark_jobs import group_by_user, kmeans, make_clustering_inputs, outputs
 from spark_jobs.config import ACTIONS
 from spark_jobs.errors import InputError, SchemaBreach
-from spark_jobs.grouping import GROUPED_USER, USERS
-from spark_jobs.schemas import AT_LEAST_1, Table, strictness
+from spark_jobs.outputs.schemas import AT_LEAST_1, Table, strictness
+from spark_jobs.users.grouping import GROUPED_USER, USERS
 from tests.conftest import Engine
 
 PAGE = {"page_id": "p", **dict.fromkeys(ACTIONS, 0), "page_like": 1}

@@ -12,12 +12,12 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner, Result
 
-from audience_explorer_dagster import records as record_keeping
+from audience_explorer_dagster.cli.runs import promote, runs
 from audience_explorer_dagster.partitions import Partition
-from audience_explorer_dagster.records import History, Record, as_record
-from audience_explorer_dagster.runs_cli import promote, runs
+from audience_explorer_dagster.records import history as record_keeping
+from audience_explorer_dagster.records.history import History, Record, as_record
+from audience_explorer_dagster.records.variants import as_metadata, beside, side_by_side
 from audience_explorer_dagster.store import Current, Store
-from audience_explorer_dagster.tweaks import as_metadata, beside, side_by_side
 from spark_jobs.config import ClusteringInputsConfig, KMeansConfig
 from tests.project import LAUNCHES, Project
 

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from audience_explorer_dagster.attempts import attempts_of
-from audience_explorer_dagster.checks import evaluations, specs
 from audience_explorer_dagster.partitions import Partition
+from audience_explorer_dagster.records.asset_checks import evaluations, specs
+from audience_explorer_dagster.records.attempts import attempts_of
 from spark_jobs import kmeans
-from spark_jobs.checks import Check
+from spark_jobs.outputs.checks import Check
 from tests.project import LAUNCHES, Project, why
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -69,7 +69,7 @@ def test_what_an_attempt_finished_before_it_was_killed_is_not_made_again(
             raise SystemExit  # nothing before it was recorded either
 
     with monkeypatch.context() as killed:
-        killed.setattr("audience_explorer_dagster.materializing._Recorder.accept", die)
+        killed.setattr("audience_explorer_dagster.running.materializing._Recorder.accept", die)
         assert not project.run_month("2024-01").success
     assert project.records("grouped_users", "2024-01") == []
     lost = project.instance.get_runs(limit=1)[0]

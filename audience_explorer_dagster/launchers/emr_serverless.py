@@ -19,13 +19,13 @@ from dagster_aws.pipes import PipesEMRServerlessClient
 from dagster_pipes import PipesContextData, PipesParams
 from pydantic import Field
 
-from audience_explorer_dagster.launchers import Job, Launcher, LaunchFailed, Report, archive, refuse_local_engine
+from audience_explorer_dagster.launchers import Job, Launcher, LaunchFailed, Report, packing, refuse_local_engine
 from audience_explorer_dagster.launchers.ec2.access import client, launches_of_root
 from audience_explorer_dagster.launchers.ec2.errors import Refused, kind_of
 from audience_explorer_dagster.launchers.ec2.images import PROJECT
 from audience_explorer_dagster.launchers.ec2.launcher import launch_tags
 from audience_explorer_dagster.launchers.ec2.launches import BrokenMessage, Launches, Transcript
-from audience_explorer_dagster.launchers.settings import from_environment
+from audience_explorer_dagster.launchers.from_environment import from_environment
 
 if TYPE_CHECKING:
     from dagster._core.pipes.context import PipesMessageHandler
@@ -148,10 +148,10 @@ class EMRServerlessLauncher(Launcher):
             "spark.emr-serverless.memoryOverheadFactor": f"{self.python_share / heap:.4g}",
             "spark.dynamicAllocation.maxExecutors": str(self.max_executors),
             **self.conf,
-            "spark.archives": f"{packed}#{archive.NAME}",
-            "spark.emr-serverless.driverEnv.PYSPARK_DRIVER_PYTHON": archive.PYTHON,
-            "spark.emr-serverless.driverEnv.PYSPARK_PYTHON": archive.PYTHON,
-            "spark.executorEnv.PYSPARK_PYTHON": archive.PYTHON,
+            "spark.archives": f"{packed}#{packing.NAME}",
+            "spark.emr-serverless.driverEnv.PYSPARK_DRIVER_PYTHON": packing.PYTHON,
+            "spark.emr-serverless.driverEnv.PYSPARK_PYTHON": packing.PYTHON,
+            "spark.executorEnv.PYSPARK_PYTHON": packing.PYTHON,
             "spark.emr-serverless.driverEnv.AWS_REGION": region,
             "spark.executorEnv.AWS_REGION": region,
         }
@@ -207,8 +207,8 @@ class _Launch:
         """What AWS is asked for, and the launch's description but for the context."""
         settings = self._settings
         application = settings.emr.get_application(applicationId=settings.application)["application"]
-        architecture: archive.Architecture = "aarch64" if application.get("architecture") == "ARM64" else "x86_64"
-        packed = settings.all_launches.keep(archive.name(architecture), lambda: archive.build(architecture))
+        architecture: packing.Architecture = "aarch64" if application.get("architecture") == "ARM64" else "x86_64"
+        packed = settings.all_launches.keep(packing.name(architecture), lambda: packing.build(architecture))
         program = settings.all_launches.keep(f"{hashlib.sha256(_PROGRAM.encode()).hexdigest()}.py", _PROGRAM.encode)
         properties = settings.properties(packed)
         description = {

@@ -9,9 +9,9 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
-from audience_explorer_dagster.launchers import Job, LaunchFailed, Report, archive, refuse_local_engine
+from audience_explorer_dagster.launchers import Job, LaunchFailed, Report, packing, refuse_local_engine
+from audience_explorer_dagster.launchers.from_environment import from_environment
 from audience_explorer_dagster.launchers.local import LocalLauncher
-from audience_explorer_dagster.launchers.settings import from_environment
 
 # spark-submit gives the program a standard input of its own. That of spark-submit itself is the launcher's, and its end
 # says that the launcher is gone. Where there is no /proc, nothing does.
@@ -73,8 +73,8 @@ class SparkSubmitLauncher(LocalLauncher):
         conf |= {"spark.pyspark.driver.python": sys.executable, "spark.pyspark.python": sys.executable}
         # Executors of another process, though it be on this machine, start in a folder of their own.
         if not re.match(r"local(\[|$)", self.master):
-            packed = archive.build(archive.of_this_machine())
-            conf |= {"spark.pyspark.python": archive.PYTHON, "spark.archives": f"{packed}#{archive.NAME}"}
+            packed = packing.build(packing.of_this_machine())
+            conf |= {"spark.pyspark.python": packing.PYTHON, "spark.archives": f"{packed}#{packing.NAME}"}
         return [
             *(self.submit, "--master", self.master, "--deploy-mode", "client", "--name", "audience-explorer"),
             *(part for name, value in conf.items() for part in ("--conf", f"{name}={value}")),

@@ -23,8 +23,8 @@ from typing import Any, Literal, Protocol
 
 import click
 
-from spark_jobs.categories import Category, read_category
-from spark_jobs.raw_actions import BAD_ACTION, BAD_COUNT, NO_PAGE, NO_USER, OTHER_MONTH
+from spark_jobs.raw.rules import BAD_ACTION, BAD_COUNT, NO_PAGE, NO_USER, OTHER_MONTH
+from spark_jobs.vectors.category_files import Category, read_category
 
 __all__ = ["BAD_ACTION", "BAD_COUNT", "NO_PAGE", "NO_USER", "OTHER_MONTH", "Category", "Peer", "command_line", "part"]
 

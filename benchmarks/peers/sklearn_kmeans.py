@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from sklearn.cluster import KMeans
 
 from benchmarks.peers import CATEGORY_FILE, COMPRESSION, part
-from spark_jobs.categories import read_category
+from spark_jobs.vectors.category_files import read_category
 
 
 def cluster(inputs: Path, out: Path, k: int, n_init: int, seed: int, one_row_a_user: bool) -> None:

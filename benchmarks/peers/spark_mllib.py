@@ -23,8 +23,8 @@ from benchmarks.peers import (
     command_line,
     part,
 )
-from spark_jobs.categories import read_category
 from spark_jobs.config import ACTIONS
+from spark_jobs.vectors.category_files import read_category
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, Row

@@ -13,8 +13,9 @@ from sklearn.metrics import adjusted_rand_score
 from benchmarks.segments import nulls, ours, real, vectors
 from benchmarks.segments.designs import DESIGNS, Design, draw
 from benchmarks.segments.peers import PEERS, multinomial_mixture
-from spark_jobs import clustering, clustering_inputs
+from spark_jobs.clusters import clustering
 from spark_jobs.config import KMeansConfig, parse_params
+from spark_jobs.vectors import clustering_inputs
 
 K_MAX = 12
 COST_KS = (2, 4, 8, 12)

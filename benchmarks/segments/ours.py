@@ -6,12 +6,14 @@ import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 
-from spark_jobs import clustering_inputs, kmeans, selection
-from spark_jobs.categories import Category, Page
+from spark_jobs import kmeans
+from spark_jobs.clusters import selection
 from spark_jobs.config import ClusteringInputsConfig, KMeansConfig, KSelectionConfig
-from spark_jobs.profiles import ENTRY, VECTOR, build_inputs, from_table
-from spark_jobs.raw_actions import OFTEN
+from spark_jobs.raw.rules import OFTEN
 from spark_jobs.select_k import LEARN, PLACE
+from spark_jobs.vectors import clustering_inputs
+from spark_jobs.vectors.category_files import Category, Page
+from spark_jobs.vectors.profiles import ENTRY, VECTOR, build_inputs, from_table
 
 DEFAULT_SCALING = ClusteringInputsConfig().scaling
 DEFAULT_FIT_MIN_ACTIONS = KMeansConfig().fit_min_actions

@@ -20,7 +20,7 @@ from audience_explorer_dagster.launchers.ec2.errors import (
 from audience_explorer_dagster.launchers.ec2.images import NAME, check_fit, find_image
 from audience_explorer_dagster.launchers.ec2.launch import Launch
 from audience_explorer_dagster.launchers.ec2.launches import Launches, LaunchTags
-from audience_explorer_dagster.launchers.settings import from_environment
+from audience_explorer_dagster.launchers.from_environment import from_environment
 from audience_explorer_dagster.partitions import Partition, short_name
 from audience_explorer_dagster.store import new_folder_name
 

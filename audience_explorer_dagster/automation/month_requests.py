@@ -1,0 +1,59 @@
+"""Asking for the run of a whole month, as sensor and schedule do."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import yaml
+from pydantic import ValidationError
+
+from audience_explorer_dagster.assets import whole_month
+from audience_explorer_dagster.planning import MONTH_OP
+from audience_explorer_dagster.run_config import MonthRunConfig
+from spark_jobs.errors import InputError
+
+RUN_CONFIG = "AUDIENCE_EXPLORER_RUN_CONFIG"
+
+
+def config_from_environment() -> dict[str, Any]:
+    """The config of runs that nobody starts by hand, which the file AUDIENCE_EXPLORER_RUN_CONFIG holds.
+
+    Raises:
+        InputError: The file can't be read, or holds no config of a month; the message names both.
+    """
+    file = os.environ.get(RUN_CONFIG)
+    if not file:
+        return {}
+    try:
+        content = yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{RUN_CONFIG}: {file} can't be read: {error}.") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{RUN_CONFIG}: {file} holds no mapping, such as `kmeans: {{k: 12}}`.")
+    wrong = _what_is_wrong(content)
+    if wrong:
+        raise InputError(f"{RUN_CONFIG}: {file} is no config of a whole month: {' '.join(wrong)}")
+    return content
+
+
+def month_request(month: str, config: Mapping[str, Any], run_key: str | None = None) -> dg.RunRequest:
+    """Ask for a run of a month; with a run key, a sensor's request is fulfilled once."""
+    return dg.RunRequest(run_key=run_key, partition_key=month, run_config=_run_config(config))
+
+
+def _run_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {"ops": {MONTH_OP: {"config": dict(config)}}}
+
+
+def _what_is_wrong(config: Mapping[str, Any]) -> list[str]:
+    """What a run would be refused for: names and types that Dagster checks before it, and values that it checks."""
+    try:
+        dg.validate_run_config(whole_month, _run_config(config))
+        MonthRunConfig(**config)
+    except dg.DagsterInvalidConfigError as error:
+        return [e.message.split(' Expected: "{')[0] for e in error.errors]  # what follows is the whole schema
+    except ValidationError as error:
+        return [f"{'.'.join(map(str, e['loc']))}: {e['msg']}." for e in error.errors()]
+    return []

@@ -1,0 +1,1 @@
+"""Category files: which are partitions, and their export from databases."""

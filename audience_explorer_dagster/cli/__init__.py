@@ -1,0 +1,132 @@
+"""The command line, `audience-explorer`."""
+
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import click
+
+from audience_explorer_dagster.cli.archive import archive
+from audience_explorer_dagster.cli.aws import AWSGroup
+from audience_explorer_dagster.cli.categories import categories
+from audience_explorer_dagster.cli.demo_results import demo_results
+from audience_explorer_dagster.cli.ec2 import ec2
+from audience_explorer_dagster.cli.launch import launch
+from audience_explorer_dagster.cli.project import (
+    errors_told,
+    exit_code,
+    failures_as_mail,
+    held_back,
+    interrupts_told,
+    open_project,
+    outcomes_as_json,
+    outcomes_as_table,
+    root_option,
+    tell,
+)
+from audience_explorer_dagster.cli.runs import promote, runs
+from spark_jobs import demo_audience, storage
+from spark_jobs.config import ClusteringInputsConfig, EngineConfig, GroupedUsersConfig, KMeansConfig, KSelectionConfig
+from spark_jobs.options import config_options
+from spark_jobs.resources import ResourcesConfig
+
+
+@click.group(cls=AWSGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="audience-explorer")
+def main() -> None:
+    """Finds audience segments: monthly actions in, k-means clusters out.
+
+    Dagster keeps the records, in $DAGSTER_HOME, or in .dagster_home of the current folder if that is not set.
+    """
+
+
+@main.command()
+@click.option(
+    "--month", "months", multiple=True, metavar="YYYY-MM", help="A month; repeat it.  [default: the last that ended]"
+)
+@click.option("--category", "categories", multiple=True, metavar="NAME", help="A category; repeat it.  [default: all]")
+@root_option
+@config_options(KMeansConfig, "kmeans")
+@config_options(KSelectionConfig, "k_selection", only=("criterion", "k_max", "min_segment", "min_segment_share"))
+@config_options(ClusteringInputsConfig, "clustering_inputs")
+@config_options(GroupedUsersConfig, "grouped_users")
+@config_options(EngineConfig, "engine")
+@config_options(ResourcesConfig, "resources")
+@click.option("--force", is_flag=True, help="Compute even what is there already.")
+@click.option("--json", "as_json", is_flag=True, help="End with JSON instead of a table.")
+@click.option("--quiet", is_flag=True, help="Print nothing, unless something failed.")
+def pipeline(
+    months: tuple[str, ...],
+    categories: tuple[str, ...],
+    root: str,
+    kmeans: KMeansConfig,
+    k_selection: KSelectionConfig,
+    clustering_inputs: ClusteringInputsConfig,
+    grouped_users: GroupedUsersConfig,
+    engine: EngineConfig,
+    resources: ResourcesConfig,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Cluster the audience of months and categories, computing only what is not there yet.
+
+    Both k_selection and kmeans take --fit-min-actions, so that they learn from the same people. Only kmeans takes
+    --n-init and --seed.
+
+    Fit for cron: the exit code is 0 if all is done, 1 if something failed, 2 if an option makes no sense, 130 if it was
+    interrupted.
+    """
+    if quiet and as_json:
+        raise click.UsageError("--quiet prints nothing, so --json does not go with it.")
+    printing: AbstractContextManager[list[str]] = held_back() if quiet else nullcontext([])
+    with interrupts_told(), printing as last_lines, errors_told(), open_project(root) as project:
+        from audience_explorer_dagster.run_config import MonthRunConfig
+
+        parts = {
+            "resources": resources,
+            "grouped_users": grouped_users,
+            "clustering_inputs": clustering_inputs,
+            "k_selection": k_selection.model_copy(update={"fit_min_actions": kmeans.fit_min_actions}),
+            "kmeans": kmeans,
+        }
+        values: dict[str, Any] = {name: part.model_dump() for name, part in parts.items()}
+        config = MonthRunConfig(**values, **engine.model_dump(), force=force)
+        outcomes = project.run(months, categories, config)
+    code = exit_code(outcomes)
+    if not quiet:
+        click.echo(outcomes_as_json(outcomes) if as_json else outcomes_as_table(outcomes, storage.absolute(root)))
+    elif code:
+        tell(failures_as_mail(outcomes, last_lines))
+    sys.exit(code)
+
+
+@main.command()
+@click.option("--root", default="demo", show_default=True, help="The folder to make it in.")
+@click.option("--users", default=50_000, show_default=True, type=click.IntRange(min=1_000), help="How many users.")
+@click.option("--seed", default=demo_audience.SEED, show_default=True, help="Of the random numbers.")
+@config_options(EngineConfig, "engine")
+def demo(root: str, users: int, seed: int, engine: EngineConfig) -> None:
+    """Make a sample audience, find its segments, and compare them with those that were put in."""
+    with errors_told(), open_project(root) as project:
+        from audience_explorer_dagster.run_config import MonthRunConfig
+
+        demo_audience.check_root(storage.absolute(root))
+        tell(f"making a sample audience of {users:,} users in {root}")
+        demo_audience.make(storage.absolute(root), users, seed)
+        outcomes = project.run(
+            demo_audience.MONTHS,
+            list(demo_audience.CATEGORIES),
+            MonthRunConfig(**engine.model_dump()),
+        )
+        click.echo(outcomes_as_table(outcomes, storage.absolute(root)))
+        click.echo(f"\n{demo_results(outcomes, storage.absolute(root))}")
+    sys.exit(exit_code(outcomes))
+
+
+main.add_command(categories)
+main.add_command(runs)
+main.add_command(promote)
+main.add_command(launch)
+main.add_command(ec2)
+main.add_command(archive)

@@ -1,0 +1,414 @@
+"""`audience-explorer launch`: the launches on EC2, each one instance's work."""
+
+import json
+import os
+import shlex
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from audience_explorer_dagster.cli.aws import REGION, AWSGroup, region_option
+from audience_explorer_dagster.cli.project import (
+    ROOT,
+    ask,
+    exit_code,
+    json_option,
+    open_project,
+    outcomes_as_json,
+    outcomes_as_table,
+    tell,
+    yes_option,
+)
+from audience_explorer_dagster.cli.tables import as_age, as_table
+from audience_explorer_dagster.launchers.ec2.access import client, launches_of_root
+
+if TYPE_CHECKING:
+    import dagster as dg
+    from mypy_boto3_ec2 import EC2Client
+
+    from audience_explorer_dagster.launchers.ec2.launches import Launches, LaunchTags
+    from audience_explorer_dagster.launchers.states import LaunchState, State
+    from audience_explorer_dagster.running.pipeline import Outcome
+
+_LAUNCHES = "AUDIENCE_EXPLORER_EC2_LAUNCHES"
+
+_FOLLOW_SECONDS = 2.0  # between two looks for what was added to a log
+_TIMED_OUT = 124  # as timeout(1) has it
+_STATES: "tuple[State, ...]" = ("running", "done", "failed", "missing")
+
+
+launches_option = click.option(
+    "--launches",
+    "location",
+    envvar=_LAUNCHES,
+    show_envvar=True,
+    default=launches_of_root,
+    show_default=f"launches of ${ROOT}, if that is on S3",
+    metavar="s3://…",
+    help="Where launches keep their messages and logs.",
+)
+launch_argument = click.argument("wanted", metavar="LAUNCH")
+
+
+@click.group(cls=AWSGroup)
+def launch() -> None:
+    """Launches on EC2, each one instance's work.
+
+    LAUNCH is the id of a launch, of a pipeline or of a Dagster run, or the beginning of one; or launch=ID, pipeline=ID,
+    run=ID or label=NAME.
+    """
+
+
+@launch.command()
+@click.argument("wanted", metavar="[LAUNCH]", required=False)
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(min=1), help="How many of the newest.")
+@launches_option
+@region_option
+@json_option
+def ls(wanted: str | None, limit: int, location: str | None, region: str | None, as_json: bool) -> None:
+    """List launches, the newest first."""
+    place = _Place(location, region)
+    found = place.select(wanted) if wanted else place.launches.list()
+    states = place.look(found[-limit:][::-1])
+    if as_json:
+        click.echo(json.dumps([state.facts() for state in states], indent=1))
+    elif states:
+        click.echo(as_table({"launch": lambda s: s.tags.launch, **_COLUMNS, "instance": _told_instance}, states))
+        if len(found) > limit:
+            tell(f"{len(found) - limit} older ones are left out: --limit")
+    else:
+        tell(f"there is no launch in {location}")
+
+
+@launch.command()
+@launch_argument
+@click.option("--all", "with_replaced", is_flag=True, help="Also launches whose work a later one took up.")
+@launches_option
+@region_option
+@json_option
+def status(wanted: str, with_replaced: bool, location: str | None, region: str | None, as_json: bool) -> None:
+    """Say what of a launch or pipeline runs, is done, failed or is missing, and why.
+
+    Missing is what has neither an instance nor an end: AWS took its instance back, say, or somebody ended it.
+    """
+    place = _Place(location, region)
+    found = place.select(wanted)
+    states = place.look(found if with_replaced else place.newest_attempts(found))
+    counts = Counter(state.state for state in states)
+    if as_json:
+        launches = [state.facts() for state in states]
+        click.echo(json.dumps({**{name: counts[name] for name in _STATES}, "launches": launches}, indent=1))
+        return
+    columns: dict[str, Callable[[LaunchState], str]] = {
+        "label": lambda s: s.tags.label,
+        "state": lambda s: s.state,
+        "launch": lambda s: s.tags.launch,
+        "instance": _told_instance,
+        "why": lambda s: s.why,
+    }
+    click.echo(f"{as_table(columns, states)}\n\n{_told_counts(states)}")
+
+
+@launch.command()
+@launch_argument
+@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Give up then.  [default: never]")
+@click.option(
+    "--poll",
+    default=5.0,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="How long between two looks.",
+)
+@launches_option
+@region_option
+def wait(wanted: str, timeout: float | None, poll: float, location: str | None, region: str | None) -> None:
+    """Wait until no instance of a launch or pipeline runs.
+
+    What a pipeline has not launched yet is not waited for. The exit code is 0 only if all ended well, 1 if something
+    failed or is missing, 124 if it took too long.
+    """
+    place = _Place(location, region)
+    began = time.monotonic()
+    told, quiet_looks, looks_needed = "", 0, 1
+    while True:
+        # Selected anew each time, for an instance that is lost is replaced by another, which is a launch of its own.
+        states = place.look(place.newest_attempts(place.select(wanted)))
+        if (counts := _told_counts(states)) != told:
+            told = counts
+            tell(f"{time.monotonic() - began:5.0f} s: {told}")
+        busy = any(state.state == "running" or state.occupied for state in states)
+        quiet_looks = 0 if busy else quiet_looks + 1
+        if quiet_looks == looks_needed:
+            break
+        # Between the end of an instance and the launch that replaces it, none runs for a moment.
+        looks_needed = 2
+        if timeout is not None and time.monotonic() - began + poll > timeout:
+            time.sleep(max(0.0, timeout - (time.monotonic() - began)))
+            tell(f"it took more than {timeout:g} s")
+            sys.exit(_TIMED_OUT)
+        time.sleep(poll)
+    not_done = [state for state in states if state.state != "done"]
+    for state in not_done:
+        tell(
+            f"{state.tags.label} {state.state}: {state.why}. Its log: audience-explorer launch log {state.tags.launch}"
+        )
+    sys.exit(bool(not_done))
+
+
+@launch.command()
+@launch_argument
+@click.option("--follow", "-f", is_flag=True, help="Go on until the launch has ended.")
+@launches_option
+@region_option
+def log(wanted: str, follow: bool, location: str | None, region: str | None) -> None:
+    """Print the log of a launch; the newest one's, if several are meant."""
+    place = _Place(location, region)
+    *others, newest = place.select(wanted)
+    if others:
+        tell(f"the log of the newest of {len(others) + 1} launches, {newest.launch} ({newest.label})")
+    out = sys.stdout.buffer
+    said = False
+    for chunk in place.read_log([newest], follow):
+        said = True
+        out.write(chunk[1])
+        out.flush()
+    if not said:
+        (state,) = place.look([newest])
+        tell(f"launch {newest.launch} has logged nothing; it is {state.state}{f': {state.why}' if state.why else ''}")
+
+
+@launch.command()
+@launch_argument
+@click.option("--follow", "-f", is_flag=True, help="Go on until all launches have ended.")
+@launches_option
+@region_option
+def logs(wanted: str, follow: bool, location: str | None, region: str | None) -> None:
+    """Print the logs of launches, each line after the label of its launch."""
+    place = _Place(location, region)
+    out = sys.stdout.buffer
+    rests: dict[LaunchTags, bytes] = {}  # the beginnings of lines that are still being written
+    for tags, chunk in place.read_log(place.select(wanted), follow):
+        *lines, rests[tags] = (rests.get(tags, b"") + chunk).split(b"\n")
+        out.writelines(f"{tags.label}: ".encode() + line + b"\n" for line in lines)
+        out.flush()
+    out.writelines(f"{tags.label}: ".encode() + rest + b"\n" for tags, rest in rests.items() if rest)
+
+
+@launch.command()
+@launch_argument
+@launches_option
+@region_option
+@json_option
+def params(wanted: str, location: str | None, region: str | None, as_json: bool) -> None:
+    """Print how launches were launched: on what, with which code, and with which commands."""
+    place = _Place(location, region)
+    described = [{**asdict(tags), **place.params(tags)} for tags in place.select(wanted)]
+    click.echo(json.dumps(described, indent=1) if as_json else "\n\n".join(map(_told_params, described)))
+
+
+@launch.command()
+@launch_argument
+@click.option("--root", envvar=ROOT, show_envvar=True, required=True, help="The root of the pipeline, on S3.")
+@launches_option
+@region_option
+@yes_option
+@json_option
+def retry(wanted: str, root: str, location: str | None, region: str | None, yes: bool, as_json: bool) -> None:
+    """Launch again what failed or went missing.
+
+    The Dagster runs of these launches are run again in this process, with the same config and partitions, in the
+    records of $DAGSTER_HOME. What is there already is reused, so that only what is missing is launched. What never
+    began, because something before it failed, is not: for that, run the pipeline again.
+    """
+    place = _Place(location, region)
+    lost = [state for state in place.look(place.newest_attempts(place.select(wanted))) if _is_lost(state)]
+    if not lost:
+        tell("nothing failed, and nothing is missing")
+        return
+    if as_json:
+        tell(f"to be launched again: {len(lost)}")
+    else:
+        tell(as_table({"launch": lambda s: s.tags.launch, **_COLUMNS, "why": lambda s: s.why}, lost))
+    place.set_environment()
+    with open_project(root) as project:
+        from audience_explorer_dagster.running.pipeline import INTERRUPTED, run_again
+
+        runs = [(place.run_of(project.instance, tags), tags.pipeline) for tags in _one_a_run(lost)]
+        ask(f"Launch {len(runs)} run{'s' if len(runs) > 1 else ''} again?", yes)
+        outcomes: list[Outcome] = []
+        for run, pipeline in runs:
+            tell(f"running {run.job_name} of run {run.run_id} again")
+            outcomes += run_again(project.definitions, project.instance, run, pipeline)
+            if any(outcome.error == INTERRUPTED for outcome in outcomes):
+                break
+    click.echo(outcomes_as_json(outcomes) if as_json else outcomes_as_table(outcomes, root.rstrip("/")))
+    sys.exit(exit_code(outcomes))
+
+
+@launch.command()
+@click.argument("wanted", metavar="LAUNCH…", nargs=-1, required=True)
+@launches_option
+@region_option
+@yes_option
+def rm(wanted: tuple[str, ...], location: str | None, region: str | None, yes: bool) -> None:
+    """End launches' instances, and delete their messages and logs. What they computed stays."""
+    place = _Place(location, region)
+    found = sorted({tags for text in wanted for tags in place.select(text)})
+    states = place.look(found)
+    tell(as_table({"launch": lambda s: s.tags.launch, **_COLUMNS, "instance": _told_instance}, states))
+    ask("End these instances, and delete these launches?" if _occupied(states) else "Delete these launches?", yes)
+    ended = place.end(found)
+    for tags in found:
+        place.launches.folder(tags).delete()
+    tell(f"deleted {len(found)} launches, ended {len(ended)} instances{': ' if ended else ''}{', '.join(ended)}")
+
+
+# --- what the commands share -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where launches are."""
+
+    location: str | None
+    region: str | None
+
+    @cached_property
+    def launches(self) -> "Launches":
+        from audience_explorer_dagster.launchers.ec2.launches import Launches
+
+        if self.location is None:
+            raise click.UsageError(f"Where are the launches? --launches s3://bucket/prefix, or set {_LAUNCHES}.")
+        return Launches(client("s3", self.region), self.location)
+
+    @cached_property
+    def ec2(self) -> "EC2Client":
+        return client("ec2", self.region)
+
+    def select(self, wanted: str) -> "list[LaunchTags]":
+        from audience_explorer_dagster.launchers.states import select
+
+        return select(self.launches.list(), wanted)
+
+    def newest_attempts(self, wanted: "Sequence[LaunchTags]") -> "list[LaunchTags]":
+        from audience_explorer_dagster.launchers.states import newest_attempts
+
+        return newest_attempts(self.launches, wanted)
+
+    def look(self, wanted: "Sequence[LaunchTags]") -> "list[LaunchState]":
+        from audience_explorer_dagster.launchers.states import look
+
+        return look(self.ec2, self.launches, wanted)
+
+    def read_log(self, wanted: "Sequence[LaunchTags]", follow: bool) -> "Iterator[tuple[LaunchTags, bytes]]":
+        """What launches logged; and what they log, until all of them have ended."""
+        from audience_explorer_dagster.launchers.ec2.launches import Follower
+
+        followers = {tags: Follower(self.launches.folder(tags), "log") for tags in wanted}
+        while True:
+            # Asked first: what has ended has written all of its log.
+            ended = not follow or all(state.state != "running" for state in self.look(wanted))
+            for tags, follower in followers.items():
+                for chunk in follower.new():
+                    yield tags, chunk
+            if ended:
+                return
+            time.sleep(_FOLLOW_SECONDS)
+
+    def params(self, tags: "LaunchTags") -> dict[str, Any]:
+        described = self.launches.folder(tags).description()
+        return {**described.get("launched", {}), **{name: described.get(name) for name in ("max_runtime", "code")}}
+
+    def run_of(self, instance: "dg.DagsterInstance", tags: "LaunchTags") -> "dg.DagsterRun":
+        """The Dagster run of a launch, if it may be run again."""
+        from audience_explorer_dagster.launchers.ec2.launches import LEASE_SECONDS
+
+        run = instance.get_run_by_id(tags.run)
+        if run is None:
+            raise click.ClickException(
+                f"The run {tags.run} of launch {tags.launch} is not known in {instance.root_directory}. Set"
+                " DAGSTER_HOME to that of who launched it."
+            )
+        held = self.launches.folder(tags).seconds_since_held()
+        # A process that was killed leaves its run unfinished.
+        if not run.is_finished and held is not None and held < LEASE_SECONDS:
+            raise click.ClickException(
+                f"The run {tags.run} of launch {tags.launch} is not over ({run.status.value}): somebody waited for it"
+                f" {held:.0f} s ago. Wait for its end, or until {LEASE_SECONDS} s after it was killed."
+            )
+        return run
+
+    def end(self, wanted: "Sequence[LaunchTags]") -> list[str]:
+        """End the instances of launches, and wait until they can't write any more; their ids."""
+        from audience_explorer_dagster.launchers.ec2 import instances
+
+        names = {tags.launch for tags in wanted}
+        alive = [instance.id for instance in instances.find(self.ec2) if instance.tags.get("launch") in names]
+        if alive:
+            instances.terminate(self.ec2, alive)
+            gone = self.ec2.get_waiter("instance_terminated")
+            gone.wait(InstanceIds=alive, WaiterConfig={"Delay": 2, "MaxAttempts": 150})
+        return alive
+
+    def set_environment(self) -> None:
+        """Have the project that is loaded after this launch on EC2, to the same place as before."""
+        given = {"AUDIENCE_EXPLORER_LAUNCHER": "ec2", _LAUNCHES: self.location, REGION: self.region}
+        os.environ.update({name: value for name, value in given.items() if value is not None})
+
+
+def _is_lost(state: "LaunchState") -> bool:
+    return state.state in ("failed", "missing")
+
+
+def _occupied(states: "Sequence[LaunchState]") -> bool:
+    return any(state.occupied for state in states)
+
+
+def _one_a_run(states: "Sequence[LaunchState]") -> "list[LaunchTags]":
+    """The newest launch of each run, the oldest run first."""
+    return list({state.tags.run: state.tags for state in states}.values())
+
+
+def _told_age(state: "LaunchState") -> str:
+    from audience_explorer_dagster.launchers.states import started
+
+    return as_age(started(state.tags))
+
+
+def _told_instance(state: "LaunchState") -> str:
+    return f"{state.instance.id} {state.instance.type}" if state.instance and state.occupied else ""
+
+
+def _told_counts(states: "Sequence[LaunchState]") -> str:
+    counts = Counter(state.state for state in states)
+    return ", ".join(f"{counts[name]} {name}" for name in _STATES if counts[name])
+
+
+def _told_params(described: dict[str, Any]) -> str:
+    commands = [
+        shlex.join(["python", "-m", f"spark_jobs.{module}", *arguments])
+        for module, *arguments in described.get("commands", [])
+    ]
+    facts = {
+        name: ", ".join(map(str, value)) if isinstance(value, list) else value
+        for name, value in described.items()
+        if name != "commands"
+    }
+    width = max(map(len, facts))
+    return "\n".join([*(f"{name.ljust(width)}  {value}" for name, value in facts.items()), *commands])
+
+
+_COLUMNS: "dict[str, Callable[[LaunchState], str]]" = {
+    "age": _told_age,
+    "label": lambda s: s.tags.label,
+    "pipeline": lambda s: s.tags.pipeline,
+    "run": lambda s: s.tags.run[:8],
+    "state": lambda s: s.state,
+}

@@ -1,0 +1,210 @@
+"""What the commands have in common: options, the project and its records, and how a person is told and asked."""
+
+import fcntl
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from audience_explorer_dagster.cli.tables import as_table
+from spark_jobs import storage
+from spark_jobs.errors import InputError
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from audience_explorer_dagster.run_config import MonthRunConfig
+    from audience_explorer_dagster.running.pipeline import Outcome
+    from audience_explorer_dagster.store import Store
+
+ROOT = "AUDIENCE_EXPLORER_ROOT"
+_HOME = "DAGSTER_HOME"
+_LAST_LINES = 20  # of what was held back, which a failure shows
+
+root_option = click.option(
+    "--root",
+    default=lambda: os.environ.get(ROOT, "data"),
+    show_default=f"${ROOT}, or data",
+    help="The folder or s3://bucket/prefix under which raw data, category files and outputs are.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+# --- telling and asking ----------------------------------------------------------------------------
+
+
+def tell(message: str) -> None:
+    """Tell a person, apart from what a program reads."""
+    click.echo(message, err=True)
+
+
+@contextmanager
+def held_back() -> Iterator[list[str]]:
+    """Hold back all that is printed, also by processes that are started; the last lines are in the list in the end."""
+    last: list[str] = []
+    with tempfile.TemporaryFile("w+", buffering=1, encoding="utf-8", errors="replace") as printed:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        kept = {descriptor: os.dup(descriptor) for descriptor in (1, 2)}  # what other processes inherit
+        try:
+            for descriptor in kept:
+                os.dup2(printed.fileno(), descriptor)
+            with redirect_stdout(printed), redirect_stderr(printed):
+                yield last
+        finally:
+            for descriptor, original in kept.items():
+                os.dup2(original, descriptor)
+                os.close(original)
+            printed.seek(0)
+            last += deque(printed, maxlen=_LAST_LINES)
+
+
+def ask(question: str, yes: bool) -> None:
+    """Go on only if a person agrees, or if `--yes` said so beforehand."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError("Nothing is done without a terminal to ask at. If you are sure: --yes")
+    click.confirm(question, abort=True, err=True)
+
+
+@contextmanager
+def errors_told() -> Iterator[None]:
+    """Tell an error that is the input's in a line."""
+    try:
+        yield
+    except InputError as error:
+        raise click.UsageError(str(error)) from None
+
+
+@contextmanager
+def interrupts_told() -> Iterator[None]:
+    """Tell an interrupt (SIGINT, SIGTERM) in a line, and end with 130."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        tell("Interrupted before it was done.")
+        sys.exit(130)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# --- the project -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Project:
+    """The project as Dagster loads it, with the records."""
+
+    definitions: "dg.Definitions"
+    instance: "dg.DagsterInstance"
+    store: "Store"
+
+    def run(
+        self,
+        months: Sequence[str],
+        categories: Sequence[str],
+        config: "MonthRunConfig",
+    ) -> "list[Outcome]":
+        """Run the pipeline, with what is said by default: the last month that ended, all categories."""
+        from audience_explorer_dagster.categories.known import check_categories, sync_categories
+        from audience_explorer_dagster.running.pipeline import Outcome, check_months, run_pipeline
+
+        wanted_months = check_months(months)
+        _, refused = sync_categories(self.instance, self.store)
+        wanted = check_categories(self.instance, self.store, categories)
+        outcomes = run_pipeline(self.definitions, self.instance, wanted_months, wanted, config, tell)
+        # Who asks for all categories is told of a file that can't be one.
+        unasked = {} if categories else refused
+        return [*outcomes, *(Outcome("category", name, "failed", error=why) for name, why in unasked.items())]
+
+
+@contextmanager
+def open_project(root: str) -> Iterator[Project]:
+    """Load the project for a root. Dagster takes seconds to import, so this is left to those who need it."""
+    os.environ[ROOT] = storage.absolute(root)
+    home = Path(os.environ.get(_HOME) or ".dagster_home").absolute()
+    os.environ[_HOME] = str(home)
+    home.mkdir(parents=True, exist_ok=True)
+    settings = home / "dagster.yaml"
+    if not settings.exists():
+        settings.write_text(
+            "# Dagster's settings; what may stand here is in its documentation.\ntelemetry:\n  enabled: false\n"
+        )
+    import dagster as dg
+
+    from audience_explorer_dagster.definitions import defs
+    from audience_explorer_dagster.partitions import CATEGORY
+    from audience_explorer_dagster.store import Store
+
+    with dg.DagsterInstance.get() as instance:
+        # Dagster makes its tables at their first use, and two processes that do so at the same time break them.
+        with (home / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            instance.get_runs_count()
+            instance.get_dynamic_partitions(CATEGORY)
+            instance.all_instigator_state()
+        yield Project(defs, instance, Store(root=os.environ[ROOT]))
+
+
+# --- what became of a pipeline ---------------------------------------------------------------------
+
+
+def outcomes_as_json(outcomes: "Sequence[Outcome]") -> str:
+    """The outcomes, for a program."""
+    return json.dumps({**_counts(outcomes), "partitions": [asdict(outcome) for outcome in outcomes]}, indent=1)
+
+
+def outcomes_as_table(outcomes: "Sequence[Outcome]", root: str) -> str:
+    """The outcomes, for a person."""
+    from audience_explorer_dagster.records.findings import with_verdict
+
+    columns: dict[str, Callable[[Outcome], str]] = {
+        "partition": lambda o: o.partition,
+        "asset": lambda o: o.asset,
+        "status": lambda o: o.status,
+        "users": lambda o: "" if o.users is None else f"{o.users:,}",
+        "k": lambda o: with_verdict(o.k, o.verdict),
+        f"folder below {root}, or error": lambda o: (
+            o.folder.removeprefix(root).lstrip("/") if o.folder else " ".join((o.error or "").split())
+        ),
+    }
+    counts = ", ".join(f"{count} {status}" for status, count in _counts(outcomes).items())
+    return f"\n{as_table(columns, outcomes)}\n\n{counts}"
+
+
+def failures_as_mail(outcomes: "Sequence[Outcome]", last_lines: Sequence[str]) -> str:
+    """What failed and why, and what was logged last, for a person who saw nothing else of it."""
+    columns: dict[str, Callable[[Outcome], str]] = {
+        "partition": lambda o: o.partition,
+        "asset": lambda o: o.asset,
+        "why": lambda o: " ".join((o.error or "").split()),
+    }
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    others = "; the others are done" if len(failed) < len(outcomes) else ""
+    told = f"{len(failed)} of {len(outcomes)} failed{others}.\n\n{as_table(columns, failed)}"
+    return f"{told}\n\nWhat was logged last:\n{''.join(last_lines).rstrip()}" if last_lines else told
+
+
+def exit_code(outcomes: "Sequence[Outcome]") -> int:
+    """0 if all is done, 1 if something failed, 130 if it was interrupted."""
+    from audience_explorer_dagster.running.pipeline import INTERRUPTED
+
+    if any(outcome.error == INTERRUPTED for outcome in outcomes):
+        return 130
+    return int(any(outcome.status == "failed" for outcome in outcomes))
+
+
+def _counts(outcomes: "Sequence[Outcome]") -> dict[str, int]:
+    return {status: sum(o.status == status for o in outcomes) for status in ("launched", "reused", "failed")}

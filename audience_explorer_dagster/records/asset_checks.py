@@ -1,0 +1,154 @@
+"""Asset checks: what the jobs verified of their outputs, and how much changed since the month before.
+
+A run tells each check once, with a row a partition. What was found of an output goes with its record, so that telling
+it again, when the output is reused, reads nothing.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+
+from audience_explorer_dagster import planning, settings
+from audience_explorer_dagster.partitions import Partition
+
+Check = dict[str, Any]  # `passed`, `found` (figures by name) and `why`, as in a manifest
+Checks = dict[str, Check]  # by the check's name
+
+DRIFT = "drift"
+HAS_SEGMENTS = "has_segments"
+_WARNINGS = {"rejects", DRIFT, HAS_SEGMENTS}
+
+_SCHEMA = {"schema": "The output's tables have their columns and types, and no value where none may be missing."}
+_DESCRIPTIONS: dict[str, dict[str, str]] = {
+    planning.GROUPED_USERS: {
+        **_SCHEMA,
+        "conservation": "Summed over all users, the counts of each action equal those of the accepted raw rows.",
+        "rejects": "The share of raw rows that break a rule is less than half of what would fail the month.",
+        DRIFT: "Users and pages are about as many as in the month before.",
+    },
+    planning.CLUSTERING_INPUTS: {
+        **_SCHEMA,
+        "conservation": "Every user has one profile, and the profiles' weights add up to the users.",
+        DRIFT: "Users and pages in use are about as many as in the month before.",
+    },
+    planning.K_SELECTION: {
+        **_SCHEMA,
+        "k_in_range": "With segments, the chosen k is one of those tried, from 2 to k_max; without, it is 1.",
+        HAS_SEGMENTS: "There are segments. Where there are none, or too few people to tell, the partition's page says"
+        " what to do.",
+    },
+    planning.KMEANS: {
+        **_SCHEMA,
+        "every_user_once": "Every user of the inputs is in one cluster, none is in two, and all files agree.",
+        "centers_in_range": "Every center lies between the least and the greatest value of the data, by dimension.",
+        DRIFT: "Users are about as many, and spread over clusters about as evenly, as in the month before.",
+    },
+}
+# What is compared with the month before: figures of a record's metadata.
+_COMPARED = {
+    planning.GROUPED_USERS: ("users", "pages"),
+    planning.CLUSTERING_INPUTS: ("users", "dimensions_in_use"),
+    planning.KMEANS: ("users",),
+}
+
+
+def specs(asset: str) -> list[dg.AssetCheckSpec]:
+    """The checks of an asset."""
+    return [
+        dg.AssetCheckSpec(name, asset=asset, description=description)
+        for name, description in _DESCRIPTIONS[asset].items()
+    ]
+
+
+def drift_limit() -> float:
+    """The share by which a figure may change from month to month before that is a warning, AUDIENCE_EXPLORER_DRIFT."""
+    return settings.number("AUDIENCE_EXPLORER_DRIFT", 0.5, 1, "a number from 0 to 1, the share that may change")
+
+
+def has_drift(asset: str) -> bool:
+    """Whether an asset is compared with the month before."""
+    return asset in _COMPARED
+
+
+def drift(asset: str, now: Mapping[str, Any], before: Mapping[str, Any] | None, limit: float) -> Check:
+    """Compare a partition's figures with those of the month before.
+
+    The change of a figure is 1 − smaller/larger, so that halving and doubling are 0.5 both. That of cluster sizes is
+    the share of users that would have to be in another cluster (the total variation distance of the sizes, in order).
+
+    Args:
+        asset: The asset.
+        now: The figures, as in a record's metadata.
+        before: Those of the month before; None if there is no record of it.
+        limit: The largest change that is none to warn of, 0 to 1.
+    """
+    if before is None:
+        return {"passed": True, "found": {}, "why": "there is no record of the month before"}
+    changes = {name: _change(float(now[name]), float(before[name])) for name in _COMPARED[asset]}
+    found: dict[str, Any] = {name: f"{before[name]} → {now[name]}" for name in changes}
+    if asset == planning.KMEANS:
+        changes["cluster_sizes"] = _moved(_sizes(now), _sizes(before))
+        found["cluster_sizes"] = f"{changes['cluster_sizes']:.0%} of users elsewhere"
+    too_much = [f"{name} changed by {change:.0%}" for name, change in changes.items() if change > limit]
+    why = f"{', '.join(too_much)} since the month before, more than {limit:.0%}" if too_much else ""
+    return {"passed": not too_much, "found": found, "why": why}
+
+
+def _change(now: float, before: float) -> float:
+    larger = max(now, before)
+    return 1 - min(now, before) / larger if larger else 0.0
+
+
+def _sizes(details: Mapping[str, Any]) -> list[int]:
+    return [int(size.replace(",", "")) for size in str(details["sizes"]).split(", ") if size != "none"]
+
+
+def _moved(now: list[int], before: list[int]) -> float:
+    if not sum(now) or not sum(before):
+        return float(sum(now) != sum(before))
+    shares = [[size / sum(sizes) for size in sizes] for sizes in (now, before)]
+    longest = max(map(len, shares))
+    padded = [share + [0.0] * (longest - len(share)) for share in shares]
+    return sum((abs(a - b) for a, b in zip(*padded, strict=True)), 0.0) / 2
+
+
+def evaluations(found: Mapping[str, Mapping[Partition, Checks]]) -> Iterator[dg.AssetCheckEvaluation]:
+    """What a run found: an evaluation of every check of every asset that it recorded partitions of.
+
+    Args:
+        found: The checks of the outputs, by asset and partition.
+    """
+    for asset, by_partition in found.items():
+        for name in _DESCRIPTIONS[asset]:
+            yield _evaluation(asset, name, {p: checks.get(name) for p, checks in by_partition.items()})
+
+
+def _evaluation(asset: str, name: str, found: Mapping[Partition, Check | None]) -> dg.AssetCheckEvaluation:
+    failed = {partition.key: check["why"] for partition, check in found.items() if check and not check["passed"]}
+    told = "; ".join(f"{key}: {why}" for key, why in list(failed.items())[:5])
+    unchecked = sum(check is None for check in found.values())
+    not_checked = f"{unchecked} of {len(found)} partitions were made before there was this check" if unchecked else None
+    return dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey(asset),
+        check_name=name,
+        passed=not failed,
+        severity=dg.AssetCheckSeverity.WARN if name in _WARNINGS else dg.AssetCheckSeverity.ERROR,
+        description=f"{len(failed)} of {len(found)} partitions: {told}" if failed else not_checked,
+        metadata={
+            "partitions": len(found),
+            "failed_partitions": len(failed),
+            "unchecked_partitions": unchecked,
+            "found": dg.MetadataValue.table(
+                [dg.TableRecord(_row(partition, check)) for partition, check in sorted(found.items())],
+                dg.TableSchema([dg.TableColumn(column) for column in ("partition", "passed", "found", "why")]),
+            ),
+        },
+    )
+
+
+def _row(partition: Partition, check: Check | None) -> dict[str, str | int | float | bool]:
+    if check is None:
+        return {"partition": partition.key, "passed": "not checked", "found": "", "why": "made by an earlier version"}
+    figures = ", ".join(f"{name}: {value}" for name, value in sorted(check["found"].items()))
+    return {"partition": partition.key, "passed": str(check["passed"]), "found": figures, "why": check["why"]}

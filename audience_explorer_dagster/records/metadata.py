@@ -1,0 +1,156 @@
+"""What a materialization shows of itself, made from its manifest."""
+
+import json
+from typing import Any
+
+import dagster as dg
+
+from audience_explorer_dagster import planning
+from audience_explorer_dagster.records import findings, pictures
+from audience_explorer_dagster.records.history import FINGERPRINT, FOLDER, INPUTS, Record
+
+REUSED = "reused"
+CHECKS = "checks"
+LAUNCH = "launch/"  # what begins the names of facts about where an output was computed, and what that cost
+
+_SCORES = ("k", "prediction", "smallest_segment", "wssse", "silhouette", "calinski_harabasz")
+
+
+def of_computed(asset: str, folder: str, manifest: dict[str, Any], launch: dict[str, Any]) -> dict[str, Any]:
+    """The metadata of an output that was just made, where `launch` says."""
+    summary = manifest["summary"]
+    details: dict[str, Any] = {
+        planning.GROUPED_USERS: _grouped_users,
+        planning.CLUSTERING_INPUTS: _clustering_inputs,
+        planning.K_SELECTION: _k_selection,
+        planning.KMEANS: _kmeans,
+    }[asset](summary)
+    return {
+        **findings.as_metadata(asset, manifest),
+        **details,
+        "duration_seconds": float(summary["seconds"]),
+        "engine": summary["engine"],
+        "bytes_in": summary["bytes_in"],
+        "bytes_out": summary["bytes_out"],
+        FOLDER: dg.MetadataValue.path(folder),
+        "config": dg.MetadataValue.json(manifest["config"]),
+        "code_version": manifest["code_version"],
+        FINGERPRINT: manifest["fingerprint"],
+        INPUTS: dg.MetadataValue.json(manifest["inputs"]),
+        CHECKS: dg.MetadataValue.json(manifest.get("checks", {})),
+        REUSED: False,
+        **{f"{LAUNCH}{name}": value for name, value in launch.items()},
+    }
+
+
+def of_reused(record: Record, label: str | None) -> dict[str, Any]:
+    """The metadata of a materialization that points at an earlier one's output, under a label of its own."""
+    first = {"computed_by_run": dg.MetadataValue.dagster_run(record.run_id), "computed_at": _time(record)}
+    # A record that is itself a reuse knows when its output was made.
+    kept = {
+        name: value
+        for name, value in record.metadata.items()
+        if name not in ("label", "promoted") and not name.startswith(LAUNCH)
+    }
+    return {
+        **kept,
+        **{key: record.metadata.get(key, value) for key, value in first.items()},
+        **({"label": label} if label else {}),
+        REUSED: True,
+    }
+
+
+def _time(record: Record) -> dg.MetadataValue:
+    return dg.MetadataValue.timestamp(record.recorded_at)
+
+
+def _grouped_users(summary: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "users": summary["users"],
+        "pages": dg.MetadataValue.int(summary["pages"]),
+        "rows": summary["rows"],
+        "actions": summary["actions"],
+        "rejected_rows": summary["rejected"],
+        "rejects": _table(["reason", "rows"], list(summary["rejects"].items())),
+        "raw_files": summary["raw_files"],
+        "dagster/row_count": summary["users"],
+    }
+
+
+def _clustering_inputs(summary: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "users": summary["users"],
+        **({"fit_users": summary["fit_users"]} if "fit_users" in summary else {}),  # code version 1 has none
+        "profiles": summary["profiles"],
+        "dimensions": summary["dimensions"],
+        "dimensions_in_use": summary["dimensions_in_use"],
+        "entries": summary["entries"],
+        "scaling": summary["scaling"],
+        "dagster/row_count": summary["profiles"],
+    }
+
+
+def _k_selection(summary: dict[str, Any]) -> dict[str, Any]:
+    evidence = summary.get("evidence")
+    known = [score for score in _SCORES if all(score in row for row in summary["tried"])]  # code version 2 has fewer
+    rows = [[_shown(row[score]) for score in known] for row in summary["tried"]]
+    return {
+        **({"picture": dg.MetadataValue.md(pictures.tried_k(summary))} if summary["tried"] else {}),
+        "k": summary["k"],
+        "criterion": summary["criterion"],
+        **({"evidence": float(evidence)} if evidence is not None else {}),
+        "users": summary["users"],
+        **({"fit_users": summary["people"]} if "people" in summary else {}),
+        "profiles": summary["profiles"],
+        **({"tried": _table(known, rows)} if rows else {}),
+    }
+
+
+def _kmeans(summary: dict[str, Any]) -> dict[str, Any]:
+    clusters = summary["clusters"]
+    rows = [
+        [
+            cluster["cluster_id"],
+            cluster["users"],
+            findings.solidity_of(cluster, summary["k"]) or "not known",
+            f"{cluster['diameter']:.4g}",
+            ", ".join(f"{page['name']} {page['share']:.0%}" for page in cluster["top_pages"]),
+        ]
+        for cluster in clusters
+    ]
+    silhouette = summary["scores"]["silhouette"]
+    solidity = findings.counted(findings.solidity_of(cluster, summary["k"]) for cluster in clusters)
+    return {
+        **({"picture": dg.MetadataValue.md(pictures.clusters(summary))} if clusters else {}),
+        "users": summary["users"],
+        **({"fit_users": summary["learned_from"]["users"]} if "learned_from" in summary else {}),
+        "profiles": summary["profiles"],
+        "k": summary["k"],
+        "requested_k": summary["requested_k"],
+        "wssse": float(summary["wssse"]),
+        **({"silhouette": float(silhouette)} if silhouette is not None else {}),
+        "iterations": summary["iterations"],
+        "converged": summary["converged"],
+        **({"label": summary["label"]} if summary["label"] else {}),
+        "sizes": dg.MetadataValue.text(", ".join(f"{cluster['users']:,}" for cluster in clusters) or "none"),
+        **({"solidity": solidity} if solidity else {}),
+        "clusters": _table(["cluster_id", "users", "solidity", "diameter", "top_pages"], rows),
+        "clustering_inputs": dg.MetadataValue.json(summary["clustering_inputs"]),
+        "dagster/row_count": summary["users"],
+    }
+
+
+def _table(columns: list[str], rows: list[Any]) -> dg.MetadataValue:
+    """A small table; all its columns are shown as text."""
+    schema = dg.TableSchema([dg.TableColumn(column) for column in columns])
+    records = [dg.TableRecord({c: str(v) for c, v in zip(columns, row, strict=True)}) for row in rows]
+    return dg.MetadataValue.table(records, schema)
+
+
+def _shown(score: float | None) -> str:
+    return "not defined" if score is None else f"{score:.6g}"
+
+
+def of_failures(failed: dict[str, str]) -> dict[str, Any]:
+    """The metadata of a run's failure: why, by target."""
+    return {"failed": dg.MetadataValue.json(json.loads(json.dumps(failed)))}

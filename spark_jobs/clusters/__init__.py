@@ -1,0 +1,1 @@
+"""Clusters: seeding, Lloyd, scores, the choice of k, stability, MLlib."""

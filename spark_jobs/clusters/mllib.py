@@ -1,0 +1,419 @@
+"""k-means by Spark's MLlib, where one machine's memory does not hold a category's profiles.
+
+Spark reads profiles and members, and neither comes together in one process.
+"""
+
+import pickle
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import scipy.sparse as sp
+
+from spark_jobs import outputs, storage
+from spark_jobs.clusters import clustering
+from spark_jobs.clusters.learned import ASSIGNMENT, Clusters, Learned, stabilities_on_sample
+from spark_jobs.config import KMeansConfig, KMeansParams, parse_params
+from spark_jobs.engines.spark import SparkEngine, collect, errors_of_tasks, location_for
+from spark_jobs.outputs.schemas import strictness
+from spark_jobs.reporting import Reporter
+from spark_jobs.vectors.clustering_inputs import Head, enough_to_learn
+from spark_jobs.vectors.profiles import PROFILES
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+# By these alone the profiles are spread over tasks: were it by the cluster, sums would be rounded as it is large.
+_PROFILES_A_TASK = 1 << 16
+_MOST_TASKS = 1 << 12
+_TALLIES_A_TASK = 1 << 6
+
+
+def fit(
+    engine: SparkEngine, head: Head, k: int, config: KMeansConfig, strict: bool, working: str, report: Reporter
+) -> Clusters:
+    """Cluster on Spark: MLlib's inits and iterations, and the last iteration here, which adds up in a fixed order.
+
+    MLlib adds up as its tasks end, so that its centers differ in the last bits from run to run. Those of the last
+    iteration depend only on which profile is nearest to which center, and so do the bytes that are written.
+
+    Args:
+        engine: Spark.
+        head: The inputs.
+        k: Clusters, at most one a profile. One that ends up empty is left out.
+        config: Of k-means. MLlib draws the profiles of both inits without regard to their weights.
+        strict: Whether every profile is looked at.
+        working: A folder that Spark writes to; deleted with the last of the assignments.
+        report: Told of each init.
+    """
+    library, spark = f"{engine.version} mllib", engine.session
+    if k == 0:
+        return _nothing(len(head.dimensions), library)
+    params = parse_params(config.params)
+    spark.catalog.clearCache()  # of a job before that failed
+    with errors_of_tasks():
+        points = _read_points(spark, head, config.fit_min_actions, strict).persist()
+        learned, profiles, min_actions = _learned_from(points, head, k, config, report)
+        start = _best_start(learned, len(head.dimensions), profiles, k, params, config, report)
+        centers, iterations, converged = _iterate(learned, start, params)
+        of_learned = _tally(learned, centers)
+        if not of_learned.users.all():
+            centers = centers[of_learned.users > 0]
+            of_learned = _tally(learned, centers)
+        tally = _tally(points, centers)
+    # Numbered by users, the largest first, ties by the center.
+    order = np.array(sorted(range(len(centers)), key=lambda c: (-tally.users[c], tuple(centers[c]))))
+    users, wssse = tally.users[order], float(tally.squared.sum())
+    return Clusters(
+        centers[order],
+        users,
+        2 * tally.farthest[order],
+        clustering.ClusterDimensions(
+            tally.member_count[order], tally.minimum[order], tally.maximum[order], tally.means(centers)[order]
+        ),
+        (tally.minimum.min(axis=0), tally.maximum.max(axis=0)),
+        iterations,
+        converged,
+        {
+            "wssse": wssse,
+            "silhouette": tally.mean_silhouette(),
+            "calinski_harabasz": clustering.calinski_harabasz(users, centers[order], wssse),
+        },
+        library,
+        Learned(
+            int(of_learned.users.sum()),
+            min_actions,
+            float(of_learned.squared.sum()),
+            stabilities_on_sample(head, min_actions, centers[order], config.seed, strict),
+        ),
+        _assign(spark, points, centers, np.argsort(order).astype(np.int32), head, working),
+    )
+
+
+def _nothing(dimensions: int, library: str) -> Clusters:
+    none, of_none = np.zeros(0, np.int64), np.zeros((0, dimensions))
+    told = clustering.ClusterDimensions(of_none.astype(np.int64), of_none, of_none, of_none)
+    ends = (np.zeros(dimensions), np.zeros(dimensions))
+    scores = {"wssse": 0.0, "silhouette": None, "calinski_harabasz": None}
+    nobody = Learned(0, 0, 0.0, none.astype(float))
+    return Clusters(of_none, none, none.astype(float), told, ends, 0, True, scores, library, nobody, iter(()))
+
+
+# --- reading ---------------------------------------------------------------------------------------
+
+
+def _read_points(spark: "SparkSession", head: Head, at_least: int, strict: bool) -> "DataFrame":
+    """The profiles as MLlib takes them, spread over tasks in an order that nothing but the profiles decides.
+
+    `weight` has the users of each, `fit_weight` those of them with at least so many actions.
+    """
+    from pyspark.ml.linalg import VectorUDT
+    from pyspark.sql import functions as F
+    from pyspark.sql.types import DoubleType, LongType, StructField, StructType
+
+    dimensions, checked = len(head.dimensions), strictness(strict)
+
+    def to_points(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            profiles = checked(PROFILES, batch)
+            parts = {
+                "type": pa.array(np.zeros(len(batch), np.int8)),  # sparse
+                "size": pa.array(np.full(len(batch), dimensions, np.int32)),
+                "indices": profiles.column("indices"),
+                "values": profiles.column("values"),
+            }
+            weights = [profiles.column(name).cast(pa.float64()) for name in ("weight", "fit_weight")]
+            vector = pa.StructArray.from_arrays(list(parts.values()), names=list(parts))
+            yield pa.RecordBatch.from_arrays([profiles.column("profile_id"), vector, *weights], names=schema.names)
+
+    tasks = min(_MOST_TASKS, -(-head.profiles // _PROFILES_A_TASK))
+    schema = StructType(
+        [
+            StructField("profile_id", LongType()),
+            StructField("features", VectorUDT()),
+            StructField("weight", DoubleType()),
+            StructField("fit_weight", DoubleType()),
+        ]
+    )
+    profiles = _read(spark, head.folder, "profiles.parquet")
+    if head.fit_min_actions is None:  # made by code version 1
+        profiles = profiles.withColumn("fit_weight", profiles["weight"])
+    elif head.fit_min_actions != at_least:
+        members = _read(spark, head.folder, "members.parquet").where(F.col("actions") >= at_least)
+        counted = members.groupBy("profile_id").agg(F.count("*").alias("fit_weight"))
+        profiles = profiles.drop("fit_weight").join(counted, "profile_id", "left").fillna(0, ["fit_weight"])
+    profiles = profiles.select(*PROFILES.schema.names)
+    return profiles.repartition(tasks, "profile_id").sortWithinPartitions("profile_id").mapInArrow(to_points, schema)
+
+
+def _read(spark: "SparkSession", folder: str, name: str) -> "DataFrame":
+    """A Parquet table of an output, for Spark.
+
+    Raises:
+        InputError: It is gone, or is no Parquet file.
+    """
+    outputs.read_table(folder, name, columns=[])
+    location = location_for(spark, storage.join(folder, name))
+    return spark.read.parquet(re.sub(r"([\\\[\]{}*?])", r"\\\1", location))  # Spark takes a path for a pattern
+
+
+def _matrix(points: pa.RecordBatch, dimensions: int) -> tuple[sp.csr_matrix, np.ndarray]:
+    """Some profiles (n, d), and the weight of each (n,)."""
+    features = points.column("features")
+    indices, values = features.field("indices"), features.field("values")
+    parts = (values.flatten().to_numpy(), indices.flatten().to_numpy(), indices.offsets.to_numpy())
+    return sp.csr_matrix(parts, shape=(len(points), dimensions)), points.column("weight").to_numpy()
+
+
+# --- centers ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Centers (k, d) after some iterations, and the tally of their clusters."""
+
+    centers: np.ndarray
+    iterations: int
+    tally: "Tally"
+
+
+def _learned_from(
+    points: "DataFrame", head: Head, k: int, config: KMeansConfig, report: Reporter
+) -> tuple["DataFrame", int, int]:
+    """The points that are learned from, with `weight` the users of each; how many they are; and the actions of a user.
+
+    Where fewer than ten users a cluster have done enough, it is everybody, as in `kmeans`.
+    """
+    from pyspark.sql import functions as F
+
+    if head.fit_min_actions is None:
+        return points, head.profiles, 0
+    learned = points.where(F.col("fit_weight") > 0).withColumn("weight", F.col("fit_weight"))
+    counted = learned.agg(F.count("*").alias("profiles"), F.sum("weight").alias("users")).first()
+    users = int(counted["users"] or 0)
+    if enough_to_learn(users, counted["profiles"], k):
+        return learned, counted["profiles"], config.fit_min_actions
+    report.progress(f"learned from all users: {users:,} have {config.fit_min_actions} actions or more, too few")
+    return points, points.count(), 0
+
+
+def _best_start(
+    points: "DataFrame",
+    dimensions: int,
+    profiles_in_all: int,
+    k: int,
+    params: KMeansParams,
+    config: KMeansConfig,
+    report: Reporter,
+) -> _Start:
+    """The best of MLlib's inits, each with its iterations but for the last. Trivial cases need no MLlib."""
+    if k == profiles_in_all:
+        profiles, _ = _matrix(points.toArrow().combine_chunks().to_batches()[0], dimensions)
+        return _Start(profiles.toarray(), 0, _tally(points, profiles.toarray()))
+    if k == 1:
+        centers = np.zeros((1, dimensions))
+        return _Start(centers, 0, _tally(points, centers))
+    best: _Start | None = None
+    seeds = np.random.SeedSequence(config.seed).generate_state(config.n_init)
+    for init, seed in enumerate(seeds.tolist(), 1):
+        centers, iterations = _fit_by_mllib(points, k, params, seed)
+        start = _Start(centers, iterations, _tally(points, centers))
+        wssse = start.tally.squared.sum()
+        fewer = f", but {len(centers)} centers only" if len(centers) < k else ""
+        report.detail(f"init {init} of {config.n_init}: wssse {wssse:.6g} after {iterations} iterations{fewer}")
+        # The same model but for its last bits is no better one.
+        if best is None or wssse < best.tally.squared.sum() * (1 - 1e-9):
+            best = start
+    assert best is not None
+    return best
+
+
+def _fit_by_mllib(points: "DataFrame", k: int, params: KMeansParams, seed: int) -> tuple[np.ndarray, int]:
+    from pyspark.ml.clustering import KMeans
+
+    model = KMeans(
+        k=k,
+        weightCol="weight",
+        initMode={"kmeans||": "k-means||"}.get(params.init, params.init),
+        maxIter=params.iterations - 1,
+        tol=params.epsilon,
+        seed=seed,
+        solver="block",  # on profiles in memory it takes half the time of "row", and they stay sparse
+    ).fit(points)
+    return np.array(model.clusterCenters()), int(model.summary.numIter)
+
+
+def _iterate(points: "DataFrame", start: _Start, params: KMeansParams) -> tuple[np.ndarray, int, bool]:
+    """Lloyd's iterations from a start on; the centers, how many iterations it took in all, and whether it converged."""
+    centers, done, tally = start.centers, start.iterations, start.tally
+    while True:
+        moved = tally.means(centers)
+        done += 1
+        converged = bool(np.sqrt(((moved - centers) ** 2).sum(axis=1)).max() <= params.epsilon)
+        centers = moved
+        if converged or done >= params.iterations:
+            return centers, done, converged
+        tally = _tally(points, centers)
+
+
+# --- what is told of clusters ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What some profiles give their clusters: those whose centers they are nearest to, ties to the lowest."""
+
+    users: np.ndarray  # (k,) int64
+    squared: np.ndarray  # (k,) the sum of squared distances, over the users
+    silhouette: np.ndarray  # (k,) the sum of simplified silhouettes, over the users
+    farthest: np.ndarray  # (k,) the largest distance
+    member_count: np.ndarray  # (k, d) int64: users with a value above 0
+    sums: np.ndarray  # (k, d) of the values, over the users
+    minimum: np.ndarray  # (k, d); of no profile, infinity
+    maximum: np.ndarray  # (k, d); of no profile, -infinity
+
+    @staticmethod
+    def of(profiles: sp.csr_matrix, weight: np.ndarray, centers: np.ndarray) -> "Tally":
+        """The tally of profiles (n, d) of some weight (n,)."""
+        k, shape = len(centers), centers.shape
+        label, distance, to_next = _nearest(profiles, centers)
+        larger = np.maximum(to_next, distance)
+        silhouette = np.divide(to_next - distance, larger, out=np.zeros_like(larger), where=larger > 0)
+
+        entries = np.diff(profiles.indptr)
+        cell = np.repeat(label, entries) * shape[1] + profiles.indices
+        users_of_entry = np.repeat(weight, entries)
+        minimum, maximum = np.full(shape, np.inf), np.full(shape, -np.inf)
+        np.minimum.at(minimum.reshape(-1), cell, profiles.data)
+        np.maximum.at(maximum.reshape(-1), cell, profiles.data)
+        without = np.bincount(cell, minlength=minimum.size).reshape(shape) < np.bincount(label, minlength=k)[:, None]
+        farthest = np.zeros(k)
+        np.maximum.at(farthest, label, distance)
+
+        def over_users(of_cell: np.ndarray) -> np.ndarray:
+            return np.bincount(cell, users_of_entry * of_cell, minlength=minimum.size).reshape(shape)
+
+        return Tally(
+            np.bincount(label, weight, minlength=k).astype(np.int64),
+            np.bincount(label, weight * distance**2, minlength=k),
+            np.bincount(label, weight * silhouette, minlength=k),
+            farthest,
+            over_users(profiles.data > 0).astype(np.int64),
+            over_users(profiles.data),
+            np.where(without, np.minimum(minimum, 0), minimum),
+            np.where(without, np.maximum(maximum, 0), maximum),
+        )
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(
+            self.users + other.users,
+            self.squared + other.squared,
+            self.silhouette + other.silhouette,
+            np.maximum(self.farthest, other.farthest),
+            self.member_count + other.member_count,
+            self.sums + other.sums,
+            np.minimum(self.minimum, other.minimum),
+            np.maximum(self.maximum, other.maximum),
+        )
+
+    def means(self, centers: np.ndarray) -> np.ndarray:
+        """The mean of each cluster (k, d); its center where it is empty."""
+        return np.where(self.users[:, None] > 0, self.sums / np.maximum(self.users, 1)[:, None], centers)
+
+    def mean_silhouette(self) -> float | None:
+        """As `clustering.scores` defines it: 0 for a user alone in a cluster, not defined for one cluster."""
+        if np.count_nonzero(self.users) < 2:
+            return None
+        return float(self.silhouette[self.users > 1].sum() / self.users.sum())
+
+
+def _nearest(profiles: sp.csr_matrix, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The nearest center of each profile (n,), the distance to it, and that to the next (0, if there is none)."""
+    score = (centers**2).sum(axis=1) - 2 * (profiles @ centers.T)
+    label = score.argmin(axis=1)
+    distance = clustering.distances_to_own(profiles, centers, label)
+    if len(centers) == 1:
+        return label, distance, np.zeros(len(label))
+    score[np.arange(len(score)), label] = np.inf
+    squared_norm = np.asarray(profiles.multiply(profiles).sum(axis=1)).ravel()
+    return label, distance, np.sqrt(np.maximum(score.min(axis=1) + squared_norm, 0))
+
+
+def _tally(points: "DataFrame", centers: np.ndarray) -> Tally:
+    """The tally of all profiles: task by task, and then in the order of the tasks."""
+    from pyspark.sql import functions as F
+
+    def tally(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        from pyspark import TaskContext
+
+        context = TaskContext.get()
+        assert context is not None
+        tallies = (Tally.of(*_matrix(batch, centers.shape[1]), centers) for batch in batches)
+        yield _packed(context.partitionId(), tallies)
+
+    def add(tallies: pa.Table) -> pa.Table:
+        tallies = tallies.sort_by("task")
+        task = tallies["task"][0].as_py()
+        return pa.Table.from_batches([_packed(task, (_unpacked(one.as_py()) for one in tallies["tally"]))])
+
+    schema = "task int, tally binary"
+    of_tasks = points.mapInArrow(tally, schema)
+    added = of_tasks.groupBy((F.col("task") / _TALLIES_A_TASK).cast("int")).applyInArrow(add, schema)
+    rows = sorted(collect(added), key=lambda row: row["task"])
+    return reduce(Tally.__add__, (_unpacked(row["tally"]) for row in rows))
+
+
+def _packed(task: int, tallies: Iterable[Tally]) -> pa.RecordBatch:
+    """The sum of some tallies as a row."""
+    rows = [pickle.dumps(vars(reduce(Tally.__add__, tallies)))]
+    return pa.RecordBatch.from_arrays([pa.array([task], pa.int32()), pa.array(rows, pa.binary())], ["task", "tally"])
+
+
+def _unpacked(tally: bytes) -> Tally:
+    return Tally(**pickle.loads(tally))
+
+
+# --- who is where ----------------------------------------------------------------------------------
+
+
+def _assign(
+    spark: "SparkSession", points: "DataFrame", centers: np.ndarray, number: np.ndarray, head: Head, folder: str
+) -> Iterator[pa.RecordBatch]:
+    """The rows of ASSIGNMENT, by user_id, a batch at a time.
+
+    Args:
+        engine: Spark.
+        points: All profiles, which are not needed any longer then.
+        centers: (k, d).
+        number: (k,) the id of each center's cluster.
+        head: The inputs.
+        folder: Where Spark writes them; deleted at the end.
+    """
+
+    def assign(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            label, distance, to_next = clustering.assign(_matrix(batch, centers.shape[1])[0], centers)
+            values = [number[label], distance, clustering.confidence(distance, to_next)]
+            names = ["profile_id", *ASSIGNMENT.names[1:]]
+            yield pa.RecordBatch.from_arrays([batch.column("profile_id"), *map(pa.array, values)], names=names)
+
+    with errors_of_tasks():
+        members = _read(spark, head.folder, "members.parquet").select("user_id", "profile_id")
+        clusters = points.mapInArrow(assign, "profile_id bigint, cluster_id int, distance double, confidence double")
+        rows = members.join(clusters, "profile_id").select(*ASSIGNMENT.names).orderBy("user_id")
+        rows.write.parquet(location_for(spark, folder))
+    points.unpersist()
+    yield from outputs.of_equal_size(_read_parts(folder))
+    storage.delete_folder(folder)
+
+
+def _read_parts(folder: str) -> Iterator[pa.RecordBatch]:
+    for part in storage.visible_files(folder):
+        if part.name.startswith("part-"):
+            with part.open("rb") as file:
+                yield from (batch.cast(ASSIGNMENT) for batch in pq.ParquetFile(file).iter_batches())

@@ -1,0 +1,1 @@
+"""Raw input: files in, checked rows and rejects out."""

@@ -1,0 +1,163 @@
+"""Files in a local folder or on S3; every location is a plain path or an `s3://` URL.
+
+On S3 all of these raise `S3Error` if it does not answer or refuses a request.
+"""
+
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from upath import UPath
+
+from spark_jobs.storage import s3
+
+_CHUNK = 1 << 20
+
+
+def at(location: str | os.PathLike[str]) -> UPath:
+    """The path object of a location."""
+    text = os.fspath(location)
+    if text.startswith("s3a://"):
+        text = "s3://" + text.removeprefix("s3a://")
+    return UPath(text)
+
+
+def absolute(location: str) -> str:
+    """The location with a local path made absolute; an URL as it is."""
+    return location.rstrip("/") if "://" in location else os.path.abspath(os.path.expanduser(location))
+
+
+def join(location: str, *parts: str) -> str:
+    """A location below another."""
+    return "/".join([location.rstrip("/"), *parts])
+
+
+def write_text(location: str, text: str) -> None:
+    """Write a small file so that a reader sees the old or the new one, never a part."""
+    with new_file(location) as file:
+        file.write(text.encode())
+
+
+@contextmanager
+def new_file(location: str) -> Iterator[IO[bytes]]:
+    """Open a file for writing; it is there, whole, when the body has ended, and not at all if that fails.
+
+    So a task that is done twice, and be it at the same time, leaves one complete file.
+    """
+    path = at(location)
+    if path.protocol in ("", "file"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        try:
+            with draft.open("wb") as file:
+                yield file
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+        draft.rename(path)
+    else:
+        with s3.new_object(str(path)) as file:
+            yield file
+
+
+def visible_files(folder: str) -> list[UPath]:
+    """The files in a folder, by name, but for drafts of `new_file` that a killed task left; none if it is missing."""
+    path = at(folder)
+    found = path.iterdir() if path.is_dir() else ()
+    return sorted((file for file in found if not is_draft(file)), key=str)
+
+
+def is_draft(path: UPath) -> bool:
+    """Whether a file is what a killed task has left of `new_file`."""
+    return bool(path.name.startswith("."))
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file as its store knows it. `digest` changes with the content: S3's ETag, or a SHA-256."""
+
+    location: str
+    name: str
+    size: int
+    digest: str
+
+
+def list_files(folder: str) -> list[StoredFile]:
+    """The files directly in a folder, by name, without hidden ones and markers (`_SUCCESS`); none if it is missing."""
+    path = at(folder)
+    if not path.is_dir():
+        return []
+    if path.protocol in ("", "file"):
+        local = [entry for entry in path.iterdir() if entry.is_file() and _is_listed(entry.name)]
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(describe, local))
+    else:  # a listing has all that there is to know
+        infos = [info for info in path.fs.ls(path.path, detail=True) if info["type"] == "file"]
+        found = [file for file in map(_stored_object, infos) if _is_listed(file.name)]
+    return sorted(found, key=lambda file: file.name)
+
+
+def _is_listed(name: str) -> bool:
+    return name[0] not in "._"
+
+
+def describe(path: UPath) -> StoredFile:
+    """Name, size and content digest of one file."""
+    if path.protocol in ("", "file"):
+        return StoredFile(str(path), path.name, path.stat().st_size, content_digest(path))
+    return _stored_object(path.fs.info(path.path))
+
+
+def _stored_object(info: dict[str, Any]) -> StoredFile:
+    location = f"s3://{info['name']}"
+    return StoredFile(location, location.rpartition("/")[2], info["size"], info["ETag"].strip('"'))
+
+
+def content_digest(path: UPath) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def delete_folder(location: str) -> None:
+    """Delete a folder and all in it; nothing happens if it is missing."""
+    path = at(location)
+    if path.exists():
+        path.fs.rm(path.path, recursive=True)
+
+
+@dataclass(frozen=True)
+class ListedFile:
+    """A file as a listing tells of it, with no look inside."""
+
+    size: int
+    modified: float  # seconds since the epoch, by the clock of its store
+    etag: str  # S3's; "" in a local folder
+
+
+def list_below(folder: str) -> dict[str, ListedFile]:
+    """All files below a folder, at any depth, by their path from it; none if it is missing. One listing on S3."""
+    path = at(folder)
+    if path.protocol in ("", "file"):
+        # What links lead to is there as well, for all else that reads.
+        below = [Path(parent, name) for parent, _, names in os.walk(path.path, followlinks=True) for name in names]
+        stats = {file.relative_to(path.path).as_posix(): file.stat() for file in below if file.exists()}
+        return {name: ListedFile(stat.st_size, stat.st_mtime, "") for name, stat in stats.items()}
+    prefix = path.path.rstrip("/") + "/"
+    # Objects that S3's console makes to stand for folders are no files.
+    return {
+        location.removeprefix(prefix): ListedFile(
+            info["size"], info["LastModified"].timestamp(), info["ETag"].strip('"')
+        )
+        for location, info in path.fs.find(path.path, detail=True).items()
+        if info["type"] == "file" and location.startswith(prefix) and not location.endswith("/")
+    }

@@ -1,0 +1,1 @@
+"""Users: actions grouped by user, and read back."""

@@ -1,0 +1,144 @@
+"""Reading grouped users: our own output, any Parquet of its layout, or the predecessor's JSON lines."""
+
+import gzip
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from spark_jobs import outputs, storage
+from spark_jobs.config import ACTIONS
+from spark_jobs.errors import InputError, UnreadableFile
+from spark_jobs.outputs.fingerprints import files_fingerprint
+from spark_jobs.users.grouping import CODED_USER, GROUPED_USER, UNKNOWN_GENDER
+
+_STEP = "grouped_users"
+_USERS_A_BATCH = 1 << 16
+
+
+def fingerprint_of(location: str) -> str:
+    """The fingerprint of grouped users: their manifest's, or that of the files' content where they have none.
+
+    Raises:
+        InputError: There are none.
+    """
+    if outputs.is_finished(location):
+        fingerprint: str = outputs.read_manifest(location, _STEP)["fingerprint"]
+        return fingerprint
+    return files_fingerprint(_files(location))
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file of grouped users."""
+
+    bytes: int
+    read: Callable[[], Iterator[pa.RecordBatch]]  # rows of CODED_USER
+
+
+def parts(location: str) -> list[Part]:
+    """The files of grouped users in an output folder, in a folder of files, or of a file alone.
+
+    Raises:
+        InputError: There are none, or the files are of no known type.
+    """
+    # File by file, as the manifest lists them: an engine's own reader takes a path for a pattern, and leaves out what
+    # does not match or is gone.
+    if outputs.is_finished(location):
+        listed = outputs.read_manifest(location, _STEP)["files"]
+        return [
+            Part(file["bytes"], partial(_read_part, location, storage.join(location, file["path"])))
+            for file in listed
+            if file["path"].startswith("users/")
+        ]
+    files = _files(location)
+    read_file = read_parquet if files[0].name.endswith(".parquet") else read_json_lines
+    return [Part(file.size, partial(read_file, file.location)) for file in files]
+
+
+def read_parquet(location: str) -> Iterator[pa.RecordBatch]:
+    """A Parquet file of GROUPED_USER, batch by batch, as CODED_USER.
+
+    Raises:
+        UnreadableFile: It is gone, or can't be read.
+    """
+    try:
+        with storage.at(location).open("rb") as file:
+            footer = pq.read_metadata(file)
+            leaves = [footer.schema.column(number).path for number in range(footer.num_columns)]
+            often = [leaf for leaf in leaves if leaf == "gender" or leaf.endswith(".page_id")]
+            parquet = pq.ParquetFile(file, metadata=footer, read_dictionary=often)
+            for group in range(footer.num_row_groups):  # Arrow can't read nested codes across them
+                # The tasks that read are threads already.
+                for batch in parquet.iter_batches(_USERS_A_BATCH, [group], GROUPED_USER.names, use_threads=False):
+                    yield batch.cast(CODED_USER)
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise UnreadableFile(location, error) from error
+
+
+def _read_part(folder: str, location: str) -> Iterator[pa.RecordBatch]:
+    """A file of our own output."""
+    try:
+        yield from read_parquet(location)
+    except UnreadableFile as error:
+        raise outputs.broken(folder, location, error.why) from None
+
+
+def read_json_lines(location: str) -> Iterator[pa.RecordBatch]:
+    """The predecessor's layout: a line a user, with a map page → count for every action.
+
+    Yields:
+        Rows of CODED_USER, a user's pages by `page_id`.
+
+    Raises:
+        UnreadableFile: A line is not of that layout; the message names it.
+    """
+    number = 0
+    try:
+        with storage.at(location).open("rb") as raw:
+            lines = gzip.GzipFile(fileobj=raw) if location.endswith(".gz") else raw
+            users: list[dict[str, Any]] = []
+            for number, line in enumerate(lines, 1):  # noqa: B007 - the error names it
+                if line.strip():
+                    users.append(_parse_user(line))
+                if len(users) == _USERS_A_BATCH:
+                    yield pa.RecordBatch.from_pylist(users, schema=CODED_USER)
+                    users = []
+            yield pa.RecordBatch.from_pylist(users, schema=CODED_USER)
+    except (OSError, EOFError, ValueError, KeyError, AttributeError) as error:
+        raise UnreadableFile(f"{location}, line {number or 1}", repr(error)) from error
+
+
+def _parse_user(line: bytes) -> dict[str, Any]:
+    user = json.loads(line)
+    pages: dict[str, dict[str, Any]] = {}
+    for action in ACTIONS:
+        for page, count in user.get(action, {}).items():
+            if type(count) is not int or not 0 <= count < 2**63:
+                raise ValueError(f"{action} of {page} is {count!r}, no whole number from 0 to 2^63-1")
+            entry = pages.setdefault(page, {"page_id": page, **dict.fromkeys(ACTIONS, 0)})
+            entry[action] = count
+    if not isinstance(user["user_id"], str) or not isinstance(user.get("gender", ""), str):
+        raise ValueError("user_id and gender must be strings")
+    return {
+        "user_id": user["user_id"],
+        "gender": user.get("gender") or UNKNOWN_GENDER,
+        "pages": [pages[page] for page in sorted(pages)],
+    }
+
+
+def _files(location: str) -> list[storage.StoredFile]:
+    path = storage.at(location)
+    files = [storage.describe(path)] if path.is_file() else storage.list_files(location)
+    if not files:
+        raise InputError(f"There are no grouped users in {location}. Make them with group_by_user.")
+    kinds = {".jsonl" if file.name.endswith((".jsonl", ".jsonl.gz")) else ".parquet" for file in files}
+    if len(kinds) > 1 or not all(file.name.endswith((".parquet", ".jsonl", ".jsonl.gz")) for file in files):
+        raise InputError(
+            f"{location} must hold grouped users as .parquet, or as .jsonl or .jsonl.gz, and nothing else."
+        )
+    return files

@@ -1,0 +1,1 @@
+"""Vectors: category files, profiles over their pages, scaling, and reading them back."""
