@@ -6,6 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from spark_jobs.sorting import run_starts, sort_with_order, without_shared_bits
+
 _MOST_WORDS = 3  # beyond so many, Arrow's way of ranking is faster
 _MOST_SHARED = 64  # bytes that are looked for
 _FIRST_BYTES = np.array([(1 << 8 * count) - 1 for count in range(9)], np.uint64)
@@ -39,7 +41,8 @@ def rank(texts: pa.StringArray) -> tuple[np.ndarray, pa.StringArray]:
         return place[encoded.indices.to_numpy()], encoded.dictionary.take(order)
     ranks, firsts = _rank_numbers(words[0])
     for word in words[1:]:
-        ranks, firsts = _rank_numbers(ranks << 32 | _rank_numbers(word)[0])
+        of_word, distinct = _rank_numbers(word)
+        ranks, firsts = _rank_numbers(ranks << len(distinct).bit_length() | of_word)
     return ranks, texts.take(pa.array(firsts))
 
 
@@ -54,17 +57,10 @@ def json_items(texts: pa.StringArray) -> bytes:
     return b"".join([b'"', pc.binary_join(all_in_one, '", "')[0].as_buffer(), b'"'])
 
 
-def run_starts(values: np.ndarray) -> np.ndarray:
-    """Where each run of equal values starts."""
-    if not len(values):
-        return np.zeros(0, np.int64)
-    return np.flatnonzero(np.r_[True, values[1:] != values[:-1]])
-
-
 def _rank_numbers(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Each number's rank among the distinct ones, and where one of each is, in order."""
-    order = np.argsort(numbers)
-    starts = run_starts(numbers[order])
+    in_order, order = sort_with_order(numbers)
+    starts = run_starts(in_order)
     ranks = np.empty(len(numbers), np.int64)
     ranks[order] = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(order)))
     return ranks, order[starts]
@@ -85,7 +81,7 @@ def _words(texts: pa.StringArray) -> list[np.ndarray] | None:
     for step in range(shared, shared + 8 * count, 8):
         left = np.clip(length - step, 0, 8)
         word = at_byte[np.where(left > 0, start + step, 0)].astype(np.uint64)
-        words.append(word & ~_FIRST_BYTES[8 - left])
+        words.append(without_shared_bits(word & ~_FIRST_BYTES[8 - left]))
     return words
 
 

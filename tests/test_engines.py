@@ -60,7 +60,7 @@ def do(engine: str, work: Any, small: int = local_engine.SMALL, cores: int = 3) 
 
 @pytest.fixture(params=["here", "processes", pytest.param("spark", marks=pytest.mark.spark)])
 def exchange(request: pytest.FixtureRequest) -> Any:
-    """Does an exchange: in this process, in others, on Spark."""
+    """Does an exchange: in threads of this process, in others, on Spark."""
     if request.param == "here":
         return partial(do, "local")
     if request.param == "processes":

@@ -1,7 +1,7 @@
-"""The local engine: the processes of this machine, one a core, with pieces on disk. What is small is done in this one.
+"""The local engine: processes of this machine, one a core, with pieces on disk; for small inputs threads of this one.
 
-Processes, not threads: a thread that works on columns still holds the interpreter's lock some of the time, which a few
-cores don't feel and many do. loky keeps the processes, takes closures, and says when one died.
+A thread that works on columns holds the interpreter's lock some of the time, which a few cores don't feel and many do.
+But processes take the better part of a second to start. loky keeps them, takes closures, and says when one died.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,7 @@ from spark_jobs.engines.pieces import Piece, Spill
 from spark_jobs.errors import InputError
 from spark_jobs.resources import Resources
 
-SMALL = 8 << 20  # bytes of items that are done in this process before others have started
+SMALL = 256 << 20  # bytes of items that threads of this process are done with before processes would be
 
 # Of memory, measured (benchmarks/profiles): this process by itself, and one that runs tasks before its first.
 _BASE_BYTES = 200 << 20
@@ -46,9 +46,9 @@ class LocalEngine(Engine):
 
     def exchange(self, work: Exchange[Item, Counted, Merged]) -> Exchanged[Counted, Merged]:
         tasks = self._tasks(work, work.demand.split)
-        alone = sum(work.sizes) < SMALL or min(tasks, len(work.items)) == 1
+        here = sum(work.sizes) < SMALL or min(tasks, len(work.items)) == 1
         token, packed = uuid.uuid4().hex, b""
-        if alone:
+        if here:
             _functions[token] = (work.split, work.merge)
         else:
             import cloudpickle  # its import takes as long as a small job
@@ -58,16 +58,16 @@ class LocalEngine(Engine):
             with contextlib.ExitStack() as files:
                 spills = [
                     files.enter_context(contextlib.closing(Spill(self._resources.scratch)))
-                    for _ in range(1 if alone else min(tasks, len(work.items)))
+                    for _ in range(min(tasks, len(work.items)))
                 ]
-                counted, places = self._split(work, spills, token, packed, alone)
-                merged = self._merge(work, spills, places, token, packed, alone)
+                counted, places = self._split(work, spills, token, packed, here)
+                merged = self._merge(work, spills, places, token, packed, here)
         finally:
             _functions.pop(token, None)
         return Exchanged(counted, merged)
 
     def _split(
-        self, work: Exchange[Any, Any, Any], spills: list[Spill], token: str, packed: bytes, alone: bool
+        self, work: Exchange[Any, Any, Any], spills: list[Spill], token: str, packed: bytes, here: bool
     ) -> tuple[list[Any], dict[int, list["_Place"]]]:
         """What each item counted, and where the pieces of each key are."""
         counted: list[Any] = [None] * len(work.items)
@@ -80,7 +80,7 @@ class LocalEngine(Engine):
             return (_split_item, token, packed, work.items[number], spills[taken[number]])
 
         largest_first = sorted(range(len(work.items)), key=lambda number: -work.sizes[number])
-        ended = self._run(work, largest_first, call, len(spills), alone)
+        ended = self._run(work, largest_first, call, len(spills), here)
         for done, (number, (found, pieces)) in enumerate(ended, 1):
             counted[number] = found
             for key, turn, piece in pieces:
@@ -96,7 +96,7 @@ class LocalEngine(Engine):
         places: dict[int, list["_Place"]],
         token: str,
         packed: bytes,
-        alone: bool,
+        here: bool,
     ) -> dict[int, Any]:
         """What is made of each key's pieces."""
         sizes = {key: sum(place.piece.length for place in of_key) for key, of_key in places.items()}
@@ -109,7 +109,7 @@ class LocalEngine(Engine):
             return (_merge_key, token, packed, key, used, [(place.spill, place.piece) for place in in_order])
 
         largest_first = sorted(sizes, key=lambda key: (-sizes[key], key))
-        for key, made in self._run(work, largest_first, call, tasks, alone):
+        for key, made in self._run(work, largest_first, call, tasks, here):
             merged[key] = made
             self._progress = f"merged {len(merged)} of {len(sizes)} parts"
         return merged
@@ -124,32 +124,28 @@ class LocalEngine(Engine):
         numbers: Iterable[int],
         call: Callable[[int], tuple[Any, ...]],
         tasks: int,
-        alone: bool,
+        here: bool,
     ) -> Iterator[tuple[int, Any]]:
         """Call a function for each number, so many at a time, and yield what each gives as it ends."""
-        pool: Executor = _Here() if alone else _processes(tasks)
         waiting, running = iter(numbers), dict[Future[Any], int]()
         try:
-            while True:
-                while len(running) < tasks and (number := next(waiting, None)) is not None:
-                    running[pool.submit(*call(number))] = number
-                if not running:
-                    return
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    number, result = running.pop(future), future.result()
-                    if isinstance(result, _Refused):
-                        raise InputError(result.message)
-                    yield number, result
+            with _threads(tasks) if here else _processes(tasks) as pool:
+                while True:
+                    while len(running) < tasks and (number := next(waiting, None)) is not None:
+                        running[pool.submit(*call(number))] = number
+                    if not running:
+                        return
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        number, result = running.pop(future), future.result()
+                        if isinstance(result, _Refused):
+                            raise InputError(result.message)
+                        yield number, result
         except BrokenProcessPool as error:
             raise InputError(
                 f"{work.what}: one of {tasks} processes was killed, most likely for want of memory:"
                 f" {self._resources.memory / 1e9:,.1f} GB may be used in all. Give it more (--memory, or memory in the"
                 " config's resources), let fewer run at a time (--cores), or run it on a larger machine."
             ) from error
-        except BaseException:
-            if not alone:
-                pool.shutdown(wait=True, kill_workers=True)  # type: ignore[call-arg] # loky's
-            raise
 
 
 @dataclass(frozen=True)
@@ -169,8 +165,8 @@ class _Refused:
     message: str
 
 
-class _Here(Executor):
-    """This very process."""
+class _ThisThread(Executor):
+    """This very thread."""
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **_: Any) -> Future[Any]:
         future: Future[Any] = Future()
@@ -178,14 +174,32 @@ class _Here(Executor):
         return future
 
 
-def _processes(count: int) -> Executor:
-    """So many processes, which stay for the next exchange and the next job."""
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[Executor]:
+    """So many threads of this process; after an error, none of them starts another task."""
+    if count == 1:
+        yield _ThisThread()
+        return
+    pool = ThreadPoolExecutor(count)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _processes(count: int) -> Iterator[Executor]:
+    """So many processes, which stay for the next exchange and the next job, but are ended by an error."""
     from loky import get_reusable_executor
 
-    pool: Executor = get_reusable_executor(
+    pool = get_reusable_executor(
         max_workers=count, timeout=_IDLE_SECONDS, initializer=_end_with, initargs=(os.getpid(),)
     )
-    return pool
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=True, kill_workers=True)
+        raise
 
 
 # --- in the processes ------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from spark_jobs.config import ACTIONS, FIT_MIN_ACTIONS
 from spark_jobs.outputs.schemas import Inspection
-from spark_jobs.texts import run_starts
+from spark_jobs.sorting import run_starts
 
 _MOST_TOLD = 5  # of the things that are wrong
 

@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 from spark_jobs.config import ACTIONS
 from spark_jobs.outputs.schemas import AT_LEAST_0, Table
 from spark_jobs.raw.rules import ACTION, OFTEN
-from spark_jobs.texts import bucket_of, rank, run_starts
+from spark_jobs.sorting import run_starts, sort_with_order
+from spark_jobs.texts import bucket_of, rank
 
 UNKNOWN_GENDER = "0"
 
@@ -45,9 +46,7 @@ def split_by_user(actions: pa.RecordBatch, buckets: int) -> Iterator[tuple[int, 
     """
     page, page_ids = _used(actions.column("page_id"))
     # By page within a bucket, so that its dictionary is a slice of one for all.
-    key = bucket_of(actions.column("user_id"), buckets) * len(page_ids) + page
-    order = np.argsort(key)
-    key = key[order]
+    key, order = sort_with_order(bucket_of(actions.column("user_id"), buckets) * len(page_ids) + page)
     starts = run_starts(key)
     code = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(key)))
     pages = page_ids.take(pa.array(key[starts] % max(1, len(page_ids))))
@@ -80,48 +79,60 @@ def nest_users(actions: pa.Table) -> pa.Table:
     count = actions["count"].to_numpy()
 
     # A user's entry on a page, and the action in it.
-    key = (user * len(page_ids) + page) * len(ACTIONS) + actions["action"].to_numpy()
-    order = np.argsort(key)
-    key = key[order]
+    page_bits, action_bits = len(page_ids).bit_length(), len(ACTIONS).bit_length()
+    key, order = sort_with_order((user << page_bits | page) << action_bits | actions["action"].to_numpy())
+    count = count[order]
     starts = run_starts(key)
-    sums = np.add.reduceat(count[order], starts)
-    entry, action = np.divmod(key[starts], len(ACTIONS))
+    sums = np.add.reduceat(count, starts)
+    entry, action = key[starts] >> action_bits, key[starts] & ((1 << action_bits) - 1)
     starts = run_starts(entry)
-    number = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(entry)]))
+    number = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(entry)))
     counts = np.zeros((len(ACTIONS), len(starts)), np.int64)
     counts[action, number] = sums
-    whose, where = np.divmod(entry[starts], len(page_ids))
-    offsets = np.searchsorted(whose, np.arange(len(user_ids) + 1))
+    whose, where = entry[starts] >> page_bits, entry[starts] & ((1 << page_bits) - 1)
+    offsets = np.append(run_starts(whose), len(whose))
     pages = pa.StructArray.from_arrays(
         [page_ids.take(pa.array(where)), *(pa.array(of_action) for of_action in counts)], fields=list(PAGE)
     )
-    genders = _most_frequent_known_gender(user, len(user_ids), actions["gender"], count)
+    user = key >> (page_bits + action_bits)
+    genders = _most_frequent_known_gender(user, run_starts(user), *_gender_of(actions["gender"], order), count)
     return pa.Table.from_arrays(
         [user_ids, genders, pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pages)], schema=GROUPED_USER
     )
 
 
+def _gender_of(genders: pa.ChunkedArray, order: np.ndarray) -> tuple[np.ndarray, pa.StringArray]:
+    """The rows' genders in this order, as places in their names, -1 where it is not known; and the names."""
+    code, names = _rank_coded(genders)
+    known = np.where(pc.equal(names, UNKNOWN_GENDER).to_numpy(zero_copy_only=False), -1, np.arange(len(names)))
+    return known[code[order]], names
+
+
 def _most_frequent_known_gender(
-    user: np.ndarray, users: int, gender: pa.ChunkedArray, count: np.ndarray
+    user: np.ndarray, starts: np.ndarray, gender: np.ndarray, names: pa.StringArray, count: np.ndarray
 ) -> pa.StringArray:
-    code, names = _rank_coded(gender)
-    known = np.flatnonzero(pc.not_equal(names, UNKNOWN_GENDER).to_numpy(zero_copy_only=False)[code])
-    key = user[known] * len(names) + code[known]
-    result = np.full(users, -1)
-    if key.size:
-        order = np.argsort(key)
-        starts = run_starts(key[order])
-        total = np.add.reduceat(count[known[order]], starts)
-        whose, which = np.divmod(key[order][starts], len(names))
-        # Most users have one; only those of several are to be compared.
-        single = np.bincount(whose, minlength=users)[whose] == 1
-        result[whose[single]] = which[single]
-        whose, which, total = whose[~single], which[~single], total[~single]
+    """Each user's gender.
+
+    Args:
+        user: The user of each row, in order.
+        starts: Where each user's rows start.
+        gender: The gender of each row as its place in `names`; -1 where it is not known.
+        names: The genders.
+        count: How many actions each row is.
+    """
+    result = np.maximum.reduceat(gender, starts)
+    # Most users have one; only those of several are to be compared.
+    least = np.minimum.reduceat(np.where(gender < 0, len(names), gender), starts)
+    several = np.flatnonzero((least < result)[user] & (gender >= 0))
+    if several.size:
+        key, order = sort_with_order(user[several] * len(names) + gender[several])
+        runs = run_starts(key)
+        total = np.add.reduceat(count[several][order], runs)
+        whose, which = np.divmod(key[runs], len(names))
         best_first = np.lexsort((which, -total, whose))
         first_of_user = best_first[run_starts(whose[best_first])]
         result[whose[first_of_user]] = which[first_of_user]
-    chosen = names.take(pa.array(result, mask=result < 0))
-    return chosen.fill_null(UNKNOWN_GENDER)
+    return names.take(pa.array(result, mask=result < 0)).fill_null(UNKNOWN_GENDER)
 
 
 def _used(column: pa.DictionaryArray) -> tuple[np.ndarray, pa.StringArray]:

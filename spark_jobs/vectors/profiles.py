@@ -12,7 +12,8 @@ from spark_jobs.config import ACTIONS, FIT_MIN_ACTIONS, parse_scaling
 from spark_jobs.errors import InputError
 from spark_jobs.outputs.schemas import AT_LEAST_0, AT_LEAST_1, Table
 from spark_jobs.raw.rules import OFTEN
-from spark_jobs.texts import rank, run_starts
+from spark_jobs.sorting import run_starts, sort_with_order
+from spark_jobs.texts import rank
 from spark_jobs.vectors.category_files import Category
 from spark_jobs.vectors.scaling import scale
 
@@ -132,8 +133,8 @@ def vectors_of(
     # In order by category, user and dimension.
     width = int(index.dimension.max()) + 1
     key = (index.category[place_of_page] * len(pages) + row[known][entry]) * width + index.dimension[place_of_page]
-    order = np.argsort(key)
-    key, entry = key[order], entry[order]
+    key, order = sort_with_order(key)
+    entry = entry[order]
     vector, dimension = np.divmod(key, width)
     starts = run_starts(vector)
     category, user = np.divmod(vector[starts], max(1, len(pages)))
