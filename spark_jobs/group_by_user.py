@@ -27,6 +27,7 @@ from spark_jobs.options import config_options
 from spark_jobs.outputs import checks
 from spark_jobs.outputs.fingerprints import files_fingerprint, fingerprint
 from spark_jobs.outputs.schemas import Inspection, strictness
+from spark_jobs.raw import files as raw_files
 from spark_jobs.raw import rules
 from spark_jobs.reporting import heartbeat, reporter, run_as_command
 from spark_jobs.resources import ResourcesConfig
@@ -82,7 +83,7 @@ def list_raw_files(folder: str) -> list[storage.StoredFile]:
     if not files:
         raise InputError(f"There is no raw data in {folder}. Put the month's files there, or pick another month.")
     for file in files:
-        rules.check_file_type(file.location)
+        raw_files.check_file_type(file.location)
     return files
 
 
@@ -207,7 +208,7 @@ def _read_raw_file(
     rejects: pq.ParquetWriter | None = None
     with contextlib.ExitStack() as files:
         try:
-            for checked in rules.read_file(location, month):
+            for checked in raw_files.read_file(location, month):
                 intake.rows += checked.accepted.num_rows + checked.rejected.num_rows
                 intake.actions.update(_sum_actions(checked.accepted))
                 if checked.rejected.num_rows:

@@ -123,7 +123,7 @@ def test_a_month_without_files_says_where_to_put_them(local: Engine, tmp_path: P
 
 def test_a_file_of_another_type_is_named(local: Engine, tmp_path: Path) -> None:
     raw = raw_month(tmp_path, [GOOD], "actions.txt")
-    with pytest.raises(InputError, match=r"actions\.txt can't be read: it is no raw data file"):
+    with pytest.raises(InputError, match=r"actions\.txt can't be read: raw data files end in"):
         local.run("group_by_user", raw, tmp_path / "out")
 
 

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from spark_jobs.config import ACTIONS
 from spark_jobs.outputs.schemas import AT_LEAST_0, Table
-from spark_jobs.raw.rules import ACTION, OFTEN
+from spark_jobs.raw.rules import ACTION, CODED_TEXT
 from spark_jobs.texts import bucket_of, rank, run_starts
 
 UNKNOWN_GENDER = "0"
@@ -20,8 +20,8 @@ GROUPED_USER = pa.schema([("user_id", pa.string()), ("gender", pa.string()), ("p
 CODED_USER = pa.schema(
     [
         ("user_id", pa.string()),
-        ("gender", OFTEN),
-        ("pages", pa.list_(pa.struct([pa.field("page_id", OFTEN), *list(PAGE)[1:]]))),
+        ("gender", CODED_TEXT),
+        ("pages", pa.list_(pa.struct([pa.field("page_id", CODED_TEXT), *list(PAGE)[1:]]))),
     ]
 )
 

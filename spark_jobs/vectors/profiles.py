@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from spark_jobs.config import ACTIONS, FIT_MIN_ACTIONS, parse_scaling
 from spark_jobs.errors import InputError
 from spark_jobs.outputs.schemas import AT_LEAST_0, AT_LEAST_1, Table
-from spark_jobs.raw.rules import OFTEN
+from spark_jobs.raw.rules import CODED_TEXT
 from spark_jobs.texts import rank, run_starts
 from spark_jobs.vectors.category_files import Category
 from spark_jobs.vectors.scaling import scale
@@ -22,7 +22,7 @@ ENTRY = np.dtype([("dimension", "<i4"), ("value", "<f8")])
 VECTOR = pa.schema(
     [
         ("user_id", pa.string()),
-        ("gender", OFTEN),
+        ("gender", CODED_TEXT),
         ("actions", pa.int64()),
         ("vector", pa.dictionary(pa.int32(), pa.binary())),
     ]
