@@ -109,8 +109,8 @@ class KMeansParams(NamedTuple):
     """`INIT,ITERATIONS,EPSILON`, taken apart."""
 
     init: str
-    iterations: int
-    epsilon: float
+    max_iter: int
+    tol: float
 
 
 class KMeansConfig(StepConfig):
@@ -239,15 +239,15 @@ def parse_params(text: str) -> KMeansParams:
     parts = [part.strip() for part in text.split(",")]
     if len(parts) != 3:
         raise ValueError(f"{text!r} is not of the form {form}")
-    init, iterations, epsilon = parts
+    init, max_iter, tol = parts
     if init not in _INITS:
         raise ValueError(f"INIT is {init!r}; allowed are {', '.join(_INITS)}")
     try:
-        parsed = KMeansParams(_INITS[init], int(iterations), float(epsilon))
+        parsed = KMeansParams(_INITS[init], int(max_iter), float(tol))
     except ValueError:
         raise ValueError(f"{text!r} is not of the form {form}") from None
-    if parsed.iterations < 1:
-        raise ValueError(f"ITERATIONS is {parsed.iterations}; it must be at least 1")
-    if not 0 <= parsed.epsilon < float("inf"):
-        raise ValueError(f"EPSILON is {parsed.epsilon}; it must be a number of at least 0")
+    if parsed.max_iter < 1:
+        raise ValueError(f"ITERATIONS is {parsed.max_iter}; it must be at least 1")
+    if not 0 <= parsed.tol < float("inf"):
+        raise ValueError(f"EPSILON is {parsed.tol}; it must be a number of at least 0")
     return parsed

@@ -28,7 +28,7 @@ class OutputExists(InputError):
     """The output folder holds a finished output already; outputs are written once."""
 
 
-class SchemaBreach(InputError):
+class SchemaViolation(InputError):
     """Rows of a table between two steps that break one of its rules, where strict schemas are asked for."""
 
     def __init__(self, table: str, rule: str):

@@ -115,7 +115,7 @@ def test_k_means_that_cannot_fit_says_what_it_needs_and_names_mllib(local: Engin
 
 def test_little_memory_and_few_cores_change_nothing_but_the_time(local: Engine, tmp_path: Path) -> None:
     raw = raw_month(tmp_path, [{**GOOD, "user_id": f"u{n % 90}"} for n in range(500)])
-    patch = {"_RAW_BYTES_A_FILE": 500}
+    patch = {"users.shuffle._RAW_BYTES_A_FILE": 500}
     local.run("group_by_user", raw, tmp_path / "all", patch=patch)
     local.run("group_by_user", raw, tmp_path / "little", "--memory", "1GB", "--cores", 1, patch=patch)
     parts = sorted((tmp_path / "all" / "users").iterdir())

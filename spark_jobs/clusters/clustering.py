@@ -89,7 +89,7 @@ def fit(
     def run(stream: np.random.SeedSequence) -> Model:
         random = np.random.RandomState(np.random.MT19937(stream))
         init = init_random if params.init == "random" else init_kmeans_plusplus
-        return _lloyd(few, init(few, k, random), params.iterations, params.epsilon)
+        return _lloyd(few, init(few, k, random), params.max_iter, params.tol)
 
     def improve(model: Model, stream: np.random.SeedSequence) -> Model:
         centers = model.centers
@@ -97,7 +97,7 @@ def fit(
             centers = local_search.improve(few, model.labels, np.random.RandomState(np.random.MT19937(stream)))
         elif not large:
             return model
-        found = _lloyd(points, centers, params.iterations, params.epsilon)
+        found = _lloyd(points, centers, params.max_iter, params.tol)
         return found if large or found.wssse < model.wssse else model
 
     # Of few profiles, threads take each other the interpreter's lock rather than time off.
@@ -110,22 +110,22 @@ def fit(
     return _in_order(min(map(improve, best, sequence.spawn(len(best))), key=lambda model: model.wssse))
 
 
-def lloyd(profiles: sp.csr_matrix, weight: np.ndarray, centers: np.ndarray, iterations: int, epsilon: float) -> Model:
+def lloyd(profiles: sp.csr_matrix, weight: np.ndarray, centers: np.ndarray, max_iter: int, tol: float) -> Model:
     """Lloyd's iterations from given centers (k, d), stopping as Spark does.
 
     It is converged when in an iteration no center moves farther than epsilon (Spark 4.2, `KMeans.runAlgorithm`). A
     center that no profile is nearest to moves to the profile that is farthest from its own.
     """
-    return _lloyd(Points(profiles, weight), centers, iterations, epsilon)
+    return _lloyd(Points(profiles, weight), centers, max_iter, tol)
 
 
-def _lloyd(points: Points, centers: np.ndarray, iterations: int, epsilon: float) -> Model:
+def _lloyd(points: Points, centers: np.ndarray, max_iter: int, tol: float) -> Model:
     converged = False
     done = 0
-    while done < iterations and not converged:
+    while done < max_iter and not converged:
         labels, sums = _assign(points, centers)
         moved = _means(points, labels, sums, centers)
-        converged = bool(np.sqrt(((moved - centers) ** 2).sum(axis=1)).max() <= epsilon)
+        converged = bool(np.sqrt(((moved - centers) ** 2).sum(axis=1)).max() <= tol)
         centers = moved
         done += 1
     labels, _ = _assign(points, centers)

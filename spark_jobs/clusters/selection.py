@@ -49,7 +49,7 @@ _AS_GOOD_ERRORS, _AS_GOOD_SHARE = 2.0, 0.01  # a smaller k is taken if it is tha
 _SURE_INITS = 3  # of each clustering that the evidence is from
 
 _PARAMS = KMeansParams("kmeans||", 100, 0.001)
-_REFIT_ITERATIONS, _REFIT_EPSILON = 50, 0.01
+_REFIT_MAX_ITER, _REFIT_TOL = 50, 0.01
 
 # Refits k clusters to some of the people, given their profiles (n, d): the cluster of each (n,).
 Refit = Callable[[sp.csr_matrix], np.ndarray]
@@ -216,9 +216,7 @@ def _smallest_as_good(ks: Sequence[int], predicted: Sequence[np.ndarray]) -> int
 
 def _refit_from(centers: np.ndarray) -> Refit:
     """Clusters near those of all people, so that it is these that are judged, and not others with the same k."""
-    return lambda rows: (
-        clustering.lloyd(rows, np.ones(rows.shape[0]), centers, _REFIT_ITERATIONS, _REFIT_EPSILON).labels
-    )
+    return lambda rows: clustering.lloyd(rows, np.ones(rows.shape[0]), centers, _REFIT_MAX_ITER, _REFIT_TOL).labels
 
 
 def _refit_anew(k: int, seed: int) -> Refit:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from spark_jobs.config import ACTIONS
 from spark_jobs.errors import InputError, UnreadableFile
-from spark_jobs.outputs.schemas import AT_LEAST_1, Table
+from spark_jobs.outputs.schemas import AT_LEAST_1, TableRules
 from spark_jobs.raw.timestamps import UTC_SECONDS, parse_timestamps
 
 REPETITIVE = ("page_id", "action", "gender")  # columns of few distinct texts
@@ -40,13 +40,13 @@ ACTION = pa.schema(
 )
 REJECT = pa.schema([("file", pa.string()), ("line", pa.int64()), ("reason", pa.string())])
 
-ACCEPTED = Table(
+ACCEPTED = TableRules(
     "accepted raw actions",
     ACTION,
-    filled=("user_id", "page_id", "gender"),
+    non_empty=("user_id", "page_id", "gender"),
     ranges={"action": (0, len(ACTIONS) - 1), "count": AT_LEAST_1},
 )
-REJECTS = Table("rejects", REJECT, filled=("file", "reason"), ranges={"line": AT_LEAST_1}, key="line")
+REJECTS = TableRules("rejects", REJECT, non_empty=("file", "reason"), ranges={"line": AT_LEAST_1}, key="line")
 
 NO_USER = "user_id is missing"
 NO_PAGE = "page_id is missing"

@@ -40,7 +40,7 @@ class Part:
     read: Callable[[], Iterator[pa.RecordBatch]]  # rows of CODED_USER
 
 
-def parts(location: str) -> list[Part]:
+def list_parts(location: str) -> list[Part]:
     """The files of grouped users in an output folder, in a folder of files, or of a file alone.
 
     Raises:

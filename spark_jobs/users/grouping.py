@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from spark_jobs.config import ACTIONS
-from spark_jobs.outputs.schemas import AT_LEAST_0, Table
+from spark_jobs.outputs.schemas import AT_LEAST_0, TableRules
 from spark_jobs.raw.rules import ACTION, CODED_TEXT
 from spark_jobs.texts import bucket_of, rank, run_starts
 
@@ -25,10 +25,10 @@ CODED_USER = pa.schema(
     ]
 )
 
-USERS = Table(
+USERS = TableRules(
     "grouped users",
     GROUPED_USER,
-    filled=("user_id", "gender", "pages.page_id"),
+    non_empty=("user_id", "gender", "pages.page_id"),
     ranges={f"pages.{action}": AT_LEAST_0 for action in ACTIONS},
     key="user_id",
 )

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from spark_jobs.config import ACTIONS, FIT_MIN_ACTIONS, parse_scaling
 from spark_jobs.errors import InputError
-from spark_jobs.outputs.schemas import AT_LEAST_0, AT_LEAST_1, Table
+from spark_jobs.outputs.schemas import AT_LEAST_0, AT_LEAST_1, TableRules
 from spark_jobs.raw.rules import CODED_TEXT
 from spark_jobs.texts import rank, run_starts
 from spark_jobs.vectors.category_files import Category
@@ -50,24 +50,24 @@ MEMBER = pa.schema(
     [("user_id", pa.string()), ("gender", pa.string()), ("profile_id", pa.int64()), ("actions", pa.int64())]
 )
 
-VECTORS = Table("vectors", VECTOR, filled=("user_id", "gender"), ranges={"actions": AT_LEAST_0})
-DIMENSIONS = Table(
+VECTORS = TableRules("vectors", VECTOR, non_empty=("user_id", "gender"), ranges={"actions": AT_LEAST_0})
+DIMENSIONS = TableRules(
     "dimensions",
     DIMENSION,
-    filled=("dimension_id",),
+    non_empty=("dimension_id",),
     ranges=dict.fromkeys(("dimension_index", "users", "total"), AT_LEAST_0),
     key="dimension_index",
 )
-PROFILES = Table(
+PROFILES = TableRules(
     "profiles",
     PROFILE,
     ranges={**dict.fromkeys(("profile_id", "indices", "values", "fit_weight"), AT_LEAST_0), "weight": AT_LEAST_1},
     key="profile_id",
 )
-MEMBERS = Table(
+MEMBERS = TableRules(
     "members",
     MEMBER,
-    filled=("user_id", "gender"),
+    non_empty=("user_id", "gender"),
     ranges=dict.fromkeys(("profile_id", "actions"), AT_LEAST_0),
     key="user_id",
 )
