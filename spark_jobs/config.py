@@ -15,7 +15,7 @@ Engine = Literal["local", "spark"]
 Library = Literal["numpy", "mllib"]
 
 DEFAULT_SCALING = "loglog,idf,l2"
-FIT_MIN_ACTIONS = 8  # a user with fewer actions on a category's pages tells too little to be learned from
+FIT_MIN_ACTIONS = 8  # a user with fewer actions on a category's pages shows too little to be learned from
 
 _STEPS = ("max", "none", "log1p", "loglog", "idf", "l2", "tfidf")  # of scaling
 _INITS = {"kmeans||": "kmeans||", "k-means||": "kmeans||", "k-means++": "kmeans||", "random": "random"}
@@ -68,7 +68,7 @@ class ClusteringInputsConfig(StepConfig):
     def _known_actions(cls, weights: dict[str, float]) -> dict[str, float]:
         for action, weight in weights.items():
             if action not in ACTIONS:
-                raise ValueError(f"{action!r} is no action; allowed are {', '.join(ACTIONS)}")
+                raise ValueError(f"{action!r} is not an action; allowed are {', '.join(ACTIONS)}")
             if weight != 0 and not _SMALLEST_WEIGHT <= weight <= _LARGEST_WEIGHT:
                 raise ValueError(f"the weight of {action} is {weight}; it must be 0, or from 1e-6 to 1e6")
         return {action: float(weights.get(action, 1.0)) for action in ACTIONS}
@@ -149,7 +149,7 @@ class KMeansConfig(StepConfig):
     @classmethod
     def _short_label(cls, label: str | None) -> str | None:
         if label is not None and not _LABEL.fullmatch(label):
-            raise ValueError(f"{label!r} is no label: 1 to 64 letters, digits, '_', '-' or '.'")
+            raise ValueError(f"{label!r} is not a label: 1 to 64 letters, digits, '_', '-' or '.'")
         return label
 
 

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from audience_explorer_dagster.definitions import definitions
 from audience_explorer_dagster.launchers import Job, Launcher, Report
 from spark_jobs import demo_audience, kmeans, outputs
-from spark_jobs.clusters import clustering
+from spark_jobs.clusters import clustering, description, scores
 from spark_jobs.clusters.mllib import ClusterTotals
 from spark_jobs.config import KMeansConfig, Library
 from spark_jobs.errors import InputError
@@ -207,15 +207,15 @@ def test_a_tally_is_what_clustering_tells_and_the_sum_of_its_parts() -> None:
     )
     for name, value in vars(whole).items():
         np.testing.assert_allclose(getattr(parts, name), value, err_msg=name)
-    found, scores = clustering.describe(profiles, weight, model), clustering.scores(profiles, weight, model)
+    found, scored = description.describe(profiles, weight, model), scores.score(profiles, weight, model)
     np.testing.assert_array_equal(whole.users, model.users)
     np.testing.assert_allclose(whole.means(model.centers), found.average)
-    np.testing.assert_allclose(2 * whole.farthest, clustering.diameters(model))
+    np.testing.assert_allclose(2 * whole.farthest, description.diameters(model))
     np.testing.assert_array_equal(whole.member_count, found.member_count)
     np.testing.assert_array_equal(whole.minimum, found.minimum)
     np.testing.assert_array_equal(whole.maximum, found.maximum)
     assert whole.squared.sum() == pytest.approx(model.wssse)
-    assert whole.mean_silhouette() == pytest.approx(scores["silhouette"])
+    assert whole.mean_silhouette() == pytest.approx(scored["silhouette"])
 
 
 def test_only_mllibs_clusters_have_another_fingerprint() -> None:

@@ -205,7 +205,7 @@ def k_in_range(choices: Sequence[pa.RecordBatch], k_max: int) -> CheckResult:
 
 
 def has_segments(choices: Sequence[pa.RecordBatch]) -> CheckResult:
-    """There are segments, rather than none or too few people to tell.
+    """There are segments; it fails where there are none, or too few people to find any.
 
     Args:
         choices: The one row of what `k.json` holds.

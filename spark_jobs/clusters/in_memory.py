@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 
-from spark_jobs.clusters import clustering
+from spark_jobs.clusters import clustering, description, scores
 from spark_jobs.clusters.learned import ASSIGNMENT, Clusters, Learned, stabilities_on_sample
 from spark_jobs.config import KMeansConfig, parse_params
 from spark_jobs.outputs.schemas import strictness
@@ -50,12 +50,12 @@ def fit(
     return Clusters(
         model.centers,
         model.users,
-        clustering.diameters(model),
-        clustering.describe(source.profiles, source.weight, model),
-        clustering.value_range(source.profiles),
+        description.diameters(model),
+        description.describe(source.profiles, source.weight, model),
+        description.value_range(source.profiles),
         model.iterations,
         model.converged,
-        clustering.scores(source.profiles, source.weight, model),
+        scores.score(source.profiles, source.weight, model),
         clustering.engine_version(),
         Learned(
             int(fit_weight.sum()),

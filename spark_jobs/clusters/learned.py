@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from spark_jobs.clusters import clustering, stability
+from spark_jobs.clusters import description, stability
 from spark_jobs.vectors import clustering_inputs
 from spark_jobs.vectors.clustering_inputs import InputsMetadata
 
@@ -23,7 +23,7 @@ class Clusters:
     centers: np.ndarray  # (k, d)
     users: np.ndarray  # (k,) users in each cluster
     diameters: np.ndarray  # (k,)
-    dimensions: clustering.ClusterDimensions
+    dimensions: description.ClusterDimensions
     value_range: tuple[np.ndarray, np.ndarray]  # the smallest and the largest value of any profile, both (d,)
     iterations: int
     converged: bool

@@ -17,7 +17,9 @@ import scipy.sparse as sp
 
 from spark_jobs import storage
 from spark_jobs.clusters import clustering
+from spark_jobs.clusters.description import ClusterDimensions
 from spark_jobs.clusters.learned import ASSIGNMENT, Clusters, Learned, stabilities_on_sample
+from spark_jobs.clusters.scores import calinski_harabasz
 from spark_jobs.config import KMeansConfig, KMeansParams, parse_params
 from spark_jobs.engines.spark import SparkEngine, collect, errors_of_tasks, location_for
 from spark_jobs.outputs.schemas import strictness
@@ -54,64 +56,66 @@ def fit(
         metadata: The inputs.
         k: Clusters, at most one a profile. One that ends up empty is left out.
         config: Of k-means. MLlib draws the profiles of both inits without regard to their weights.
-        strict: Whether every profile is looked at.
+        strict: Whether every profile is checked.
         working: A folder that Spark writes to; deleted with the last of the assignments.
-        report: Told of each init.
+        report: Where each init is reported.
     """
     library, spark = f"{engine.version} mllib", engine.session
     if k == 0:
-        return _nothing(len(metadata.dimensions), library)
-    params = parse_params(config.params)
+        return _no_clusters(len(metadata.dimensions), library)
     spark.catalog.clearCache()  # of a job before that failed
     with errors_of_tasks():
         points = _read_points(spark, metadata, config.fit_min_actions, strict).persist()
-        learned, profiles, min_actions = _learned_from(points, metadata, k, config, report)
-        start = _best_start(learned, len(metadata.dimensions), profiles, k, params, config, report)
-        centers, iterations, converged = _iterate(learned, start, params)
-        of_learned = _totals(learned, centers)
-        if not of_learned.users.all():
-            centers = centers[of_learned.users > 0]
-            of_learned = _totals(learned, centers)
-        totals = _totals(points, centers)
+        fitted = _learn(points, metadata, k, config, report)
+        totals = _totals(points, fitted.centers)
     # Numbered by users, the largest first, ties by the center.
-    order = np.array(sorted(range(len(centers)), key=lambda c: (-totals.users[c], tuple(centers[c]))))
-    users, wssse = totals.users[order], float(totals.squared.sum())
+    order = np.array(sorted(range(len(fitted.centers)), key=lambda c: (-totals.users[c], tuple(fitted.centers[c]))))
+    centers, means = fitted.centers[order], totals.means(fitted.centers)[order]
     return Clusters(
-        centers[order],
-        users,
+        centers,
+        totals.users[order],
         2 * totals.farthest[order],
-        clustering.ClusterDimensions(
-            totals.member_count[order], totals.minimum[order], totals.maximum[order], totals.means(centers)[order]
-        ),
+        ClusterDimensions(totals.member_count[order], totals.minimum[order], totals.maximum[order], means),
         (totals.minimum.min(axis=0), totals.maximum.max(axis=0)),
-        iterations,
-        converged,
-        {
-            "wssse": wssse,
-            "silhouette": totals.mean_silhouette(),
-            "calinski_harabasz": clustering.calinski_harabasz(users, centers[order], wssse),
-        },
+        fitted.iterations,
+        fitted.converged,
+        _scores(totals, order, centers),
         library,
         Learned(
-            int(of_learned.users.sum()),
-            min_actions,
-            float(of_learned.squared.sum()),
-            stabilities_on_sample(metadata, min_actions, centers[order], config.seed, strict),
+            int(fitted.totals.users.sum()),
+            fitted.min_actions,
+            float(fitted.totals.squared.sum()),
+            stabilities_on_sample(metadata, fitted.min_actions, centers, config.seed, strict),
         ),
-        _assign(spark, points, centers, np.argsort(order).astype(np.int32), metadata, working),
+        _assign(spark, points, fitted.centers, np.argsort(order).astype(np.int32), metadata, working),
     )
 
 
-def _nothing(dimensions: int, library: str) -> Clusters:
-    none, of_none = np.zeros(0, np.int64), np.zeros((0, dimensions))
-    told = clustering.ClusterDimensions(of_none.astype(np.int64), of_none, of_none, of_none)
-    ends = (np.zeros(dimensions), np.zeros(dimensions))
-    scores = {"wssse": 0.0, "silhouette": None, "calinski_harabasz": None}
-    nobody = Learned(0, 0, 0.0, none.astype(float))
-    return Clusters(of_none, none, none.astype(float), told, ends, 0, True, scores, library, nobody, iter(()))
+def _scores(totals: "ClusterTotals", order: np.ndarray, centers: np.ndarray) -> dict[str, float | None]:
+    """As `scores.score` defines them; `order` (k,) are the places in `totals` of the centers (k, d)."""
+    wssse = float(totals.squared.sum())
+    return {
+        "wssse": wssse,
+        "silhouette": totals.mean_silhouette(),
+        "calinski_harabasz": calinski_harabasz(totals.users[order], centers, wssse),
+    }
 
 
-# --- reading ---------------------------------------------------------------------------------------
+def _no_clusters(dimensions: int, library: str) -> Clusters:
+    ids, values, on_dimensions = np.zeros(0, np.int64), np.zeros(0), np.zeros((0, dimensions))
+    return Clusters(
+        on_dimensions,
+        ids,
+        values,
+        ClusterDimensions(on_dimensions.astype(np.int64), on_dimensions, on_dimensions, on_dimensions),
+        (np.zeros(dimensions), np.zeros(dimensions)),
+        0,
+        True,
+        {"wssse": 0.0, "silhouette": None, "calinski_harabasz": None},
+        library,
+        Learned(0, 0, 0.0, values),
+        iter(()),
+    )
 
 
 def _read_points(spark: "SparkSession", metadata: InputsMetadata, at_least: int, strict: bool) -> "DataFrame":
@@ -162,11 +166,11 @@ def _read(spark: "SparkSession", folder: str, name: str) -> "DataFrame":
     """A Parquet table of an output, for Spark.
 
     Raises:
-        InputError: It is gone, or is no Parquet file.
+        InputError: It is gone, or is not a Parquet file.
     """
     read_table(folder, name, columns=[])
     location = location_for(spark, storage.join(folder, name))
-    return spark.read.parquet(re.sub(r"([\\\[\]{}*?])", r"\\\1", location))  # Spark takes a path for a pattern
+    return spark.read.parquet(re.sub(r"([\\\[\]{}*?])", r"\\\1", location))  # Spark takes a path as a pattern
 
 
 def _matrix(points: pa.RecordBatch, dimensions: int) -> tuple[sp.csr_matrix, np.ndarray]:
@@ -177,9 +181,6 @@ def _matrix(points: pa.RecordBatch, dimensions: int) -> tuple[sp.csr_matrix, np.
     return sp.csr_matrix(parts, shape=(len(points), dimensions)), points.column("weight").to_numpy()
 
 
-# --- centers ---------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class _Start:
     """Centers (k, d) after some iterations, and the totals of their clusters."""
@@ -187,6 +188,29 @@ class _Start:
     centers: np.ndarray
     iterations: int
     totals: "ClusterTotals"
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """Centers (k, d) after the last iteration."""
+
+    centers: np.ndarray
+    iterations: int
+    converged: bool
+    totals: "ClusterTotals"  # of those who were learned from
+    min_actions: int  # of each of them
+
+
+def _learn(points: "DataFrame", metadata: InputsMetadata, k: int, config: KMeansConfig, report: Reporter) -> _Fitted:
+    params = parse_params(config.params)
+    learned, profiles, min_actions = _learned_from(points, metadata, k, config, report)
+    start = _best_start(learned, len(metadata.dimensions), profiles, k, params, config, report)
+    centers, iterations, converged = _iterate(learned, start, params)
+    totals = _totals(learned, centers)
+    if not totals.users.all():
+        centers = centers[totals.users > 0]
+        totals = _totals(learned, centers)
+    return _Fitted(centers, iterations, converged, totals, min_actions)
 
 
 def _learned_from(
@@ -233,7 +257,7 @@ def _best_start(
         wssse = start.totals.squared.sum()
         fewer = f", but {len(centers)} centers only" if len(centers) < k else ""
         report.detail(f"init {init} of {config.n_init}: wssse {wssse:.6g} after {iterations} iterations{fewer}")
-        # The same model but for its last bits is no better one.
+        # A model that is better in its last bits only is the same.
         if best is None or wssse < best.totals.squared.sum() * (1 - 1e-9):
             best = start
     assert best is not None
@@ -266,9 +290,6 @@ def _iterate(points: "DataFrame", start: _Start, params: KMeansParams) -> tuple[
         if converged or done >= params.max_iter:
             return centers, done, converged
         totals = _totals(points, centers)
-
-
-# --- what is told of clusters ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -383,9 +404,6 @@ def _packed(task: int, parts: Iterable[ClusterTotals]) -> pa.RecordBatch:
 
 def _unpacked(totals: bytes) -> ClusterTotals:
     return ClusterTotals(**pickle.loads(totals))
-
-
-# --- who is where ----------------------------------------------------------------------------------
 
 
 def _assign(

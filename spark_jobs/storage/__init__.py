@@ -137,7 +137,7 @@ def delete_folder(location: str) -> None:
 
 @dataclass(frozen=True)
 class ListedFile:
-    """A file as a listing tells of it, with no look inside."""
+    """A file as a listing has it, without reading the file."""
 
     size: int
     modified: float  # seconds since the epoch, by the clock of its store
@@ -153,7 +153,7 @@ def list_below(folder: str) -> dict[str, ListedFile]:
         stats = {file.relative_to(path.path).as_posix(): file.stat() for file in below if file.exists()}
         return {name: ListedFile(stat.st_size, stat.st_mtime, "") for name, stat in stats.items()}
     prefix = path.path.rstrip("/") + "/"
-    # Objects that S3's console makes to stand for folders are no files.
+    # Objects that S3's console makes for folders are not files.
     return {
         location.removeprefix(prefix): ListedFile(
             info["size"], info["LastModified"].timestamp(), info["ETag"].strip('"')

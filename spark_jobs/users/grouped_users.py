@@ -24,7 +24,7 @@ def fingerprint_of(location: str) -> str:
     """The fingerprint of grouped users: their manifest's, or that of the files' content where they have none.
 
     Raises:
-        InputError: There are none.
+        InputError: There are no grouped users.
     """
     if outputs.is_finished(location):
         fingerprint: str = outputs.read_manifest(location, _STEP)["fingerprint"]
@@ -44,10 +44,10 @@ def list_parts(location: str) -> list[Part]:
     """The files of grouped users in an output folder, in a folder of files, or of a file alone.
 
     Raises:
-        InputError: There are none, or the files are of no known type.
+        InputError: There are no files, or some are of an unknown type.
     """
-    # File by file, as the manifest lists them: an engine's own reader takes a path for a pattern, and leaves out what
-    # does not match or is gone.
+    # File by file, as the manifest lists them: an engine's own reader takes a path as a pattern, and skips files that
+    # don't match it or are gone.
     if outputs.is_finished(location):
         listed = outputs.read_manifest(location, _STEP)["files"]
         return [
@@ -119,7 +119,7 @@ def _parse_user(line: bytes) -> dict[str, Any]:
     for action in ACTIONS:
         for page, count in user.get(action, {}).items():
             if type(count) is not int or not 0 <= count < 2**63:
-                raise ValueError(f"{action} of {page} is {count!r}, no whole number from 0 to 2^63-1")
+                raise ValueError(f"{action} of {page} is {count!r}, not a whole number from 0 to 2^63-1")
             entry = pages.setdefault(page, {"page_id": page, **dict.fromkeys(ACTIONS, 0)})
             entry[action] = count
     if not isinstance(user["user_id"], str) or not isinstance(user.get("gender", ""), str):
