@@ -143,7 +143,7 @@ def make(root: str, users: int = 50_000, seed: int = SEED) -> None:
 
 
 def check_root(root: str) -> None:
-    """Check that `make` would mix its data with nobody's.
+    """Check that `make` would not mix its data with somebody else's.
 
     Raises:
         InputError: There is other raw data under `root`.
@@ -175,9 +175,6 @@ def agreement(root: str, category: str, inputs: str, assignments: str) -> float:
     clusters = read_table(assignments, "assignments.parquet").select(["user_id", "cluster_id"])
     joined = clusters.join(members, "user_id", join_type="inner").join(truth, "user_id", join_type="inner")
     return float(adjusted_rand_score(joined["segment"].to_pylist(), joined["cluster_id"].to_pylist()))
-
-
-# --- pages -----------------------------------------------------------------------------------------
 
 
 def _segments(category: str) -> list[str]:
@@ -216,9 +213,6 @@ def _page_chances(category: str) -> np.ndarray:
     return np.asarray(visits[:, group] * popularity)
 
 
-# --- people ----------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class _Interest:
     """Who is interested in a category: n people."""
@@ -238,9 +232,6 @@ def _interest(random: np.random.Generator, category: str, users: int) -> _Intere
     segment = random.choice(segments, size, p=sizes / sizes.sum())
     visits = np.minimum(_VISITS * (1 + random.pareto(_TAIL, size)), _MOST_VISITS)
     return _Interest(category, user, segment, visits)
-
-
-# --- actions ---------------------------------------------------------------------------------------
 
 
 def _actions(random: np.random.Generator, month: str, interest: _Interest) -> pa.Table:

@@ -105,7 +105,7 @@ def _init(points: Points, k: int, params: KMeansParams, stream: np.random.SeedSe
 def _improve(
     points: Points, few: Points, params: KMeansParams, search: bool, model: Model, stream: np.random.SeedSequence
 ) -> Model:
-    """A better model of all points, from one of a few of them, which may be all."""
+    """A better model of `points`, from a model of `few` of them; `few` may be `points` itself."""
     centers = model.centers
     if search and 1 < model.k < len(few.weight) and model.users.all():
         centers = local_search.improve(few, model.labels, np.random.RandomState(np.random.MT19937(stream)))
@@ -162,7 +162,7 @@ def _means(points: Points, labels: np.ndarray, sums: np.ndarray, centers: np.nda
         labels[farthest] = empty[: farthest.size]
         users = np.bincount(labels, weights=points.weight, minlength=k)
         sums = (membership(labels, points.weight, k) @ points.profiles).toarray()
-    # A cluster whose only profile was just taken for an empty one keeps its center.
+    # A cluster keeps its center if its only profile was just given to an empty one.
     return np.where(users[:, None] > 0, sums / np.maximum(users, 1)[:, None], centers)
 
 
@@ -207,7 +207,7 @@ def assign(profiles: sp.csr_matrix, centers: np.ndarray) -> tuple[np.ndarray, np
             squared_norm = np.asarray(block.multiply(block).sum(axis=1)).ravel()
             to_next[here] = np.sqrt(np.maximum(2 * score.min(axis=1) + squared_norm, 0))
     distances = distances_to_own(profiles, centers, labels)
-    # The two are rounded in different ways, and the nearest must stay the nearest.
+    # They are computed and rounded differently; the nearest must stay the nearest.
     return labels, distances, np.maximum(to_next, distances)
 
 

@@ -83,9 +83,9 @@ def learn_and_place(
         weight: (n,) users of each.
         fit_weight: (n,) those of them who are learned from.
         k: How many clusters.
-        config: The rest.
+        config: Of k-means.
         progress: See `clustering.fit`.
-        cores: Likewise.
+        cores: See `clustering.fit`.
 
     Returns:
         The model of those who are learned from, and that of everybody.
@@ -101,7 +101,7 @@ def learn_and_place(
 def _learned_from(source: Inputs, k: int, config: KMeansConfig, report: Reporter) -> tuple[np.ndarray, int]:
     """How many users of each profile are learned from, (n,), and how many actions each of them has at least.
 
-    Where fewer than ten a cluster have done enough, it is everybody; so it is for inputs that don't say who did enough.
+    Everybody is, if fewer than ten users a cluster have enough actions, or if the inputs don't say who has.
     """
     if source.metadata.fit_min_actions is None:
         return source.weight, 0

@@ -31,7 +31,7 @@ from spark_jobs.vectors.profiles import PROFILES
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-# By these alone the profiles are spread over tasks: were it by the cluster, sums would be rounded as it is large.
+# How profiles are spread over tasks. It must not depend on the size of the cluster of machines: sums are rounded by it.
 _PROFILES_A_TASK = 1 << 16
 _MOST_TASKS = 1 << 12
 _TOTALS_A_TASK = 1 << 6
@@ -63,7 +63,7 @@ def fit(
     library, spark = f"{engine.version} mllib", engine.session
     if k == 0:
         return _no_clusters(len(metadata.dimensions), library)
-    spark.catalog.clearCache()  # of a job before that failed
+    spark.catalog.clearCache()  # an earlier job that failed may have left data there
     with errors_of_tasks():
         points = _read_points(spark, metadata, config.fit_min_actions, strict).persist()
         fitted = _learn(points, metadata, k, config, report)
@@ -119,7 +119,7 @@ def _no_clusters(dimensions: int, library: str) -> Clusters:
 
 
 def _read_points(spark: "SparkSession", metadata: InputsMetadata, at_least: int, strict: bool) -> "DataFrame":
-    """The profiles as MLlib takes them, spread over tasks in an order that nothing but the profiles decides.
+    """The profiles as MLlib takes them, spread over tasks in an order that depends on the profiles only.
 
     `weight` has the users of each, `fit_weight` those of them with at least so many actions.
     """
@@ -218,7 +218,7 @@ def _learned_from(
 ) -> tuple["DataFrame", int, int]:
     """The points that are learned from, with `weight` the users of each; how many they are; and the actions of a user.
 
-    Where fewer than ten users a cluster have done enough, it is everybody, as in `kmeans`.
+    With fewer than ten such users a cluster, everybody is learned from, as in `in_memory`.
     """
     from pyspark.sql import functions as F
 
@@ -294,7 +294,7 @@ def _iterate(points: "DataFrame", start: _Start, params: KMeansParams) -> tuple[
 
 @dataclass(frozen=True)
 class ClusterTotals:
-    """What some profiles give their clusters: those whose centers they are nearest to, ties to the lowest."""
+    """What some profiles add up to in each cluster; a profile is in that of its nearest center, ties to the lowest."""
 
     users: np.ndarray  # (k,) int64
     squared: np.ndarray  # (k,) the sum of squared distances, over the users
@@ -354,7 +354,7 @@ class ClusterTotals:
         return np.where(self.users[:, None] > 0, self.sums / np.maximum(self.users, 1)[:, None], centers)
 
     def mean_silhouette(self) -> float | None:
-        """As `clustering.scores` defines it: 0 for a user alone in a cluster, not defined for one cluster."""
+        """As `scores.score` defines it: 0 for a user alone in a cluster, not defined for one cluster."""
         if np.count_nonzero(self.users) < 2:
             return None
         return float(self.silhouette[self.users > 1].sum() / self.users.sum())
@@ -397,7 +397,7 @@ def _totals(points: "DataFrame", centers: np.ndarray) -> ClusterTotals:
 
 
 def _packed(task: int, parts: Iterable[ClusterTotals]) -> pa.RecordBatch:
-    """The sum of some parts as a row."""
+    """The sum of some totals as a row."""
     rows = [pickle.dumps(vars(reduce(ClusterTotals.__add__, parts)))]
     return pa.RecordBatch.from_arrays([pa.array([task], pa.int32()), pa.array(rows, pa.binary())], ["task", "totals"])
 

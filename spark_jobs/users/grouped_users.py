@@ -73,7 +73,7 @@ def read_parquet(location: str) -> Iterator[pa.RecordBatch]:
             often = [leaf for leaf in leaves if leaf == "gender" or leaf.endswith(".page_id")]
             parquet = pq.ParquetFile(file, metadata=footer, read_dictionary=often)
             for group in range(footer.num_row_groups):  # Arrow can't read nested codes across them
-                # The tasks that read are threads already.
+                # Tasks run one a core.
                 for batch in parquet.iter_batches(_USERS_A_BATCH, [group], GROUPED_USER.names, use_threads=False):
                     yield batch.cast(CODED_USER)
     except (OSError, KeyError, pa.ArrowException) as error:

@@ -21,7 +21,7 @@ _PEOPLE_A_CLUSTER = 10  # to learn it from
 
 @dataclass(frozen=True)
 class InputsMetadata:
-    """What is small of a category's clustering inputs: all but its profiles and members."""
+    """A category's clustering inputs without their profiles and members, which may be large."""
 
     folder: str
     fingerprint: str
@@ -32,13 +32,13 @@ class InputsMetadata:
     profiles: int  # how many there are
     entries: int  # of all profiles
     bytes: int  # of its files
-    fit_min_actions: int | None = None  # of whom `fit_weight` counts; None: made by code version 1, which had none
-    fit_users: int = 0  # how many those are
+    fit_min_actions: int | None = None  # of the users whom `fit_weight` counts; None in outputs of code version 1
+    fit_users: int = 0  # how many such users there are
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """A category's clustering inputs without its members, who are read as they are needed."""
+    """A category's clustering inputs without members, which are read batch by batch."""
 
     metadata: InputsMetadata
     profiles: sp.csr_matrix  # (n, d)
@@ -47,11 +47,11 @@ class Inputs:
 
 
 def read_metadata(folder: str, strict: bool) -> InputsMetadata:
-    """Read what is small of an output of make_clustering_inputs, and look at every row if it is to be strict.
+    """Read the metadata of an output of make_clustering_inputs.
 
     Raises:
-        InputError: The folder holds none.
-        SchemaViolation: A row breaks a rule.
+        InputError: The folder holds no such output.
+        SchemaViolation: `strict`, and a row breaks a rule.
     """
     manifest = outputs.read_manifest(folder, _STEP)
     summary = manifest["summary"]
@@ -71,7 +71,7 @@ def read_metadata(folder: str, strict: bool) -> InputsMetadata:
 
 
 def read(metadata: InputsMetadata, strict: bool) -> Inputs:
-    """Read the profiles as well, of which a fit needs all.
+    """Read the profiles as well; a fit needs all of them.
 
     Raises:
         InputError: They can't be read.
@@ -91,7 +91,7 @@ def _profiles(metadata: InputsMetadata, table: pa.Table, strict: bool) -> tuple[
 def fit_weight(inputs: Inputs, at_least: int) -> np.ndarray:
     """How many users of each profile have at least so many actions on the category's pages; (n,) int64.
 
-    Inputs of code version 1 don't say who did how much. There it is all users.
+    Inputs of code version 1 don't say; then it is all users.
     """
     if inputs.metadata.fit_min_actions in (at_least, None):
         return inputs.fit_weight
@@ -112,7 +112,7 @@ class Sample:
 
     profiles: sp.csr_matrix  # (n, d)
     fit_weight: np.ndarray  # (n,) people to learn from
-    weight: np.ndarray  # (n,) people of all kinds; drawn by themselves, so it may be less than fit_weight
+    weight: np.ndarray  # (n,) people of all kinds, by a draw of their own: it may be less than fit_weight
     fit_people: int  # how many there are to learn from in all
     whole: bool  # everybody is in it
 
@@ -201,7 +201,7 @@ def check_memory(metadata: InputsMetadata, k: int, resources: Resources) -> None
     """Check that a fit of k clusters has room for the profiles of some inputs.
 
     Raises:
-        InputError: It has not; the message says what it would need.
+        InputError: There is too little; the message says how much it needs.
     """
     of_profile = _PROFILE_BYTES + k * _CENTER_BYTES + resources.cores * _INIT_BYTES
     needed = _BASE_BYTES + metadata.entries * _ENTRY_BYTES + metadata.profiles * of_profile

@@ -16,7 +16,7 @@ from spark_jobs.texts import rank, run_starts
 from spark_jobs.vectors.category_files import Category
 from spark_jobs.vectors.scaling import scale
 
-# A user's vector travels as bytes: its non-zero entries, by dimension.
+# A user's vector is passed on as bytes: its non-zero entries, by dimension.
 ENTRY = np.dtype([("dimension", "<i4"), ("value", "<f8")])
 
 VECTOR = pa.schema(
@@ -99,7 +99,7 @@ def vectors_of(
         users: Rows of CODED_USER.
         index: The categories' pages.
         action_weights: The weight of each of ACTIONS.
-        min_actions: Users with fewer actions on a category's pages have no vector in it; at 1, an entry will do.
+        min_actions: Users with fewer actions on a category's pages have no vector in it; at 1, an entry is enough.
 
     Yields:
         The places of categories in which users have an entry, and rows of VECTOR, one for each of these users.
@@ -173,8 +173,7 @@ def _sums(counts: np.ndarray, starts: np.ndarray) -> np.ndarray:
         return np.zeros(0, np.int64)
     sums = np.add.reduceat(counts, starts)
     if int(counts.max()) > _LARGEST // len(counts):
-        # Some may be beyond 64 bits, and numpy keeps the last 64. One below 2^64 is negative then; a larger one is
-        # recognised as a float, which is exact enough for it.
+        # Sums beyond 63 bits wrap around: those below 2^64 become negative, larger ones are found as floats.
         as_floats = np.add.reduceat(counts.astype(np.float64), starts)
         sums[(sums < 0) | (as_floats > 1.5 * 2.0**63)] = _LARGEST
     return sums
