@@ -116,6 +116,7 @@ def writing(
     output = Output(folder, finished=False)
     yield output
     content = output.content
+    checks = content.inspect()
     manifest = new_manifest(
         step=step,
         code_version=code_version,
@@ -125,7 +126,7 @@ def writing(
         rows=dict(content.rows),
         files=_files_of(folder),
         summary={**content.summary, "seconds": round(time.monotonic() - started, 3)},
-        checks=content.inspect(),
+        checks=checks,
     )
     _finish(folder, manifest)
     if content.message:
