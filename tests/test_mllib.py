@@ -17,7 +17,7 @@ from audience_explorer_dagster.launchers import Job, Launcher, Report
 from spark_jobs import demo_audience, kmeans, outputs
 from spark_jobs.clusters import clustering, description, scores
 from spark_jobs.clusters.mllib import ClusterTotals
-from spark_jobs.config import KMeansConfig, Library
+from spark_jobs.config import KMeansConfig, Library, parse_params
 from spark_jobs.errors import InputError
 from spark_jobs.outputs.fingerprints import fingerprint
 from spark_jobs.resources import Resources
@@ -196,11 +196,11 @@ def test_a_member_of_no_profile_fails_the_check(spark: Engine, inputs: Inputs, t
 # --- its parts -------------------------------------------------------------------------------------
 
 
-def test_a_tally_is_what_clustering_tells_and_the_sum_of_its_parts() -> None:
+def test_totals_are_what_clustering_computes_and_the_sum_of_their_parts() -> None:
     random = np.random.default_rng(0)
     profiles = sp.csr_matrix(np.unique(random.poisson(0.7, (200, 6)), axis=0).astype(float))
     weight = random.integers(1, 9, profiles.shape[0])
-    model = clustering.fit(profiles, weight, 4, kmeans.parse_params("kmeans||,100,0"), 1, 0)
+    model = clustering.fit(profiles, weight, 4, parse_params("kmeans||,100,0"), 1, 0)
     whole = ClusterTotals.of(profiles, weight, model.centers)
     parts = ClusterTotals.of(profiles[:31], weight[:31], model.centers) + ClusterTotals.of(
         profiles[31:], weight[31:], model.centers
