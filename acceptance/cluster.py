@@ -24,7 +24,8 @@ from acceptance.sandbox import Sandbox
 from acceptance.sandbox.spark_cluster import SparkCluster, Worker
 from benchmarks import actions
 from spark_jobs import demo_audience, outputs
-from spark_jobs.config import FIT_MIN_ACTIONS
+from spark_jobs.config import FIT_MIN_ACTIONS, ClusteringInputsConfig
+from spark_jobs.reporting import Reporter
 from spark_jobs.vectors.profiles import DIMENSION, MEMBER, PROFILE
 from tests.conftest import Engine
 
@@ -246,8 +247,6 @@ def make_planted_inputs(folder: Path, profiles: int) -> int:
     random = np.random.default_rng(0)
     entries = 12
     pages = 2 * entries * PLANTED
-    place = str(folder)
-    outputs.start(place, "planted")
     dimension = {
         "dimension_index": range(pages),
         "users": [0] * pages,
@@ -256,62 +255,64 @@ def make_planted_inputs(folder: Path, profiles: int) -> int:
     }
     names = [f"page {number}" for number in range(pages)]
     columns = {**dimension, "dimension_id": names, "dimension_name": names}
-    outputs.write_table(place, "dimensions.parquet", pa.table([columns[name] for name in DIMENSION.names], DIMENSION))
-    size = 0
-    with (
-        outputs.open_file(place, "profiles.parquet") as profiles_file,
-        outputs.open_file(place, "members.parquet") as members_file,
-        pq.ParquetWriter(profiles_file, PROFILE, compression="zstd") as write_profiles,
-        pq.ParquetWriter(members_file, MEMBER, compression="zstd") as write_members,
-    ):
-        for ids in np.array_split(np.arange(profiles), -(-profiles // (1 << 18))):
-            among_own = np.cumsum(random.integers(1, 3, (len(ids), entries)), axis=1) - 1
-            indices = among_own + (ids % PLANTED * 2 * entries)[:, None]
-            offsets = pa.array(np.arange(len(ids) + 1) * entries, pa.int32())
-            values = random.integers(1, 5, indices.size) / 8
-            of_profile = np.repeat(ids, USERS_OF_PROFILE)
-            users = [
-                f"user-{number:012d}{'-' * 60}" for number in of_profile[0] * USERS_OF_PROFILE + range(len(of_profile))
-            ]
-            tables = (
-                pa.Table.from_arrays(
-                    [
-                        pa.array(ids),
-                        pa.ListArray.from_arrays(offsets, pa.array(indices.ravel(), pa.int32())),
-                        pa.ListArray.from_arrays(offsets, pa.array(values)),
-                        pa.array(np.full(len(ids), USERS_OF_PROFILE)),
-                        pa.array(np.full(len(ids), USERS_OF_PROFILE)),
-                    ],
-                    schema=PROFILE,
-                ),
-                pa.Table.from_arrays(
-                    [
-                        pa.array(users),
-                        pa.array(["0"] * len(users)),
-                        pa.array(of_profile),
-                        pa.array(np.full(len(users), FIT_MIN_ACTIONS)),
-                    ],
-                    schema=MEMBER,
-                ),
-            )
-            write_profiles.write_table(tables[0])
-            write_members.write_table(tables[1])
-            size += sum(table.nbytes for table in tables)
-    told = {
+    summary = {
         "users": profiles * USERS_OF_PROFILE,
         "fit_users": profiles * USERS_OF_PROFILE,
         "fit_min_actions": FIT_MIN_ACTIONS,
         "profiles": profiles,
         "entries": profiles * entries,
+        "category": {"id": 1, "name": "planted", "private": False},
     }
-    outputs.finish(
-        place,
-        step="clustering_inputs",
-        code_version="2",
-        config={},
-        fingerprint="planted",
+    with outputs.writing(
+        "clustering_inputs",
+        "2",
+        str(folder),
+        Reporter(),
+        config=ClusteringInputsConfig(),
         inputs=[],
-        rows={},
-        summary={**told, "category": {"id": 1, "name": "planted", "private": False}},
-    )
+        fingerprint="planted",
+    ) as made:
+        made.write_table("dimensions.parquet", pa.table([columns[name] for name in DIMENSION.names], DIMENSION))
+        size = 0
+        with (
+            made.open_file("profiles.parquet") as profiles_file,
+            made.open_file("members.parquet") as members_file,
+            pq.ParquetWriter(profiles_file, PROFILE, compression="zstd") as write_profiles,
+            pq.ParquetWriter(members_file, MEMBER, compression="zstd") as write_members,
+        ):
+            for ids in np.array_split(np.arange(profiles), -(-profiles // (1 << 18))):
+                among_own = np.cumsum(random.integers(1, 3, (len(ids), entries)), axis=1) - 1
+                indices = among_own + (ids % PLANTED * 2 * entries)[:, None]
+                offsets = pa.array(np.arange(len(ids) + 1) * entries, pa.int32())
+                values = random.integers(1, 5, indices.size) / 8
+                of_profile = np.repeat(ids, USERS_OF_PROFILE)
+                users = [
+                    f"user-{number:012d}{'-' * 60}"
+                    for number in of_profile[0] * USERS_OF_PROFILE + range(len(of_profile))
+                ]
+                tables = (
+                    pa.Table.from_arrays(
+                        [
+                            pa.array(ids),
+                            pa.ListArray.from_arrays(offsets, pa.array(indices.ravel(), pa.int32())),
+                            pa.ListArray.from_arrays(offsets, pa.array(values)),
+                            pa.array(np.full(len(ids), USERS_OF_PROFILE)),
+                            pa.array(np.full(len(ids), USERS_OF_PROFILE)),
+                        ],
+                        schema=PROFILE,
+                    ),
+                    pa.Table.from_arrays(
+                        [
+                            pa.array(users),
+                            pa.array(["0"] * len(users)),
+                            pa.array(of_profile),
+                            pa.array(np.full(len(users), FIT_MIN_ACTIONS)),
+                        ],
+                        schema=MEMBER,
+                    ),
+                )
+                write_profiles.write_table(tables[0])
+                write_members.write_table(tables[1])
+                size += sum(table.nbytes for table in tables)
+        made.complete(rows={}, summary=summary)
     return size

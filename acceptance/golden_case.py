@@ -13,6 +13,8 @@ import pyarrow as pa
 
 from acceptance.conftest import Explorer
 from spark_jobs import group_by_user, outputs
+from spark_jobs.config import GroupedUsersConfig
+from spark_jobs.reporting import Reporter
 from spark_jobs.users import grouped_users
 from spark_jobs.users.grouping import GROUPED_USER
 from tests.golden import assert_golden
@@ -28,18 +30,17 @@ def test_the_golden_case_through_dagster(explorer: Explorer, golden: Path) -> No
     folder = explorer.root / "grouped_users" / f"month={MONTH}" / "brought-in"
     coded = pa.Table.from_batches(grouped_users.read_json_lines(str(golden / "grouped_users.jsonl")))
     users = pa.Table.from_pylist(coded.to_pylist(), GROUPED_USER)
-    outputs.start(str(folder), "golden")
-    outputs.write_table(str(folder), "users/part-00000.parquet", users)
-    outputs.finish(
+    with outputs.writing(
+        group_by_user.STEP,
+        group_by_user.CODE_VERSION,
         str(folder),
-        step=group_by_user.STEP,
-        code_version=group_by_user.CODE_VERSION,
-        config={},
-        fingerprint="golden",
+        Reporter(),
+        config=GroupedUsersConfig(),
         inputs=[],
-        rows={"users": users.num_rows},
-        summary={},
-    )
+        fingerprint="golden",
+    ) as made:
+        made.write_table("users/part-00000.parquet", users)
+        made.complete(rows={"users": users.num_rows}, summary={})
     with dg.DagsterInstance.from_config(str(explorer.home)) as instance:
         instance.report_runless_asset_event(
             dg.AssetMaterialization(

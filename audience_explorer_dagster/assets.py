@@ -23,6 +23,7 @@ from spark_jobs.clusters import learned
 from spark_jobs.errors import InputError
 from spark_jobs.outputs.fingerprints import files_fingerprint
 from spark_jobs.raw import rules
+from spark_jobs.raw.files import check_file_type
 from spark_jobs.users.grouping import GROUPED_USER
 from spark_jobs.vectors import profiles
 from spark_jobs.vectors.category_files import check_name, read_category
@@ -280,7 +281,7 @@ def raw_files(store: Store) -> dg.AssetCheckResult:
         of_month = problems.setdefault(folder, [])
         if name and name[0] not in "._":
             try:
-                rules.check_file_type(path)
+                check_file_type(path)
             except InputError as error:
                 of_month.append(str(error))
     rows = [{"folder": folder, "problems": " ".join(of_month)} for folder, of_month in sorted(problems.items())]

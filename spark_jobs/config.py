@@ -15,7 +15,7 @@ Engine = Literal["local", "spark"]
 Library = Literal["numpy", "mllib"]
 
 DEFAULT_SCALING = "loglog,idf,l2"
-FIT_MIN_ACTIONS = 8  # a user with fewer actions on a category's pages tells too little to be learned from
+FIT_MIN_ACTIONS = 8  # a user with fewer actions on a category's pages shows too little to be learned from
 
 _STEPS = ("max", "none", "log1p", "loglog", "idf", "l2", "tfidf")  # of scaling
 _INITS = {"kmeans||": "kmeans||", "k-means||": "kmeans||", "k-means++": "kmeans||", "random": "random"}
@@ -68,7 +68,7 @@ class ClusteringInputsConfig(StepConfig):
     def _known_actions(cls, weights: dict[str, float]) -> dict[str, float]:
         for action, weight in weights.items():
             if action not in ACTIONS:
-                raise ValueError(f"{action!r} is no action; allowed are {', '.join(ACTIONS)}")
+                raise ValueError(f"{action!r} is not an action; allowed are {', '.join(ACTIONS)}")
             if weight != 0 and not _SMALLEST_WEIGHT <= weight <= _LARGEST_WEIGHT:
                 raise ValueError(f"the weight of {action} is {weight}; it must be 0, or from 1e-6 to 1e6")
         return {action: float(weights.get(action, 1.0)) for action in ACTIONS}
@@ -109,8 +109,8 @@ class KMeansParams(NamedTuple):
     """`INIT,ITERATIONS,EPSILON`, taken apart."""
 
     init: str
-    iterations: int
-    epsilon: float
+    max_iter: int
+    tol: float
 
 
 class KMeansConfig(StepConfig):
@@ -149,7 +149,7 @@ class KMeansConfig(StepConfig):
     @classmethod
     def _short_label(cls, label: str | None) -> str | None:
         if label is not None and not _LABEL.fullmatch(label):
-            raise ValueError(f"{label!r} is no label: 1 to 64 letters, digits, '_', '-' or '.'")
+            raise ValueError(f"{label!r} is not a label: 1 to 64 letters, digits, '_', '-' or '.'")
         return label
 
 
@@ -239,15 +239,15 @@ def parse_params(text: str) -> KMeansParams:
     parts = [part.strip() for part in text.split(",")]
     if len(parts) != 3:
         raise ValueError(f"{text!r} is not of the form {form}")
-    init, iterations, epsilon = parts
+    init, max_iter, tol = parts
     if init not in _INITS:
         raise ValueError(f"INIT is {init!r}; allowed are {', '.join(_INITS)}")
     try:
-        parsed = KMeansParams(_INITS[init], int(iterations), float(epsilon))
+        parsed = KMeansParams(_INITS[init], int(max_iter), float(tol))
     except ValueError:
         raise ValueError(f"{text!r} is not of the form {form}") from None
-    if parsed.iterations < 1:
-        raise ValueError(f"ITERATIONS is {parsed.iterations}; it must be at least 1")
-    if not 0 <= parsed.epsilon < float("inf"):
-        raise ValueError(f"EPSILON is {parsed.epsilon}; it must be a number of at least 0")
+    if parsed.max_iter < 1:
+        raise ValueError(f"ITERATIONS is {parsed.max_iter}; it must be at least 1")
+    if not 0 <= parsed.tol < float("inf"):
+        raise ValueError(f"EPSILON is {parsed.tol}; it must be a number of at least 0")
     return parsed

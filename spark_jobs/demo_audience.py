@@ -19,9 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from spark_jobs import outputs, storage
+from spark_jobs import storage
 from spark_jobs.config import ACTIONS, FIT_MIN_ACTIONS
 from spark_jobs.errors import InputError
+from spark_jobs.outputs.tables import read_table, write_table
 
 MONTHS = ("2024-01", "2024-02", "2024-03")
 SEED = 7
@@ -131,7 +132,7 @@ def make(root: str, users: int = 50_000, seed: int = SEED) -> None:
         )
         for interest in interests
     )
-    outputs.write_table(root, TRUTH, truth)
+    write_table(root, TRUTH, truth)
     for month in MONTHS:
         parts = [
             _actions(np.random.default_rng([seed, *f"{interest.category}|{month}".encode()]), month, interest)
@@ -142,7 +143,7 @@ def make(root: str, users: int = 50_000, seed: int = SEED) -> None:
 
 
 def check_root(root: str) -> None:
-    """Check that `make` would mix its data with nobody's.
+    """Check that `make` would not mix its data with somebody else's.
 
     Raises:
         InputError: There is other raw data under `root`.
@@ -167,16 +168,13 @@ def agreement(root: str, category: str, inputs: str, assignments: str) -> float:
     """
     from sklearn.metrics import adjusted_rand_score
 
-    truth = outputs.read_table(root, TRUTH)
+    truth = read_table(root, TRUTH)
     truth = truth.filter(pc.equal(truth["category"], category)).select(["user_id", "segment"])
-    members = outputs.read_table(inputs, "members.parquet")
+    members = read_table(inputs, "members.parquet")
     members = members.filter(pc.greater_equal(members["actions"], FIT_MIN_ACTIONS)).select(["user_id"])
-    clusters = outputs.read_table(assignments, "assignments.parquet").select(["user_id", "cluster_id"])
+    clusters = read_table(assignments, "assignments.parquet").select(["user_id", "cluster_id"])
     joined = clusters.join(members, "user_id", join_type="inner").join(truth, "user_id", join_type="inner")
     return float(adjusted_rand_score(joined["segment"].to_pylist(), joined["cluster_id"].to_pylist()))
-
-
-# --- pages -----------------------------------------------------------------------------------------
 
 
 def _segments(category: str) -> list[str]:
@@ -215,9 +213,6 @@ def _page_chances(category: str) -> np.ndarray:
     return np.asarray(visits[:, group] * popularity)
 
 
-# --- people ----------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class _Interest:
     """Who is interested in a category: n people."""
@@ -237,9 +232,6 @@ def _interest(random: np.random.Generator, category: str, users: int) -> _Intere
     segment = random.choice(segments, size, p=sizes / sizes.sum())
     visits = np.minimum(_VISITS * (1 + random.pareto(_TAIL, size)), _MOST_VISITS)
     return _Interest(category, user, segment, visits)
-
-
-# --- actions ---------------------------------------------------------------------------------------
 
 
 def _actions(random: np.random.Generator, month: str, interest: _Interest) -> pa.Table:
@@ -283,7 +275,7 @@ def _as_raw(actions: pa.Table, user_ids: pa.Array, genders: pa.Array) -> pa.Tabl
 def _write_month(root: str, month: str, actions: pa.Table) -> None:
     folder = storage.join(root, "raw", f"month={month}")
     if month == MONTHS[0]:
-        with outputs.open_file(folder, "actions.parquet") as file:
+        with storage.new_file(storage.join(folder, "actions.parquet")) as file:
             pq.write_table(actions, file, compression="zstd")
     else:
         half = actions.num_rows // 2
@@ -299,7 +291,7 @@ def _write_json_lines(folder: str, actions: pa.Table) -> None:
     lines[200] = json.dumps({**json.loads(lines[200]), "action": "page_poke"})
     text = "\n".join(lines) + "\n"
     with (
-        outputs.open_file(folder, "actions.jsonl.gz") as file,
+        storage.new_file(storage.join(folder, "actions.jsonl.gz")) as file,
         # Neither its time nor its name, which is a draft's: the same actions are the same bytes.
         gzip.GzipFile(filename="", fileobj=file, mode="wb", compresslevel=1, mtime=0) as compressed,
     ):
@@ -310,7 +302,7 @@ def _write_csv(folder: str, actions: pa.Table) -> None:
     lines = _lines(actions, ["", *[","] * (actions.num_columns - 1), ""])
     nobody = lines[0][lines[0].index(",") :]  # who did this is missing
     text = "\n".join([",".join(actions.column_names), *lines, nobody]) + "\n"
-    with outputs.open_file(folder, "actions.csv") as file:
+    with storage.new_file(storage.join(folder, "actions.csv")) as file:
         file.write(text.encode())
 
 

@@ -1,4 +1,4 @@
-"""What a job says when its input, or S3, is not usable: one line that names the thing and the way out."""
+"""The errors of jobs whose input, or S3, is not usable: one line that names the thing and the way out."""
 
 
 class InputError(Exception):
@@ -8,7 +8,7 @@ class InputError(Exception):
 class S3Error(Exception):
     """S3 does not answer, or refuses a request. The message is for a person and needs no traceback.
 
-    It is no OSError: that says something of a file, and to make the file anew would help. Here it would not.
+    It is not an OSError: those are about one file, and to make the file again helps. Here it does not.
     """
 
 
@@ -28,11 +28,11 @@ class OutputExists(InputError):
     """The output folder holds a finished output already; outputs are written once."""
 
 
-class SchemaBreach(InputError):
-    """Rows of a table between two steps that break one of its rules, where strict schemas are asked for."""
+class SchemaViolation(InputError):
+    """Rows of a table between two steps that break one of its rules; raised with strict schemas only."""
 
     def __init__(self, table: str, rule: str):
         super().__init__(
             f"Strict schema: {table}: {rule}. Either the input or the code is wrong; without"
-            " AUDIENCE_EXPLORER_STRICT_SCHEMA it is not looked at."
+            " AUDIENCE_EXPLORER_STRICT_SCHEMA it is not checked."
         )

@@ -1,4 +1,4 @@
-"""How a job tells what it does: to a terminal, or to the Dagster run that launched it."""
+"""How a job reports what it does: to a terminal, or to the Dagster run that launched it."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ _QUIET = 2.0  # seconds between details
 
 
 class Reporter:
-    """Tells a person at a terminal: progress to stderr, finished outputs to stdout as JSON lines."""
+    """Reports to a terminal: progress to stderr, finished outputs to stdout as JSON lines."""
 
     def __init__(self) -> None:
         self._said = time.monotonic()
@@ -30,7 +30,7 @@ class Reporter:
         click.echo(f"[{time.monotonic() - _START:6.1f} s] {message}", err=True)
 
     def detail(self, message: str) -> None:
-        """Say how a long step gets on: what comes within 2 s of the last that was said is left out."""
+        """Say how far a long step is; left out within 2 s after another message."""
         if time.monotonic() - self._said > _QUIET:
             self.progress(message)
 
@@ -40,7 +40,7 @@ class Reporter:
 
 
 class PipesReporter(Reporter):
-    """Tells the Dagster run as well, over the Pipes protocol: progress as log lines, outputs as custom messages."""
+    """Reports to the Dagster run as well, over the Pipes protocol: progress as logs, outputs as custom messages."""
 
     def __init__(self, pipes: PipesContext):
         super().__init__()
@@ -84,7 +84,7 @@ def heartbeat(report: Reporter, message: Callable[[], str], seconds: float = 10)
             try:
                 now = message()
             except (OSError, S3Error) as error:  # progress is a courtesy: a listing that fails must not end the job
-                now = f"no progress to be had: {error}"
+                now = f"no progress to report: {error}"
             if now != last or time.monotonic() - said > 30:
                 report.progress(now)
                 last, said = now, time.monotonic()
@@ -99,7 +99,7 @@ def heartbeat(report: Reporter, message: Callable[[], str], seconds: float = 10)
 
 
 def run_as_command(command: click.Command) -> None:
-    """Run a job from a terminal; bad input, or an S3 that does not answer, is told in a line; the exit code is 1."""
+    """Run a job from a terminal; bad input, or an S3 that does not answer, is reported in a line, with exit code 1."""
     try:
         command(standalone_mode=True)
     except (InputError, S3Error) as error:

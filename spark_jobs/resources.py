@@ -40,14 +40,14 @@ class ResourcesConfig(BaseModel):
         return text
 
     def resolve(self) -> "Resources":
-        """What that is on this machine.
+        """The resources on this machine.
 
         Raises:
-            InputError: There is no such scratch folder.
+            InputError: The scratch folder does not exist.
         """
         scratch = self.scratch or tempfile.gettempdir()
         if not os.path.isdir(scratch):
-            raise InputError(f"The scratch folder {scratch} is none. Make it, or name another with --scratch.")
+            raise InputError(f"The scratch folder {scratch} does not exist. Make it, or name another with --scratch.")
         return Resources(
             parse_size(self.memory) if self.memory else memory_of_machine(), self.cores or cores_of_machine(), scratch
         )
@@ -84,11 +84,11 @@ def parse_size(text: str) -> int:
     """The bytes of a size such as `6GB` (powers of 1000) or `6GiB` (of 1024).
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not a size.
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None or float(match[1]) == 0:
-        raise ValueError(f"{text!r} is no size, such as 6GB or 512MiB")
+        raise ValueError(f"{text!r} is not a size, such as 6GB or 512MiB")
     number, power, binary = match.groups()
     return int(float(number) * (1024 if binary else 1000) ** _POWERS[power.upper()])
 

@@ -4,7 +4,6 @@ INPUTS is an output of make_clustering_inputs, OUTPUT the folder to make: `k.jso
 the scores of every k that was tried. `spark_jobs/clusters/selection.py` says how it is judged.
 """
 
-import json
 import time
 from dataclasses import replace
 from typing import Any
@@ -14,14 +13,17 @@ import pyarrow as pa
 
 from spark_jobs import outputs, storage
 from spark_jobs.clusters import clustering, selection
+from spark_jobs.clusters.checks import has_segments, k_in_range
 from spark_jobs.config import EngineConfig, KSelectionConfig
 from spark_jobs.options import config_options
-from spark_jobs.outputs import checks
+from spark_jobs.outputs import checks, read_back
+from spark_jobs.outputs.checks import CheckResult
 from spark_jobs.outputs.fingerprints import fingerprint
-from spark_jobs.outputs.schemas import AT_LEAST_0, AT_LEAST_1, Inspection, Table
-from spark_jobs.reporting import reporter, run_as_command
-from spark_jobs.resources import ResourcesConfig
+from spark_jobs.outputs.schemas import AT_LEAST_0, AT_LEAST_1, Inspection, TableRules
+from spark_jobs.reporting import Reporter, reporter, run_as_command
+from spark_jobs.resources import Resources, ResourcesConfig
 from spark_jobs.vectors import clustering_inputs
+from spark_jobs.vectors.clustering_inputs import InputsMetadata
 
 STEP = "k_selection"
 CODE_VERSION = "3"  # raise it with every change of what comes out: partitions are then made again
@@ -31,7 +33,7 @@ LEARN, PLACE = 6_000, 20_000
 
 _SCORES = ("wssse", "silhouette", "calinski_harabasz", "prediction")
 _TRIED = pa.struct([("k", pa.int64()), *((score, pa.float64()) for score in _SCORES), ("smallest_segment", pa.int64())])
-CHOICE = Table(
+CHOICE = TableRules(
     "k.json",
     pa.schema(
         [
@@ -47,7 +49,7 @@ CHOICE = Table(
             ("tried", pa.list_(_TRIED)),
         ]
     ),
-    filled=("verdict", "why", "criterion"),
+    non_empty=("verdict", "why", "criterion"),
     ranges={
         "k": AT_LEAST_1,
         "people": AT_LEAST_0,
@@ -71,30 +73,74 @@ def step_fingerprint(config: KSelectionConfig, inputs: str) -> str:
 @config_options(EngineConfig, "engine")
 @config_options(ResourcesConfig, "allowed")
 def main(inputs: str, output: str, config: KSelectionConfig, engine: EngineConfig, allowed: ResourcesConfig) -> None:
-    # The work is the same on any engine, on a sample of bounded size; all jobs take the same options.
-    report = reporter()
+    run(inputs, output, config, engine, allowed.resolve(), reporter())
+
+
+def run(
+    inputs: str,
+    output: str,
+    config: KSelectionConfig,
+    engine: EngineConfig,
+    resources: Resources,
+    report: Reporter,
+) -> None:
+    """Choose k; see the command. The work is the same on any engine: it is done on a sample of bounded size."""
     started = time.monotonic()
-    head = clustering_inputs.read_head(storage.absolute(inputs), engine.strict_schema)
-    folder = storage.absolute(output)
-    made_from = step_fingerprint(config, head.fingerprint)
-    if finished := outputs.start(folder, made_from):
-        report.output(folder, finished)
-        return
-    resources = allowed.resolve()
-    drawn = min(1.0, (LEARN + PLACE) / max(1, head.profiles))
-    sample = replace(head, profiles=int(drawn * head.profiles), entries=int(drawn * head.entries))
-    clustering_inputs.check_memory(sample, config.k_max, resources)
-    people = clustering_inputs.sample(head, config.fit_min_actions, LEARN, PLACE, config.seed, engine.strict_schema)
+    metadata = clustering_inputs.read_metadata(storage.absolute(inputs), engine.strict_schema)
+    with outputs.writing(
+        STEP,
+        CODE_VERSION,
+        storage.absolute(output),
+        report,
+        config=config,
+        inputs=[metadata.fingerprint],
+        fingerprint=step_fingerprint(config, metadata.fingerprint),
+        started=started,
+    ) as made:
+        if made.finished:
+            return
+        people = _draw(metadata, config, engine.strict_schema, resources, report)
+        found = selection.select(
+            people.profiles,
+            people.fit_weight,
+            people.weight,
+            metadata.users,
+            config,
+            progress=lambda row: report.detail(_format(row)),
+            cores=resources.cores,
+        )
+        choice = _choice(found, people, config)
+        made.write_json("k.json", choice)
+        made.complete(
+            rows={"tried": len(found.tried)},
+            summary={
+                **choice,
+                "users": metadata.users,
+                "profiles": metadata.profiles,
+                "engine": clustering.engine_version(),
+                "bytes_in": metadata.bytes,
+            },
+            inspect=lambda: check_choice(made.folder, config.k_max),
+            message=found.why,
+        )
+
+
+def _draw(
+    metadata: InputsMetadata, config: KSelectionConfig, strict: bool, resources: Resources, report: Reporter
+) -> clustering_inputs.Sample:
+    """Draw the people on whom k is chosen."""
+    share = min(1.0, (LEARN + PLACE) / max(1, metadata.profiles))
+    drawn = replace(metadata, profiles=int(share * metadata.profiles), entries=int(share * metadata.entries))
+    clustering_inputs.check_memory(drawn, config.k_max, resources)
+    people = clustering_inputs.sample(metadata, config.fit_min_actions, LEARN, PLACE, config.seed, strict)
     if not people.whole:
         report.progress(f"judged on {people.fit_weight.sum():,} of {people.fit_people:,} people, drawn by chance")
+    return people
 
-    def progress(row: dict[str, Any]) -> None:
-        report.detail(f"k = {row['k']}: " + ", ".join(f"{name} {_shown(row[name])}" for name in row if name != "k"))
 
-    found = selection.select(
-        people.profiles, people.fit_weight, people.weight, head.users, config, progress, resources.cores
-    )
-    result = {
+def _choice(found: selection.Selection, people: clustering_inputs.Sample, config: KSelectionConfig) -> dict[str, Any]:
+    """What k.json holds."""
+    return {
         "verdict": found.verdict,
         "k": found.k,
         "why": found.why,
@@ -106,49 +152,30 @@ def main(inputs: str, output: str, config: KSelectionConfig, engine: EngineConfi
         "people_judged": int(people.fit_weight.sum()),
         "tried": found.tried,
     }
-    storage.write_text(storage.join(folder, "k.json"), json.dumps(result, indent=1) + "\n")
-    manifest = outputs.finish(
-        folder,
-        step=STEP,
-        code_version=CODE_VERSION,
-        config=config.model_dump(mode="json"),
-        fingerprint=made_from,
-        inputs=[head.fingerprint],
-        rows={"tried": len(found.tried)},
-        summary={
-            **result,
-            "users": head.users,
-            "profiles": head.profiles,
-            "engine": clustering.engine_version(),
-            "bytes_in": head.bytes,
-            "seconds": round(time.monotonic() - started, 3),
-        },
-        checks=_check_output(folder, config),
-    )
-    report.progress(found.why)
-    report.output(folder, manifest)
 
 
-def _check_output(folder: str, config: KSelectionConfig) -> dict[str, checks.Check]:
-    """Read back what was written."""
-    choice = Inspection(CHOICE)
-    read = list(outputs.read_back_json(folder, "k.json", choice, lines=False))
+def _format(row: dict[str, Any]) -> str:
+    """The scores of a k that was tried, for the log."""
+    scores = {name: "not defined" if score is None else f"{score:.6g}" for name, score in row.items() if name != "k"}
+    return f"k = {row['k']}: " + ", ".join(f"{name} {score}" for name, score in scores.items())
+
+
+def check_choice(folder: str, k_max: int) -> dict[str, CheckResult]:
+    """Read back a choice of k."""
+    inspection = Inspection(CHOICE)
+    choices = list(read_back.json_rows(folder, "k.json", inspection, lines=False))
     return {
-        "schema": checks.schema(choice),
-        "k_in_range": checks.k_in_range(read, config.k_max),
-        "has_segments": checks.has_segments(read),
+        "schema": checks.schema(inspection),
+        "k_in_range": k_in_range(choices, k_max),
+        "has_segments": has_segments(choices),
     }
-
-
-def _shown(score: float | None) -> str:
-    return "not defined" if score is None else f"{score:.6g}"
 
 
 def read_choice(folder: str) -> tuple[int, str, str]:
     """The k that an output of this job chose, its verdict, and the output's fingerprint.
 
     Raises:
-        InputError: The folder holds none.
+        InputError: The folder holds no finished output of it.
     """
     manifest = outputs.read_manifest(folder, STEP)
     summary = manifest["summary"]

@@ -82,7 +82,7 @@ def assert_grouped_alike(
                 engine.run(*arguments)
             assert not (output / "manifest.json").exists()
             continue
-        engine.run(*arguments, patch={"_RAW_BYTES_A_FILE": bytes_a_file})
+        engine.run(*arguments, patch={"users.shuffle._RAW_BYTES_A_FILE": bytes_a_file})
         _assert_users(output, month)
         found = [row for part in output.glob("rejects/*.parquet") for row in pq.read_table(part).to_pylist()]
         assert Counter((row["file"], row["line"]) for row in found) == Counter(rejects.keys())

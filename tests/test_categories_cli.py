@@ -103,7 +103,7 @@ def test_validate_tells_every_problem_of_every_file(files: Path) -> None:
         "it has no 'id'.",
         "'private' is 0; it must be true or false.",
         "facebook[0] has no 'id' that is a non-empty string",
-        "facebook[2] has a 'name' that is no string",
+        "facebook[2] has a 'name' that is not a string",
         "page 'p' is listed twice, the second time as facebook[3].",
     ]
     assert run("validate", str(files / "coffee.json")).exit_code == 0

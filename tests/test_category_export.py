@@ -193,7 +193,7 @@ def test_files_say_what_the_rows_said_and_a_second_export_changes_nothing(
         ([("a", True, "P")], "row 1: page_id is True"),
         ([("a", Decimal("Infinity"), "P")], "row 1: page_id is Decimal"),
         ([("a", "p", b"P")], "row 1: page_name is b'P'"),
-        ([("a", "p", "half \ud83d")], "a: facebook.0. has a 'name' that is no string"),
+        ([("a", "p", "half \ud83d")], "a: facebook.0. has a 'name' that is not a string"),
         ([("a", "p", "P"), ("b", "p", "P"), ("a", "p", "Q")], "row 3: page 'p' of 'a' is listed twice, .* in row 1"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Checks: a job reads back what it wrote and says what is wrong with it; each kind of wrong output is told."""
+"""Checks: a job reads back what it wrote and says what is wrong with it; each kind of wrong output is reported."""
 
 import importlib
 import json
@@ -13,10 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from spark_jobs import outputs
+from spark_jobs.clusters.checks import Assigned, UsersDigest, every_user_once, has_segments, k_in_range
 from spark_jobs.clusters.selection import ENOUGH_PEOPLE
 from spark_jobs.config import ACTIONS, FIT_MIN_ACTIONS
-from spark_jobs.outputs import checks
-from spark_jobs.outputs.checks import Roll
+from spark_jobs.outputs.checks import CheckResult
+from spark_jobs.users.checks import rejects_are_few_and_kept
+from spark_jobs.users.counts import exact_sum
+from spark_jobs.vectors import shuffle
 from tests.conftest import Engine
 
 USERS = 40
@@ -26,6 +29,13 @@ JOBS = {
     "make_clustering_inputs": ("clustering_inputs", {"schema", "conservation"}),
     "select_k": ("k_selection", {"schema", "k_in_range", "has_segments"}),
     "kmeans": ("kmeans", {"schema", "every_user_once", "centers_in_range"}),
+}
+
+CHECKED_BY = {
+    "group_by_user": "check_grouped_users",
+    "make_clustering_inputs": "check_clustering_inputs",
+    "select_k": "check_choice",
+    "kmeans": "check_clusters",
 }
 
 
@@ -187,7 +197,7 @@ WRONG: list[tuple[str, Change, dict[str, str]]] = [
         parquet(
             "members.parquet", with_column("profile_id", lambda ids: [next(i for i in ids if i != ids[0]), *ids[1:]])
         ),
-        {"conservation": "profiles do not weigh what they have members"},
+        {"conservation": "profiles have a weight other than the number of their members"},
     ),
     (
         "make_clustering_inputs",
@@ -371,7 +381,7 @@ def test_a_month_with_nobody_passes(local: Engine, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("job", "change", "fails"), WRONG)
-def test_what_is_wrong_with_the_written_files_is_told(
+def test_what_is_wrong_with_the_written_files_is_reported(
     local: Engine,
     place: Path,
     tmp_path: Path,
@@ -381,60 +391,57 @@ def test_what_is_wrong_with_the_written_files_is_told(
     fails: dict[str, str],
 ) -> None:
     module = importlib.import_module(f"spark_jobs.{job}")
-    check_output = module._check_output
+    check_output = getattr(module, CHECKED_BY[job])
 
-    def check_changed_output(folder: str, *args: Any) -> dict[str, checks.Check]:
+    def check_changed_output(folder: str, *args: Any) -> dict[str, CheckResult]:
         change(Path(folder))
-        found: dict[str, checks.Check] = check_output(folder, *args)
+        found: dict[str, CheckResult] = check_output(folder, *args)
         return found
 
-    monkeypatch.setattr(module, "_check_output", check_changed_output)
+    monkeypatch.setattr(module, CHECKED_BY[job], check_changed_output)
     found = run(local, place, job, tmp_path / "out")
     assert {name for name, check in found.items() if not check["passed"]} == set(fails), found
     for name, why in fails.items():
         assert re.search(why, found[name]["why"]), found[name]
 
 
-def test_users_lost_between_the_tasks_of_an_engine_are_told(
+def test_users_lost_between_the_tasks_of_an_engine_are_reported(
     local: Engine, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from spark_jobs import make_clustering_inputs
-
-    build = make_clustering_inputs.build_inputs
-    monkeypatch.setattr(make_clustering_inputs, "build_inputs", lambda c, vectors, s: build(c, vectors.slice(3), s))
+    build = shuffle.build_inputs
+    monkeypatch.setattr(shuffle, "build_inputs", lambda c, vectors, s: build(c, vectors.slice(3), s))
     found = run(local, place, "make_clustering_inputs", tmp_path / "out")
     assert not found["conservation"]["passed"]
     assert "40 users have a vector, 37 are members" in found["conservation"]["why"]
 
 
-def test_only_the_first_things_that_are_wrong_are_told() -> None:
-    found = checks.every_user_once(
-        Roll(), checks.Assigned(Roll(), {}), [(number, roll("a")) for number in range(20)], {}
-    )
+def test_only_the_first_things_that_are_wrong_are_listed() -> None:
+    listed = [(number, digest_of("a")) for number in range(20)]
+    found = every_user_once(UsersDigest(), Assigned(UsersDigest(), {}), listed, {})
     assert found.why.count(";") == 5
     assert found.why.endswith("and 16 more")
 
 
 def test_sums_are_exact_beyond_64_bits() -> None:
     values = [2**63 - 1] * 5 + [7, -3]
-    assert checks.exact_sum(np.array(values)) == sum(values)
-    assert checks.exact_sum(np.array([], np.int64)) == 0
+    assert exact_sum(np.array(values)) == sum(values)
+    assert exact_sum(np.array([], np.int64)) == 0
 
 
-def roll(*users: str) -> Roll:
-    made = Roll()
+def digest_of(*users: str) -> UsersDigest:
+    made = UsersDigest()
     made.add(pa.array(users, pa.string()))
     return made
 
 
-def test_a_roll_tells_lists_apart_and_not_the_batches_they_came_in() -> None:
-    parts = Roll()
+def test_a_digest_depends_on_the_users_and_not_on_the_batches_they_came_in() -> None:
+    parts = UsersDigest()
     parts.add(pa.array(["x", "a", "bc", "y"]).slice(1, 2))
     parts.add(pa.array([], pa.string()))
     parts.add(pa.array(["ü"]))
-    assert parts.digest == roll("a", "bc", "ü").digest
-    assert parts.users == 3
-    others = [roll("ab", "c", "ü"), roll("bc", "a", "ü"), roll("a", "bc"), roll("a", "bc", "ü", "")]
+    assert parts.digest == digest_of("a", "bc", "ü").digest
+    assert parts.count == 3
+    others = [digest_of("ab", "c", "ü"), digest_of("bc", "a", "ü"), digest_of("a", "bc"), digest_of("a", "bc", "ü", "")]
     assert parts.digest not in [other.digest for other in others]
 
 
@@ -466,27 +473,27 @@ def choice(verdict: str, k: int, tried: list[int]) -> pa.RecordBatch:
     ],
 )
 def test_k_is_one_of_those_tried_and_1_without_segments(verdict: str, k: int, tried: list[int], passes: bool) -> None:
-    assert checks.k_in_range([choice(verdict, k, tried)], 4).passed is passes
+    assert k_in_range([choice(verdict, k, tried)], 4).passed is passes
 
 
 def test_no_choice_or_two_fail_both_checks() -> None:
     for choices in ([], [choice("segments", 2, [1, 2])] * 2):
-        for found in (checks.k_in_range(choices, 4), checks.has_segments(choices)):
+        for found in (k_in_range(choices, 4), has_segments(choices)):
             assert found.why == f"k.json holds {len(choices)} choices"
 
 
 def test_a_category_without_segments_is_reported_with_why() -> None:
-    found = checks.has_segments([choice("segments", 2, [1, 2])])
+    found = has_segments([choice("segments", 2, [1, 2])])
     assert (found.why, found.found) == ("", {"verdict": "segments", "k": 2, "people": 9})
     for verdict in ("none", "too_few"):
-        found = checks.has_segments([choice(verdict, 1, [])])
+        found = has_segments([choice(verdict, 1, [])])
         assert (found.passed, found.why) == (False, "It is so.")
         assert found.found["verdict"] == verdict
 
 
-def test_rejects_that_come_near_what_fails_the_month_are_told() -> None:
-    assert checks.rejects(1000, 5, 5, 0.01).passed
-    assert checks.rejects(0, 0, 0, 0).passed
-    found = checks.rejects(1000, 6, 6, 0.01)
+def test_rejects_that_come_near_what_fails_the_month_are_reported() -> None:
+    assert rejects_are_few_and_kept(1000, 5, 5, 0.01).passed
+    assert rejects_are_few_and_kept(0, 0, 0, 0).passed
+    found = rejects_are_few_and_kept(1000, 6, 6, 0.01)
     assert found.why == "0.60% of the rows were rejected; more than 1.00% would fail the month"
     assert found.found == {"rows": 1000, "rejected": 6, "share": 0.006, "largest_share": 0.01}

@@ -43,7 +43,7 @@ def home(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--params", "x,1,1"], r"allowed are kmeans\|\|"),
         (["--scaling", "min"], "'min' is not a step of scaling; allowed are max, none, log1p"),
         (["--scaling", "l2,log1p"], "log1p is not the first step of 'l2,log1p'.*write it first"),
-        (["--label", "a b"], "is no label"),
+        (["--label", "a b"], "is not a label"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_what_is_allowed(project: Project, arguments: list[str], says: str) -> None:

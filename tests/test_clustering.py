@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 from sklearn.cluster import KMeans, kmeans_plusplus
 from sklearn.metrics import calinski_harabasz_score
 
-from spark_jobs.clusters import clustering
+from spark_jobs.clusters import clustering, description, scores
 from spark_jobs.clusters.points import Points, coreset
 from spark_jobs.clusters.seeding import init_kmeans_plusplus
 from spark_jobs.config import KMeansParams
@@ -111,7 +111,7 @@ def test_nobody_gives_no_cluster() -> None:
     model = clustering.fit(sp.csr_matrix((0, 4)), np.zeros(0, int), 3, PARAMS, 10, 0)
     assert model.k == 0
     assert model.wssse == 0
-    assert clustering.describe(sp.csr_matrix((0, 4)), np.zeros(0, int), model).average.shape == (0, 4)
+    assert description.describe(sp.csr_matrix((0, 4)), np.zeros(0, int), model).average.shape == (0, 4)
 
 
 def test_a_center_that_loses_its_members_moves_to_the_farthest_profile() -> None:
@@ -140,7 +140,7 @@ def test_every_model_is_consistent(points: np.ndarray, k: int, seed: int) -> Non
     assert (model.users > 0).all()
     order = [(-int(model.users[c]), tuple(model.centers[c])) for c in range(model.k)]
     assert order == sorted(order)
-    found = clustering.describe(profiles, weight, model)
+    found = description.describe(profiles, weight, model)
     for cluster in range(model.k):
         members = np.repeat(distinct, weight, axis=0)[np.repeat(model.labels, weight) == cluster]
         np.testing.assert_allclose(found.minimum[cluster], members.min(axis=0))
@@ -153,7 +153,7 @@ def test_scores_are_those_over_the_users() -> None:
     profiles = blobs()
     weight = np.random.default_rng(1).integers(1, 9, profiles.shape[0])
     model = clustering.fit(profiles, weight, 3, PARAMS, 5, 0)
-    got = clustering.scores(profiles, weight, model)
+    got = scores.score(profiles, weight, model)
     users = np.repeat(profiles.toarray(), weight, axis=0)
     labels = np.repeat(model.labels, weight)
     assert got["calinski_harabasz"] == pytest.approx(calinski_harabasz_score(users, labels), rel=1e-3)
@@ -171,13 +171,13 @@ def test_the_planted_number_of_clusters_is_chosen(criterion: str) -> None:
     tried = []
     for k in range(2, 8):
         model = clustering.fit(profiles, weight, k, PARAMS, 5, 0)
-        tried.append({"k": k, **clustering.scores(profiles, weight, model)})
-    assert clustering.choose_k(tried, criterion) == 3
+        tried.append({"k": k, **scores.score(profiles, weight, model)})
+    assert scores.choose_k(tried, criterion) == 3
 
 
 def test_where_no_score_is_defined_the_smallest_k_is_chosen() -> None:
-    assert clustering.choose_k([{"k": 1, "wssse": 0.0, "silhouette": None}], "silhouette") == 1
-    assert clustering.choose_k([{"k": 1, "wssse": 0.0, "silhouette": None}], "elbow") == 1
+    assert scores.choose_k([{"k": 1, "wssse": 0.0, "silhouette": None}], "silhouette") == 1
+    assert scores.choose_k([{"k": 1, "wssse": 0.0, "silhouette": None}], "elbow") == 1
 
 
 def test_a_coreset_costs_about_what_all_profiles_do() -> None:

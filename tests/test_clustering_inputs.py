@@ -29,7 +29,7 @@ def made(tmp_path: Path, local: Engine, write_category: Callable[..., Path]) -> 
 
 
 def read(folder: Path) -> clustering_inputs.Inputs:
-    return clustering_inputs.read(clustering_inputs.read_head(str(folder), strict=True), strict=True)
+    return clustering_inputs.read(clustering_inputs.read_metadata(str(folder), strict=True), strict=True)
 
 
 def as_of_version_1(folder: Path) -> None:
@@ -96,7 +96,7 @@ def test_the_cluster_reads_inputs_of_code_version_1(made: Path, spark: Engine) -
 
 
 def sample(folder: Path, at_least: int, learn: int = 100, place: int = 100, seed: int = 0) -> clustering_inputs.Sample:
-    head = clustering_inputs.read_head(str(folder), strict=True)
+    head = clustering_inputs.read_metadata(str(folder), strict=True)
     return clustering_inputs.sample(head, at_least, learn, place, seed, strict=True)
 
 

@@ -80,7 +80,7 @@ def test_users_are_spread_over_files_in_order_and_none_is_in_two(tmp_path: Path,
     rows = [{**GOOD, "user_id": f"u{n % 400}", "page_id": f"p{n % 3}"} for n in range(1200)]
     raw_month(tmp_path, rows[:500])
     raw = raw_month(tmp_path, rows[500:], "b.jsonl.gz")
-    engine.run("group_by_user", raw, tmp_path / "out", patch={"_RAW_BYTES_A_FILE": 2_000})
+    engine.run("group_by_user", raw, tmp_path / "out", patch={"users.shuffle._RAW_BYTES_A_FILE": 2_000})
     parts = sorted((tmp_path / "out" / "users").iterdir())
     assert len(parts) > 1
     ids = [pq.read_table(part)["user_id"].to_pylist() for part in parts]
@@ -123,7 +123,7 @@ def test_a_month_without_files_says_where_to_put_them(local: Engine, tmp_path: P
 
 def test_a_file_of_another_type_is_named(local: Engine, tmp_path: Path) -> None:
     raw = raw_month(tmp_path, [GOOD], "actions.txt")
-    with pytest.raises(InputError, match=r"actions\.txt can't be read: it is no raw data file"):
+    with pytest.raises(InputError, match=r"actions\.txt can't be read: raw data files end in"):
         local.run("group_by_user", raw, tmp_path / "out")
 
 
@@ -274,7 +274,7 @@ def test_both_engines_write_the_same_bytes(local: Engine, spark: Engine, ansible
     for engine in (local, spark):
         place = tmp_path / engine.name
         month = ansible / "raw" / "month=2018-12"
-        engine.run("group_by_user", month, place / "users", patch={"_RAW_BYTES_A_FILE": 500})
+        engine.run("group_by_user", month, place / "users", patch={"users.shuffle._RAW_BYTES_A_FILE": 500})
         engine.run("make_clustering_inputs", place / "users", place / "{category}", *files)
     compared = [p.relative_to(tmp_path / "local") for p in (tmp_path / "local").rglob("*.parquet")]
     assert len(compared) > 3 + 3 * len(categories)

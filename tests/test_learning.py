@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import scipy.sparse as sp
 
-from spark_jobs import kmeans
+from spark_jobs.clusters.in_memory import learn_and_place
 from spark_jobs.config import FIT_MIN_ACTIONS, KMeansConfig
 from spark_jobs.vectors.clustering_inputs import enough_to_learn
 from tests.conftest import Engine
@@ -32,7 +32,7 @@ def test_those_who_did_little_move_no_center_and_are_counted() -> None:
     profiles = sp.csr_matrix(np.unique(random.poisson(3, (200, 4)), axis=0).astype(float))
     fit_weight = random.integers(0, 3, profiles.shape[0])
     few, many = fit_weight + 1, fit_weight + random.integers(1, 50, profiles.shape[0])
-    models = [kmeans.learn_and_place(profiles, weight, fit_weight, 4, KMeansConfig(n_init=3)) for weight in (few, many)]
+    models = [learn_and_place(profiles, weight, fit_weight, 4, KMeansConfig(n_init=3)) for weight in (few, many)]
     assert [model.users.sum() for _, model in models] == [few.sum(), many.sum()]
     centers = [sorted(map(tuple, placed.centers)) for _, placed in models]
     assert centers[0] == centers[1] == sorted(map(tuple, models[0][0].centers))

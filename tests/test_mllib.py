@@ -15,13 +15,13 @@ import scipy.sparse as sp
 from audience_explorer_dagster.definitions import definitions
 from audience_explorer_dagster.launchers import Job, Launcher, Report
 from spark_jobs import demo_audience, kmeans, outputs
-from spark_jobs.clusters import clustering
-from spark_jobs.clusters.mllib import Tally
-from spark_jobs.config import KMeansConfig, Library
+from spark_jobs.clusters import clustering, description, scores
+from spark_jobs.clusters.mllib import ClusterTotals
+from spark_jobs.config import KMeansConfig, Library, parse_params
 from spark_jobs.errors import InputError
 from spark_jobs.outputs.fingerprints import fingerprint
 from spark_jobs.resources import Resources
-from spark_jobs.vectors.clustering_inputs import Head, check_memory
+from spark_jobs.vectors.clustering_inputs import InputsMetadata, check_memory
 from spark_jobs.vectors.profiles import MEMBER, PROFILE
 from tests.conftest import Engine
 from tests.golden import assert_golden, read_json_lines
@@ -145,7 +145,7 @@ def test_it_is_about_as_good_as_kmeans_and_gives_the_same_bytes_each_time(
     local.run("make_clustering_inputs", tmp_path / "users", tmp_path / "in", "--category", category)
     local.run("kmeans", tmp_path / "in", tmp_path / "here", "--k", 5)
     options = (*MLLIB, "--k", 5, "--n-init", 2, "--seed", 3)
-    many_tasks = {"mllib._PROFILES_A_TASK": 300, "mllib._TALLIES_A_TASK": 2}
+    many_tasks = {"clusters.mllib._PROFILES_A_TASK": 300, "clusters.mllib._TOTALS_A_TASK": 2}
     for place in ("one", "two"):
         spark.run("kmeans", tmp_path / "in", tmp_path / place, *options, patch=many_tasks)
     for name in FILES - {"manifest.json"}:
@@ -196,24 +196,26 @@ def test_a_member_of_no_profile_fails_the_check(spark: Engine, inputs: Inputs, t
 # --- its parts -------------------------------------------------------------------------------------
 
 
-def test_a_tally_is_what_clustering_tells_and_the_sum_of_its_parts() -> None:
+def test_totals_are_what_clustering_computes_and_the_sum_of_their_parts() -> None:
     random = np.random.default_rng(0)
     profiles = sp.csr_matrix(np.unique(random.poisson(0.7, (200, 6)), axis=0).astype(float))
     weight = random.integers(1, 9, profiles.shape[0])
-    model = clustering.fit(profiles, weight, 4, kmeans.parse_params("kmeans||,100,0"), 1, 0)
-    whole = Tally.of(profiles, weight, model.centers)
-    parts = Tally.of(profiles[:31], weight[:31], model.centers) + Tally.of(profiles[31:], weight[31:], model.centers)
+    model = clustering.fit(profiles, weight, 4, parse_params("kmeans||,100,0"), 1, 0)
+    whole = ClusterTotals.of(profiles, weight, model.centers)
+    parts = ClusterTotals.of(profiles[:31], weight[:31], model.centers) + ClusterTotals.of(
+        profiles[31:], weight[31:], model.centers
+    )
     for name, value in vars(whole).items():
         np.testing.assert_allclose(getattr(parts, name), value, err_msg=name)
-    found, scores = clustering.describe(profiles, weight, model), clustering.scores(profiles, weight, model)
+    found, scored = description.describe(profiles, weight, model), scores.score(profiles, weight, model)
     np.testing.assert_array_equal(whole.users, model.users)
     np.testing.assert_allclose(whole.means(model.centers), found.average)
-    np.testing.assert_allclose(2 * whole.farthest, clustering.diameters(model))
+    np.testing.assert_allclose(2 * whole.farthest, description.diameters(model))
     np.testing.assert_array_equal(whole.member_count, found.member_count)
     np.testing.assert_array_equal(whole.minimum, found.minimum)
     np.testing.assert_array_equal(whole.maximum, found.maximum)
     assert whole.squared.sum() == pytest.approx(model.wssse)
-    assert whole.mean_silhouette() == pytest.approx(scores["silhouette"])
+    assert whole.mean_silhouette() == pytest.approx(scored["silhouette"])
 
 
 def test_only_mllibs_clusters_have_another_fingerprint() -> None:
@@ -231,10 +233,10 @@ def test_mllib_on_the_local_engine_is_refused_with_the_way_out(inputs: Inputs, l
 
 
 def test_what_does_not_fit_memory_is_told_with_the_way_out() -> None:
-    head = Head("in", "f", {}, {}, pa.table({"dimension_id": ["p"]}), 10**9, 10**9, 10**10, 1)
+    metadata = InputsMetadata("in", "f", {}, {}, pa.table({"dimension_id": ["p"]}), 10**9, 10**9, 10**10, 1)
     with pytest.raises(InputError, match=r"1,000,000,000 distinct profiles.*need about .* GB.*library: mllib"):
-        check_memory(head, 12, Resources(memory=64 << 30, cores=2, scratch=""))
-    check_memory(head, 12, Resources(memory=1 << 50, cores=2, scratch=""))
+        check_memory(metadata, 12, Resources(memory=64 << 30, cores=2, scratch=""))
+    check_memory(metadata, 12, Resources(memory=1 << 50, cores=2, scratch=""))
 
 
 # --- in the pipeline -------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def test_the_number_of_cores_changes_no_byte(
     folder = tmp_path_factory.mktemp("month")
     raw = month.write(folder)
     for cores in (1, 3):
-        output, patch = folder / str(cores), {"_RAW_BYTES_A_FILE": 1000, "engines.local.SMALL": 0}
+        output, patch = folder / str(cores), {"users.shuffle._RAW_BYTES_A_FILE": 1000, "engines.local.SMALL": 0}
         local.run("group_by_user", raw, output, "--max-reject-ratio", 1, "--cores", cores, patch=patch)
     assert_same_bytes([folder / str(cores) for cores in (1, 3)])
 

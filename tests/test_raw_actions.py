@@ -11,7 +11,8 @@ import pytest
 
 from spark_jobs.errors import UnreadableFile
 from spark_jobs.raw import rules
-from spark_jobs.raw.rules import Month, read_file
+from spark_jobs.raw.files import read_file
+from spark_jobs.raw.rules import Month
 
 JANUARY = Month.parse("2024-01")
 GOOD: dict[str, Any] = {"user_id": "u", "page_id": "p", "action": "page_like", "gender": "1", "count": 2}
@@ -48,8 +49,8 @@ def json_lines(path: Path, *rows: Any) -> Path:
         ({"timestamp": "yesterday"}, rules.BAD_TIMESTAMP),
         ({"timestamp": "2024-02-01T00:00:00Z"}, rules.OTHER_MONTH),
         ({"timestamp": "2024-01-01T00:30:00+01:00"}, rules.OTHER_MONTH),
-        ({"user_id": 7}, rules.no_string("user_id")),
-        ({"gender": 1}, rules.no_string("gender")),
+        ({"user_id": 7}, rules.not_a_string("user_id")),
+        ({"gender": 1}, rules.not_a_string("gender")),
         ({"page_id": "\ud800"}, rules.NOT_UTF8),
     ],
 )
@@ -113,7 +114,7 @@ def test_a_quoted_line_break_is_part_of_a_field_and_an_open_quote_breaks_its_lin
     records = ["a,p,page_like,1", '"multi\nline",p,page_like,1', "b,p,page_like,1", '"open,p,page_like,1']
     path.write_text("user_id,page_id,action,count\n" + "\n".join(records + ["c,p,page_like,1"] * 200))
     for block in (1 << 20, 40):
-        monkeypatch.setattr(rules, "_BLOCK", block)
+        monkeypatch.setattr("spark_jobs.raw.text._BLOCK_BYTES", block)
         accepted, rejected = read(path)
         users = [row["user_id"] for row in accepted]
         assert users[:3] == ["a", "multi\nline", "b"]
@@ -269,7 +270,7 @@ def test_a_parquet_column_of_another_type_is_named(tmp_path: Path) -> None:
 
 
 def test_lines_are_counted_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules, "_BLOCK", 64)
+    monkeypatch.setattr("spark_jobs.raw.text._BLOCK_BYTES", 64)
     rows = [GOOD if number % 7 else {**GOOD, "count": 0} for number in range(1, 100)]
     _, rejected = read(json_lines(tmp_path / "a.jsonl", *rows))
     assert [line for line, _ in rejected] == list(range(7, 100, 7))

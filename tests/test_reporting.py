@@ -36,7 +36,7 @@ def test_progress_that_cannot_be_had_ends_nothing(error: type[Exception]) -> Non
     listener = Listener()
     with heartbeat(listener, fail, seconds=0.02):
         time.sleep(0.2)
-    assert listener.heard == ["no progress to be had: no such folder"]
+    assert listener.heard == ["no progress to report: no such folder"]
 
 
 def test_details_that_come_often_are_left_out() -> None:

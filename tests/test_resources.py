@@ -25,7 +25,7 @@ def test_a_size_is_read_as_people_write_it(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "much", "0GB", "-1GB", "6 GB or so"])
 def test_what_is_no_size_is_refused_where_it_is_given(text: str) -> None:
-    with pytest.raises(ValueError, match="is no size, such as 6GB"):
+    with pytest.raises(ValueError, match="is not a size, such as 6GB"):
         ResourcesConfig(memory=text)
 
 
@@ -86,7 +86,7 @@ def test_what_is_given_comes_first(tmp_path: Path) -> None:
 
 
 def test_a_scratch_folder_that_is_none_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"gone is none\. Make it, or name another with --scratch"):
+    with pytest.raises(InputError, match=r"gone does not exist\. Make it, or name another with --scratch"):
         ResourcesConfig(scratch=str(tmp_path / "gone")).resolve()
 
 
@@ -115,7 +115,7 @@ def test_k_means_that_cannot_fit_says_what_it_needs_and_names_mllib(local: Engin
 
 def test_little_memory_and_few_cores_change_nothing_but_the_time(local: Engine, tmp_path: Path) -> None:
     raw = raw_month(tmp_path, [{**GOOD, "user_id": f"u{n % 90}"} for n in range(500)])
-    patch = {"_RAW_BYTES_A_FILE": 500}
+    patch = {"users.shuffle._RAW_BYTES_A_FILE": 500}
     local.run("group_by_user", raw, tmp_path / "all", patch=patch)
     local.run("group_by_user", raw, tmp_path / "little", "--memory", "1GB", "--cores", 1, patch=patch)
     parts = sorted((tmp_path / "all" / "users").iterdir())

@@ -13,8 +13,9 @@ import scipy.sparse as sp
 
 from benchmarks.segments import nulls
 from benchmarks.segments.designs import Audience, Design, draw
-from spark_jobs import kmeans, outputs, select_k
-from spark_jobs.clusters import clustering, points, selection
+from spark_jobs import outputs, select_k
+from spark_jobs.clusters import points, scores, selection
+from spark_jobs.clusters.in_memory import learn_and_place
 from spark_jobs.clusters.selection import ENOUGH_EVIDENCE, ENOUGH_PEOPLE, Selection
 from spark_jobs.config import DEFAULT_SCALING, FIT_MIN_ACTIONS, KMeansConfig, KSelectionConfig, parse_scaling
 from spark_jobs.vectors.scaling import scale
@@ -170,7 +171,7 @@ def test_no_segment_that_is_chosen_is_too_small(at_least: int, criterion: str) -
 def users_of(people: Profiles, k: int, config: KSelectionConfig) -> list[int]:
     """How many people are in each of the clusters that k-means makes of it."""
     same = KMeansConfig(n_init=config.n_init, seed=config.seed)
-    _, model = kmeans.learn_and_place(people.profiles, people.weight, people.fit_weight, k, same)
+    _, model = learn_and_place(people.profiles, people.weight, people.fit_weight, k, same)
     users: list[int] = model.users.tolist()
     return users
 
@@ -223,7 +224,7 @@ def test_another_criterion_chooses_among_those_that_are_large_enough(criterion: 
     found = select(profiles_of(planted(3).counts), config)
     assert (found.verdict, found.k) == ("segments", 3)
     large_enough = [row for row in found.tried if row["k"] > 1 and row["smallest_segment"] >= 10]
-    assert found.k == clustering.choose_k(large_enough, criterion)
+    assert found.k == scores.choose_k(large_enough, criterion)
     assert f"by {criterion}" in found.why
 
 

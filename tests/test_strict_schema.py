@@ -8,20 +8,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from spark_jobs import group_by_user, kmeans, make_clustering_inputs, outputs
+from spark_jobs import outputs
+from spark_jobs.clusters import files as cluster_files
 from spark_jobs.config import ACTIONS
-from spark_jobs.errors import InputError, SchemaBreach
-from spark_jobs.outputs.schemas import AT_LEAST_1, Table, strictness
+from spark_jobs.errors import InputError, SchemaViolation
+from spark_jobs.outputs.schemas import AT_LEAST_1, TableRules, strictness
+from spark_jobs.users import shuffle as users_shuffle
 from spark_jobs.users.grouping import GROUPED_USER, USERS
+from spark_jobs.vectors import shuffle as vectors_shuffle
 from tests.conftest import Engine
 
 PAGE = {"page_id": "p", **dict.fromkeys(ACTIONS, 0), "page_like": 1}
 USER = {"user_id": "a", "gender": "0", "pages": [PAGE]}
 
-TABLE = Table(
+TABLE = TableRules(
     "things",
     pa.schema([("id", pa.string()), ("count", pa.int64()), ("parts", pa.list_(pa.struct([("size", pa.float64())])))]),
-    filled=("id",),
+    non_empty=("id",),
     ranges={"count": AT_LEAST_1, "parts.size": (0, 5)},
     optional=("parts",),
 )
@@ -48,7 +51,7 @@ def test_a_value_that_breaks_a_rule_is_told_with_table_column_and_rule(
     good = kind.from_pylist([GOOD, {**GOOD, "parts": None}, {**GOOD, "parts": []}], schema=TABLE.schema)
     assert checked(TABLE, good) is good
     bad = kind.from_pylist([GOOD, {**GOOD, **change}], schema=TABLE.schema)
-    with pytest.raises(SchemaBreach, match=f"^Strict schema: things: {rule}"):
+    with pytest.raises(SchemaViolation, match=f"^Strict schema: things: {rule}"):
         checked(TABLE, bad)
     assert strictness(False)(TABLE, bad) is bad
     assert checked(TABLE, bad.slice(0, 1)).num_rows == 1
@@ -57,9 +60,9 @@ def test_a_value_that_breaks_a_rule_is_told_with_table_column_and_rule(
 def test_a_table_with_other_columns_or_types_is_told() -> None:
     checked = strictness(True)
     rows = pa.Table.from_pylist([GOOD], schema=TABLE.schema)
-    with pytest.raises(SchemaBreach, match="things: its columns must be id, count, parts, not id, parts"):
+    with pytest.raises(SchemaViolation, match="things: its columns must be id, count, parts, not id, parts"):
         checked(TABLE, rows.drop_columns(["count"]))
-    with pytest.raises(SchemaBreach, match="things: column count must be int64, not int32"):
+    with pytest.raises(SchemaViolation, match="things: column count must be int64, not int32"):
         checked(TABLE, rows.set_column(1, "count", pa.array([1], pa.int32())))
 
 
@@ -128,9 +131,9 @@ def spoiled(make: Callable[..., Any], column: str, value: Any) -> Callable[..., 
 @pytest.mark.parametrize(
     ("module", "step", "column", "value", "rule"),
     [
-        (group_by_user, "nest_users", "gender", "", "grouped users: column gender must have no empty text"),
-        (make_clustering_inputs, "vectors_of", "user_id", None, "vectors: column user_id must have no null"),
-        (kmeans, "_centers", "users", 0, "centers.parquet: column users must be at least 1"),
+        (users_shuffle, "nest_users", "gender", "", "grouped users: column gender must have no empty text"),
+        (vectors_shuffle, "vectors_of", "user_id", None, "vectors: column user_id must have no null"),
+        (cluster_files, "_centers", "users", 0, "centers.parquet: column users must be at least 1"),
     ],
 )
 def test_a_step_that_gives_wrong_rows_is_found_before_they_are_written(

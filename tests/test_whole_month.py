@@ -7,8 +7,8 @@ import pytest
 from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.records.asset_checks import evaluations, specs
 from audience_explorer_dagster.records.attempts import attempts_of
-from spark_jobs import kmeans
-from spark_jobs.outputs.checks import Check
+from spark_jobs.clusters import checks
+from spark_jobs.outputs.checks import CheckResult
 from tests.project import LAUNCHES, Project, why
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -155,8 +155,8 @@ def test_drift_is_told_as_soon_as_the_month_before_is_there(project: Project) ->
 def test_a_check_that_a_job_found_broken_is_an_error_that_names_the_partition(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = Check(passed=False, found={"users": 1}, why="1 user is in two clusters")
-    monkeypatch.setattr(kmeans.checks, "every_user_once", lambda *_: found)
+    found = CheckResult(passed=False, found={"users": 1}, why="1 user is in two clusters")
+    monkeypatch.setattr(checks, "every_user_once", lambda *_: found)
     assert project.run_month("2024-01", categories=["tea"]).success
     check = project.checks("kmeans")["every_user_once"]
     assert (check.passed, check.severity.value) == (False, "ERROR")

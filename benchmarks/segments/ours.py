@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 
-from spark_jobs import kmeans
 from spark_jobs.clusters import selection
+from spark_jobs.clusters.in_memory import learn_and_place
 from spark_jobs.config import ClusteringInputsConfig, KMeansConfig, KSelectionConfig
-from spark_jobs.raw.rules import OFTEN
+from spark_jobs.raw.rules import CODED_TEXT
 from spark_jobs.select_k import LEARN, PLACE
 from spark_jobs.vectors import clustering_inputs
 from spark_jobs.vectors.category_files import Category, Page
@@ -52,7 +52,7 @@ def segment(
         verdict, k = found.verdict, found.k
     if not clustering_inputs.enough_to_learn(int(fit_weight.sum()), int(np.count_nonzero(fit_weight)), k):
         fit_weight = weight
-    _, model = kmeans.learn_and_place(profiles, weight, fit_weight, k, KMeansConfig())
+    _, model = learn_and_place(profiles, weight, fit_weight, k, KMeansConfig())
     return Result(verdict, model.k, model.labels[profile_of])
 
 
@@ -67,7 +67,7 @@ def inputs(
     table = pa.table(
         {
             "user_id": pa.array([f"{user:09d}" for user in range(users)]),
-            "gender": pa.array(["0"] * users).cast(OFTEN),
+            "gender": pa.array(["0"] * users).cast(CODED_TEXT),
             "actions": pa.array(np.asarray(counts.sum(axis=1)).ravel().astype(np.int64)),
             "vector": pa.array(vectors, pa.binary()).dictionary_encode(),
         },

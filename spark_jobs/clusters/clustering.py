@@ -1,24 +1,24 @@
-"""k-means over weighted distinct profiles, its scores, and what its clusters look like.
+"""k-means over weighted distinct profiles.
 
 A profile of weight w stands for w users with the same vector, so the objective (wssse) and every mean are those over
 the users, at the cost of the distinct profiles. Profiles stay sparse throughout; centers are dense.
 
-scikit-learn's k-means would do most of it, and is not used for three reasons. It stops when the squared moves of all
-centers add up to little, where the contract asks for Spark's rule, that no center moves farther than epsilon. It adds
-up centers in the order in which threads end, so two runs differ in the last bits, where the contract asks for the same
-bytes. And its clusterings cost more: `local_search` finds better ones. Tests compare what is here with it.
+scikit-learn's k-means is not used, for three reasons. It stops when the squared moves of all centers add up to little;
+the contract asks for Spark's rule, that no center moves farther than a tolerance. It adds up centers in the order in
+which threads end, so two runs differ in the last bits; the contract asks for the same bytes. And its clusterings cost
+more: `local_search` finds better ones. Tests compare this module with it.
 """
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
 
 import numpy as np
 import scipy.sparse as sp
 
 from spark_jobs.clusters import local_search
-from spark_jobs.clusters.points import BLOCK, Points, coreset
+from spark_jobs.clusters.points import BLOCK, Points, coreset, membership
 from spark_jobs.clusters.seeding import init_kmeans_plusplus, init_random
 from spark_jobs.config import KMeansParams
 
@@ -65,9 +65,9 @@ def fit(
         profiles: (n, d), distinct rows.
         weight: (n,) users of each profile, at least 1.
         k: Clusters; cut to n. A cluster that ends up empty is left out.
-        params: The init, the most iterations, and epsilon. `kmeans||` is seeded by greedy k-means++, which Spark's
-            k-means|| approximates in parallel; `random` draws distinct profiles with a chance that grows with their
-            weight.
+        params: The init, the most iterations, and the tolerance. `kmeans||` is initialised by greedy k-means++, which
+            Spark's k-means|| approximates in parallel; `random` draws distinct profiles with a chance that grows with
+            their weight.
         n_init: How many inits. Of very many profiles, inits and search are run on a coreset, and all profiles go on
             from there, which takes a few iterations instead of many.
         seed: Of the random numbers; every init has its own stream.
@@ -82,50 +82,55 @@ def fit(
     points = Points(profiles, weight)
     sequence = np.random.SeedSequence(seed)
     large = profiles.shape[0] > 2 * _CORESET
+    few = coreset(points, _CORESET, np.random.default_rng(sequence)) if large else points
     if searches is None:
         searches = next((times for most, times in _SEARCHES if profiles.shape[0] <= most), 1)
-    few = coreset(points, _CORESET, np.random.default_rng(sequence)) if large else points
-
-    def run(stream: np.random.SeedSequence) -> Model:
-        random = np.random.RandomState(np.random.MT19937(stream))
-        init = init_random if params.init == "random" else init_kmeans_plusplus
-        return _lloyd(few, init(few, k, random), params.iterations, params.epsilon)
-
-    def improve(model: Model, stream: np.random.SeedSequence) -> Model:
-        centers = model.centers
-        if searches and 1 < k < len(few.weight) and model.users.all():
-            centers = local_search.improve(few, model.labels, np.random.RandomState(np.random.MT19937(stream)))
-        elif not large:
-            return model
-        found = _lloyd(points, centers, params.iterations, params.epsilon)
-        return found if large or found.wssse < model.wssse else model
-
-    # Of few profiles, threads take each other the interpreter's lock rather than time off.
+    # Of few profiles, threads wait for each other rather than save time: each holds the interpreter's lock.
     with ThreadPoolExecutor(cores if len(few.blocks) > 1 else 1) as threads:
         models = []
-        for init, model in enumerate(threads.map(run, sequence.spawn(n_init)), 1):
-            progress(init, model)
+        for number, model in enumerate(threads.map(partial(_init, few, k, params), sequence.spawn(n_init)), 1):
+            progress(number, model)
             models.append(model)
     best = sorted(models, key=lambda model: model.wssse)[: max(1, searches)]
-    return _in_order(min(map(improve, best, sequence.spawn(len(best))), key=lambda model: model.wssse))
+    improved = map(partial(_improve, points, few, params, searches > 0), best, sequence.spawn(len(best)))
+    return _in_order(min(improved, key=lambda model: model.wssse))
 
 
-def lloyd(profiles: sp.csr_matrix, weight: np.ndarray, centers: np.ndarray, iterations: int, epsilon: float) -> Model:
+def _init(points: Points, k: int, params: KMeansParams, stream: np.random.SeedSequence) -> Model:
+    random = np.random.RandomState(np.random.MT19937(stream))
+    init = init_random if params.init == "random" else init_kmeans_plusplus
+    return _lloyd(points, init(points, k, random), params.max_iter, params.tol)
+
+
+def _improve(
+    points: Points, few: Points, params: KMeansParams, search: bool, model: Model, stream: np.random.SeedSequence
+) -> Model:
+    """A better model of `points`, from a model of `few` of them; `few` may be `points` itself."""
+    centers = model.centers
+    if search and 1 < model.k < len(few.weight) and model.users.all():
+        centers = local_search.improve(few, model.labels, np.random.RandomState(np.random.MT19937(stream)))
+    elif few is points:
+        return model
+    found = _lloyd(points, centers, params.max_iter, params.tol)
+    return found if few is not points or found.wssse < model.wssse else model
+
+
+def lloyd(profiles: sp.csr_matrix, weight: np.ndarray, centers: np.ndarray, max_iter: int, tol: float) -> Model:
     """Lloyd's iterations from given centers (k, d), stopping as Spark does.
 
-    It is converged when in an iteration no center moves farther than epsilon (Spark 4.2, `KMeans.runAlgorithm`). A
+    It is converged when in an iteration no center moves farther than `tol` (Spark 4.2, `KMeans.runAlgorithm`). A
     center that no profile is nearest to moves to the profile that is farthest from its own.
     """
-    return _lloyd(Points(profiles, weight), centers, iterations, epsilon)
+    return _lloyd(Points(profiles, weight), centers, max_iter, tol)
 
 
-def _lloyd(points: Points, centers: np.ndarray, iterations: int, epsilon: float) -> Model:
+def _lloyd(points: Points, centers: np.ndarray, max_iter: int, tol: float) -> Model:
     converged = False
     done = 0
-    while done < iterations and not converged:
+    while done < max_iter and not converged:
         labels, sums = _assign(points, centers)
         moved = _means(points, labels, sums, centers)
-        converged = bool(np.sqrt(((moved - centers) ** 2).sum(axis=1)).max() <= epsilon)
+        converged = bool(np.sqrt(((moved - centers) ** 2).sum(axis=1)).max() <= tol)
         centers = moved
         done += 1
     labels, _ = _assign(points, centers)
@@ -156,8 +161,8 @@ def _means(points: Points, labels: np.ndarray, sums: np.ndarray, centers: np.nda
         labels = labels.copy()
         labels[farthest] = empty[: farthest.size]
         users = np.bincount(labels, weights=points.weight, minlength=k)
-        sums = (_membership(labels, points.weight, k) @ points.profiles).toarray()
-    # A cluster whose only profile was just taken for an empty one keeps its center.
+        sums = (membership(labels, points.weight, k) @ points.profiles).toarray()
+    # A cluster keeps its center if its only profile was just given to an empty one.
     return np.where(users[:, None] > 0, sums / np.maximum(users, 1)[:, None], centers)
 
 
@@ -202,7 +207,7 @@ def assign(profiles: sp.csr_matrix, centers: np.ndarray) -> tuple[np.ndarray, np
             squared_norm = np.asarray(block.multiply(block).sum(axis=1)).ravel()
             to_next[here] = np.sqrt(np.maximum(2 * score.min(axis=1) + squared_norm, 0))
     distances = distances_to_own(profiles, centers, labels)
-    # The two are rounded in different ways, and the nearest must stay the nearest.
+    # They are computed and rounded differently; the nearest must stay the nearest.
     return labels, distances, np.maximum(to_next, distances)
 
 
@@ -218,7 +223,8 @@ def confidence(distances: np.ndarray, to_next: np.ndarray) -> np.ndarray:
 def place(model: Model, profiles: sp.csr_matrix, weight: np.ndarray) -> Model:
     """The same centers with all profiles (n, d) assigned to them, whose users are `weight` (n,).
 
-    A model is fitted on those who tell enough to be learned from; everybody is placed. Clusters are numbered anew.
+    A model is fitted to those who have enough actions to be learned from; everybody is placed. Clusters are numbered
+    again.
     """
     if not model.k:
         return model
@@ -226,11 +232,6 @@ def place(model: Model, profiles: sp.csr_matrix, weight: np.ndarray) -> Model:
     users = np.bincount(labels, weights=weight, minlength=model.k).astype(np.int64)
     wssse = float(weight @ distances**2)
     return _in_order(replace(model, labels=labels, distances=distances, users=users, wssse=wssse))
-
-
-def _membership(labels: np.ndarray, weight: np.ndarray, k: int) -> sp.csr_matrix:
-    """(k, n): the weight of each profile in the row of its cluster."""
-    return sp.csr_matrix((weight.astype(float), (labels, np.arange(len(labels)))), shape=(k, len(labels)))
 
 
 def _in_order(model: Model) -> Model:
@@ -247,108 +248,3 @@ def _in_order(model: Model) -> Model:
         model.iterations,
         model.converged,
     )
-
-
-# --- scores ----------------------------------------------------------------------------------------
-
-
-def scores(profiles: sp.csr_matrix, weight: np.ndarray, model: Model) -> dict[str, float | None]:
-    """Scores of a model over the users; None where one is not defined.
-
-    `wssse`: the objective. `silhouette`: the mean simplified silhouette (Hruschka et al. 2004), from distances to
-    centers; 0 for a user alone in a cluster, not defined for one cluster. `calinski_harabasz`: variance between
-    clusters to that within (Caliński and Harabasz 1974); not defined for one cluster or where nothing is within.
-    """
-    return {
-        "wssse": model.wssse,
-        "silhouette": _simplified_silhouette(profiles, weight, model),
-        "calinski_harabasz": calinski_harabasz(model.users, model.centers, model.wssse),
-    }
-
-
-def _simplified_silhouette(profiles: sp.csr_matrix, weight: np.ndarray, model: Model) -> float | None:
-    if model.k < 2:
-        return None
-    score = (model.centers**2).sum(axis=1) - 2 * (profiles @ model.centers.T)
-    score[np.arange(len(score)), model.labels] = np.inf
-    squared_norm = np.asarray(profiles.multiply(profiles).sum(axis=1)).ravel()
-    to_next = np.sqrt(np.maximum(score.min(axis=1) + squared_norm, 0))
-    larger = np.maximum(to_next, model.distances)
-    silhouette = np.divide(to_next - model.distances, larger, out=np.zeros_like(larger), where=larger > 0)
-    silhouette[model.users[model.labels] == 1] = 0
-    return float(silhouette @ weight / weight.sum())
-
-
-def calinski_harabasz(users: np.ndarray, centers: np.ndarray, wssse: float) -> float | None:
-    """That score of k clusters of so many users (k,), with these centers (k, d)."""
-    k, total = len(centers), int(users.sum())
-    if k < 2 or total <= k or wssse == 0:
-        return None
-    mean = users @ centers / total
-    between = float(users @ ((centers - mean) ** 2).sum(axis=1))
-    return between / (k - 1) / (wssse / (total - k))
-
-
-# --- what the clusters look like -------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ClusterDimensions:
-    """The members of each cluster on each dimension; all (k, d)."""
-
-    member_count: np.ndarray  # int64: users with a value above 0
-    minimum: np.ndarray
-    maximum: np.ndarray
-    average: np.ndarray
-
-
-def describe(profiles: sp.csr_matrix, weight: np.ndarray, model: Model) -> ClusterDimensions:
-    """What the members of each cluster are like on each dimension."""
-    membership = _membership(model.labels, weight, model.k)
-    shape = model.centers.shape
-    minimum, maximum = np.zeros(shape), np.zeros(shape)
-    for cluster in range(model.k):
-        members = profiles[model.labels == cluster]
-        minimum[cluster] = members.min(axis=0).toarray().ravel()
-        maximum[cluster] = members.max(axis=0).toarray().ravel()
-    return ClusterDimensions(
-        (membership @ (profiles > 0)).toarray().astype(np.int64).reshape(shape),
-        minimum,
-        maximum,
-        (membership @ profiles).toarray() / np.maximum(model.users, 1)[:, None],
-    )
-
-
-def value_range(profiles: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
-    """The smallest and the largest value of any profile on each dimension, both (d,)."""
-    if profiles.shape[0] == 0:
-        return np.zeros(profiles.shape[1]), np.zeros(profiles.shape[1])
-    columns = profiles.tocsc()
-    return columns.min(axis=0).toarray().ravel(), columns.max(axis=0).toarray().ravel()
-
-
-def diameters(model: Model) -> np.ndarray:
-    """Twice the largest distance of a member to its center, (k,)."""
-    largest = np.zeros(model.k)
-    np.maximum.at(largest, model.labels, model.distances)
-    return 2 * largest
-
-
-# --- choosing k ------------------------------------------------------------------------------------
-
-
-def choose_k(tried: list[dict[str, Any]], criterion: str) -> int:
-    """The k of the best row of `tried`, which has `k` and `scores` for each; the smallest k among equals.
-
-    `silhouette` and `calinski_harabasz`: the highest score. `elbow`: the k whose wssse lies farthest below the line
-    from the first to the last (Satopää et al. 2011). Where the criterion is not defined for any k, the first one.
-    """
-    ks = np.array([row["k"] for row in tried], float)
-    if criterion == "elbow":
-        wssse = np.array([row["wssse"] for row in tried])
-        if len(ks) < 3 or wssse[0] == wssse[-1]:
-            return int(ks[0])
-        line = wssse[0] + (wssse[-1] - wssse[0]) * (ks - ks[0]) / (ks[-1] - ks[0])
-        return int(ks[np.argmax(line - wssse)])
-    values = np.array([-np.inf if row[criterion] is None else row[criterion] for row in tried])
-    return int(ks[np.argmax(values)])

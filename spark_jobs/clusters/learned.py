@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from spark_jobs.clusters import clustering, stability
+from spark_jobs.clusters import description, stability
 from spark_jobs.vectors import clustering_inputs
+from spark_jobs.vectors.clustering_inputs import InputsMetadata
 
 ASSIGNMENT = pa.schema(
     [("user_id", pa.string()), ("cluster_id", pa.int32()), ("distance", pa.float64()), ("confidence", pa.float64())]
@@ -22,7 +23,7 @@ class Clusters:
     centers: np.ndarray  # (k, d)
     users: np.ndarray  # (k,) users in each cluster
     diameters: np.ndarray  # (k,)
-    dimensions: clustering.ClusterDimensions
+    dimensions: description.ClusterDimensions
     value_range: tuple[np.ndarray, np.ndarray]  # the smallest and the largest value of any profile, both (d,)
     iterations: int
     converged: bool
@@ -47,7 +48,7 @@ class Learned:
 
 
 def stabilities_on_sample(
-    head: clustering_inputs.Head, min_actions: int, centers: np.ndarray, seed: int, strict: bool
+    metadata: InputsMetadata, min_actions: int, centers: np.ndarray, seed: int, strict: bool
 ) -> np.ndarray:
     """(k,) the stability of clusters with some centers (k, d), measured on some of those who were learned from.
 
@@ -55,5 +56,5 @@ def stabilities_on_sample(
     """
     if len(centers) == 1:
         return np.full(1, np.nan)
-    drawn = clustering_inputs.sample(head, min_actions, _JUDGED, 0, seed, strict)
+    drawn = clustering_inputs.sample(metadata, min_actions, _JUDGED, 0, seed, strict)
     return stability.stabilities(drawn.profiles, drawn.fit_weight, centers, seed)

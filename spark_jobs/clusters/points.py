@@ -66,3 +66,8 @@ def coreset(points: Points, size: int, random: np.random.Generator) -> Points:
     chance /= chance.sum()
     drawn, times = np.unique(random.choice(len(chance), size, p=chance), return_counts=True)
     return Points(profiles[drawn], weight[drawn] * times / (size * chance[drawn]))
+
+
+def membership(labels: np.ndarray, weight: np.ndarray, k: int) -> sp.csr_matrix:
+    """(k, n): the weight of each profile in the row of its cluster."""
+    return sp.csr_matrix((weight.astype(float), (labels, np.arange(len(labels)))), shape=(k, len(labels)))

@@ -29,6 +29,7 @@ import scipy.sparse as sp
 import scipy.special
 
 from spark_jobs.clusters import clustering
+from spark_jobs.clusters.scores import choose_k, score
 from spark_jobs.config import KMeansConfig, KMeansParams, KSelectionConfig, parse_params
 from spark_jobs.vectors.clustering_inputs import enough_to_learn
 
@@ -49,7 +50,7 @@ _AS_GOOD_ERRORS, _AS_GOOD_SHARE = 2.0, 0.01  # a smaller k is taken if it is tha
 _SURE_INITS = 3  # of each clustering that the evidence is from
 
 _PARAMS = KMeansParams("kmeans||", 100, 0.001)
-_REFIT_ITERATIONS, _REFIT_EPSILON = 50, 0.01
+_REFIT_MAX_ITER, _REFIT_TOL = 50, 0.01
 
 # Refits k clusters to some of the people, given their profiles (n, d): the cluster of each (n,).
 Refit = Callable[[sp.csr_matrix], np.ndarray]
@@ -96,27 +97,38 @@ def select(
         return Selection("too_few", 1, why, [], None)
     made = splits(people, config.seed)
     tried, predicted = _try(audience, made, config, progress, cores)
+    k, sure, why = _judge(audience, made, tried, predicted, smallest, config, cores)
+    return Selection("segments", k, why, tried, sure) if k > 1 else Selection("none", 1, why, tried, sure)
 
-    def none(why: str, sure: float | None = None) -> Selection:
-        return Selection("none", 1, f"No segments: {why}", tried, sure)
 
+def _judge(
+    audience: "_Audience",
+    made: Sequence["Split"],
+    tried: Sequence[dict[str, Any]],
+    predicted: Sequence[np.ndarray],
+    smallest: int,
+    config: KSelectionConfig,
+    cores: int,
+) -> tuple[int, float | None, str]:
+    """How many segments there are, 1 for none; the evidence, if it was measured; and why."""
     in_use = len(np.unique(audience.points.indices))
     if in_use < ENOUGH_PAGES:
-        return none(f"people are on {in_use} pages, and it takes {ENOUGH_PAGES} to see what is liked together.")
+        why = f"people are on {in_use} pages, and it takes {ENOUGH_PAGES} to see what is liked together."
+        return 1, None, f"No segments: {why}"
     large_enough = [row for row in tried if row["k"] > 1 and row["smallest_segment"] >= smallest]
     k, best = _choose(audience, large_enough, predicted, smallest, config.criterion, cores)
     if not k:
-        return none(f"with any number of them, one has fewer than {smallest:,} people.")
-    sure = round(evidence(people, made, _refit_anew(best, config.seed), config.seed), 6)
+        return 1, None, f"No segments: with any number of them, one has fewer than {smallest:,} people."
+    sure = round(evidence(audience.people, made, _refit_anew(best, config.seed), config.seed), 6)
     if sure < ENOUGH_EVIDENCE:
         why = (
             "what people do on half of the pages says nothing about what they do on the other half, beyond what is"
             f" popular (evidence {sure:.1f} standard errors; {ENOUGH_EVIDENCE} are needed)."
         )
-        return none(why, sure)
+        return 1, sure, f"No segments: {why}"
     if predicted[best - 1].mean() <= predicted[0].mean():
         why = "popularity alone predicts what people do on half of the pages as well as clusters do."
-        return none(why, sure)
+        return 1, sure, f"No segments: {why}"
     chosen_by = (
         "they predict best what people do on half of the pages from what they do on the other half"
         if config.criterion == "prediction"
@@ -126,7 +138,7 @@ def select(
         f"{k} segments: {chosen_by} (evidence that there are any {sure:.1f} standard errors; {ENOUGH_EVIDENCE} are"
         f" needed, which fewer than {FALSE_ALARMS:.0%} of audiences without segments reach)."
     )
-    return Selection("segments", k, why, tried, sure)
+    return k, sure, why
 
 
 class _Audience:
@@ -158,10 +170,10 @@ def _try(
         if k > 1 and not enough_to_learn(people.shape[0], len(times), k):
             break
         model = clustering.fit(points, times, k, _PARAMS, config.n_init, config.seed, cores=cores, searches=1)
-        predicted.append(scores(people, made, _refit_from(model.centers)))
+        predicted.append(prediction_scores(people, made, _refit_from(model.centers)))
         row = {
             "k": k,
-            **clustering.scores(points, times, model),
+            **score(points, times, model),
             "prediction": round(float(predicted[-1].mean()), 9),
             "smallest_segment": audience.smallest_segment(model, k),
         }
@@ -185,7 +197,7 @@ def _choose(
     rows, by_default = list(large_enough), KMeansConfig()
     while rows:
         best = _smallest_as_good([row["k"] for row in rows], predicted)
-        k = best if criterion == "prediction" else clustering.choose_k(rows, criterion)
+        k = best if criterion == "prediction" else choose_k(rows, criterion)
         row = next(row for row in rows if row["k"] == k)
         params, n_init, seed = parse_params(by_default.params), by_default.n_init, by_default.seed
         model = clustering.fit(audience.points, audience.times, k, params, n_init, seed, cores=cores)
@@ -216,9 +228,7 @@ def _smallest_as_good(ks: Sequence[int], predicted: Sequence[np.ndarray]) -> int
 
 def _refit_from(centers: np.ndarray) -> Refit:
     """Clusters near those of all people, so that it is these that are judged, and not others with the same k."""
-    return lambda rows: (
-        clustering.lloyd(rows, np.ones(rows.shape[0]), centers, _REFIT_ITERATIONS, _REFIT_EPSILON).labels
-    )
+    return lambda rows: clustering.lloyd(rows, np.ones(rows.shape[0]), centers, _REFIT_MAX_ITER, _REFIT_TOL).labels
 
 
 def _refit_anew(k: int, seed: int) -> Refit:
@@ -255,7 +265,7 @@ def splits(people: sp.csr_matrix, seed: int) -> list[Split]:
     return made
 
 
-def scores(people: sp.csr_matrix, made: Sequence[Split], refit: Refit) -> np.ndarray:
+def prediction_scores(people: sp.csr_matrix, made: Sequence[Split], refit: Refit) -> np.ndarray:
     """(n,) how much better clusters predict each person's pages than popularity does; nats, the higher, the better.
 
     Args:
@@ -278,7 +288,7 @@ def evidence(people: sp.csr_matrix, made: Sequence[Split], refit: Refit, seed: i
     Args:
         people: (n, d) a row a person.
         made: Splits of them.
-        refit: Clusters those who are learned from; nothing of the others may be known to it.
+        refit: Clusters those who are learned from; it must know nothing of the others.
         seed: Of the random numbers.
     """
     random = np.random.default_rng(seed)

@@ -1,1 +1,1 @@
-"""Raw input: files in, checked rows and rejects out."""
+"""Raw input: a module a format reads files; `rules` checks their rows; `files` picks the reader by a file's name."""

@@ -48,7 +48,7 @@ def write_text(location: str, text: str) -> None:
 def new_file(location: str) -> Iterator[IO[bytes]]:
     """Open a file for writing; it is there, whole, when the body has ended, and not at all if that fails.
 
-    So a task that is done twice, and be it at the same time, leaves one complete file.
+    A task that runs twice, even at the same time, leaves one complete file.
     """
     path = at(location)
     if path.protocol in ("", "file"):
@@ -97,7 +97,7 @@ def list_files(folder: str) -> list[StoredFile]:
         local = [entry for entry in path.iterdir() if entry.is_file() and _is_listed(entry.name)]
         with ThreadPoolExecutor(8) as pool:
             found = list(pool.map(describe, local))
-    else:  # a listing has all that there is to know
+    else:  # a listing has size and ETag
         infos = [info for info in path.fs.ls(path.path, detail=True) if info["type"] == "file"]
         found = [file for file in map(_stored_object, infos) if _is_listed(file.name)]
     return sorted(found, key=lambda file: file.name)
@@ -137,7 +137,7 @@ def delete_folder(location: str) -> None:
 
 @dataclass(frozen=True)
 class ListedFile:
-    """A file as a listing tells of it, with no look inside."""
+    """A file as a listing has it, without reading the file."""
 
     size: int
     modified: float  # seconds since the epoch, by the clock of its store
@@ -148,12 +148,12 @@ def list_below(folder: str) -> dict[str, ListedFile]:
     """All files below a folder, at any depth, by their path from it; none if it is missing. One listing on S3."""
     path = at(folder)
     if path.protocol in ("", "file"):
-        # What links lead to is there as well, for all else that reads.
+        # Links are followed, as by everything else that reads files.
         below = [Path(parent, name) for parent, _, names in os.walk(path.path, followlinks=True) for name in names]
         stats = {file.relative_to(path.path).as_posix(): file.stat() for file in below if file.exists()}
         return {name: ListedFile(stat.st_size, stat.st_mtime, "") for name, stat in stats.items()}
     prefix = path.path.rstrip("/") + "/"
-    # Objects that S3's console makes to stand for folders are no files.
+    # Objects that S3's console makes for folders are not files.
     return {
         location.removeprefix(prefix): ListedFile(
             info["size"], info["LastModified"].timestamp(), info["ETag"].strip('"')

@@ -161,7 +161,7 @@ class S3FileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no ty
         }
 
 
-# In place of s3fs, should that be installed.
+# Also if s3fs is installed, which would be found first.
 fsspec.register_implementation("s3", S3FileSystem, clobber=True)
 
 
@@ -202,7 +202,7 @@ class _Bucket:
     """
 
     def __init__(self, name: str):
-        import boto3  # takes its time, which command lines have not
+        import boto3  # slow to import; command lines mostly do without
         from botocore.config import Config
         from botocore.exceptions import ClientError
 
@@ -225,7 +225,7 @@ class _Bucket:
                 status = answer["ResponseMetadata"]["HTTPStatusCode"]
                 if status == 404:
                     raise S3Error(f"There is no bucket {name}.") from error
-                if status not in (301, 400, 403):  # which name the region too; what is wanted may be allowed
+                if status not in (301, 400, 403):  # their headers name the region, and other requests may be allowed
                     raise
             # boto3 finds a bucket of another region by itself, and obstore does not.
             region = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
@@ -445,7 +445,7 @@ def _errors_of_obstore(location: str) -> Iterator[None]:
     try:
         yield
     except (BaseError, OSError, ValueError) as error:
-        # It gives no code apart from its words, which an XML document follows if S3 gave one.
+        # obstore gives the error code only within its message, in the XML document that S3 answered with, if it did.
         text = str(error).partition("\n\nDebug source:")[0]
         status = re.search(r"status code: (\d{3})", text)
         code, message = (re.search(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL) for tag in ("Code", "Message"))

@@ -1,1 +1,1 @@
-"""Users: actions grouped by user, and read back."""
+"""Users: the shuffle that groups actions by user, its counts and checks, and reading grouped users."""

@@ -24,7 +24,7 @@ def fingerprint_of(location: str) -> str:
     """The fingerprint of grouped users: their manifest's, or that of the files' content where they have none.
 
     Raises:
-        InputError: There are none.
+        InputError: There are no grouped users.
     """
     if outputs.is_finished(location):
         fingerprint: str = outputs.read_manifest(location, _STEP)["fingerprint"]
@@ -40,14 +40,14 @@ class Part:
     read: Callable[[], Iterator[pa.RecordBatch]]  # rows of CODED_USER
 
 
-def parts(location: str) -> list[Part]:
+def list_parts(location: str) -> list[Part]:
     """The files of grouped users in an output folder, in a folder of files, or of a file alone.
 
     Raises:
-        InputError: There are none, or the files are of no known type.
+        InputError: There are no files, or some are of an unknown type.
     """
-    # File by file, as the manifest lists them: an engine's own reader takes a path for a pattern, and leaves out what
-    # does not match or is gone.
+    # File by file, as the manifest lists them: an engine's own reader takes a path as a pattern, and skips files that
+    # don't match it or are gone.
     if outputs.is_finished(location):
         listed = outputs.read_manifest(location, _STEP)["files"]
         return [
@@ -73,7 +73,7 @@ def read_parquet(location: str) -> Iterator[pa.RecordBatch]:
             often = [leaf for leaf in leaves if leaf == "gender" or leaf.endswith(".page_id")]
             parquet = pq.ParquetFile(file, metadata=footer, read_dictionary=often)
             for group in range(footer.num_row_groups):  # Arrow can't read nested codes across them
-                # The tasks that read are threads already.
+                # Tasks run one a core.
                 for batch in parquet.iter_batches(_USERS_A_BATCH, [group], GROUPED_USER.names, use_threads=False):
                     yield batch.cast(CODED_USER)
     except (OSError, KeyError, pa.ArrowException) as error:
@@ -119,7 +119,7 @@ def _parse_user(line: bytes) -> dict[str, Any]:
     for action in ACTIONS:
         for page, count in user.get(action, {}).items():
             if type(count) is not int or not 0 <= count < 2**63:
-                raise ValueError(f"{action} of {page} is {count!r}, no whole number from 0 to 2^63-1")
+                raise ValueError(f"{action} of {page} is {count!r}, not a whole number from 0 to 2^63-1")
             entry = pages.setdefault(page, {"page_id": page, **dict.fromkeys(ACTIONS, 0)})
             entry[action] = count
     if not isinstance(user["user_id"], str) or not isinstance(user.get("gender", ""), str):

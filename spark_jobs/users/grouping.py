@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from spark_jobs.config import ACTIONS
-from spark_jobs.outputs.schemas import AT_LEAST_0, Table
-from spark_jobs.raw.rules import ACTION, OFTEN
+from spark_jobs.outputs.schemas import AT_LEAST_0, TableRules
+from spark_jobs.raw.rules import ACTION, CODED_TEXT
 from spark_jobs.sorting import run_starts, sort_with_order
 from spark_jobs.texts import bucket_of, rank
 
@@ -21,15 +21,15 @@ GROUPED_USER = pa.schema([("user_id", pa.string()), ("gender", pa.string()), ("p
 CODED_USER = pa.schema(
     [
         ("user_id", pa.string()),
-        ("gender", OFTEN),
-        ("pages", pa.list_(pa.struct([pa.field("page_id", OFTEN), *list(PAGE)[1:]]))),
+        ("gender", CODED_TEXT),
+        ("pages", pa.list_(pa.struct([pa.field("page_id", CODED_TEXT), *list(PAGE)[1:]]))),
     ]
 )
 
-USERS = Table(
+USERS = TableRules(
     "grouped users",
     GROUPED_USER,
-    filled=("user_id", "gender", "pages.page_id"),
+    non_empty=("user_id", "gender", "pages.page_id"),
     ranges={f"pages.{action}": AT_LEAST_0 for action in ACTIONS},
     key="user_id",
 )

@@ -1,1 +1,1 @@
-"""Vectors: category files, profiles over their pages, scaling, and reading them back."""
+"""Vectors: category files, the shuffle that makes clustering inputs, profiles, scaling, checks, and reading inputs."""

@@ -14,7 +14,7 @@ NOT_NETWORKS = ("id", "name", "private")  # the other keys of a category file
 
 
 class BadCategory(InputError):
-    """A category that breaks rules of the contract: the first is told, and `problems` has all."""
+    """A category that breaks rules of the contract: the message has the first, `problems` has all."""
 
     def __init__(self, *problems: str):
         self.problems = problems
@@ -98,7 +98,7 @@ def parse_category(name: str, content: Any) -> Category:
     """The category of this name and this content of a file.
 
     Raises:
-        BadCategory: They break rules; all of them are told.
+        BadCategory: They break rules; `problems` has all of them.
     """
     wrong: list[str] = []
     try:
@@ -156,7 +156,7 @@ def _parse_page(entry: Any, network: str, where: str) -> Page:
         raise BadCategory(f"{where} has no 'id' that is a non-empty string: {json.dumps(entry, ensure_ascii=True)}.")
     page_name = entry.get("name", page_id)
     if not _is_text(page_name):
-        raise BadCategory(f"{where} has a 'name' that is no string: {json.dumps(entry, ensure_ascii=True)}.")
+        raise BadCategory(f"{where} has a 'name' that is not a string: {json.dumps(entry, ensure_ascii=True)}.")
     return Page(page_id, page_name, network)
 
 

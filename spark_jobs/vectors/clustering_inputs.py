@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from spark_jobs import outputs
 from spark_jobs.errors import InputError
 from spark_jobs.outputs.schemas import strictness
+from spark_jobs.outputs.tables import read_batches, read_table
 from spark_jobs.resources import Resources
 from spark_jobs.vectors.profiles import DIMENSIONS, PROFILE, PROFILES, from_table
 
@@ -19,8 +20,8 @@ _PEOPLE_A_CLUSTER = 10  # to learn it from
 
 
 @dataclass(frozen=True)
-class Head:
-    """What is small of a category's clustering inputs: all but its profiles and members."""
+class InputsMetadata:
+    """A category's clustering inputs without their profiles and members, which may be large."""
 
     folder: str
     fingerprint: str
@@ -31,35 +32,35 @@ class Head:
     profiles: int  # how many there are
     entries: int  # of all profiles
     bytes: int  # of its files
-    fit_min_actions: int | None = None  # of whom `fit_weight` counts; None: made by code version 1, which had none
-    fit_users: int = 0  # how many those are
+    fit_min_actions: int | None = None  # of the users whom `fit_weight` counts; None in outputs of code version 1
+    fit_users: int = 0  # how many such users there are
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """A category's clustering inputs without its members, who are read as they are needed."""
+    """A category's clustering inputs without members, which are read batch by batch."""
 
-    head: Head
+    metadata: InputsMetadata
     profiles: sp.csr_matrix  # (n, d)
     weight: np.ndarray  # (n,) users of each profile
-    fit_weight: np.ndarray  # (n,) those of them with at least `head.fit_min_actions` actions
+    fit_weight: np.ndarray  # (n,) those of them with at least `metadata.fit_min_actions` actions
 
 
-def read_head(folder: str, strict: bool) -> Head:
-    """Read what is small of an output of make_clustering_inputs, and look at every row if it is to be strict.
+def read_metadata(folder: str, strict: bool) -> InputsMetadata:
+    """Read the metadata of an output of make_clustering_inputs.
 
     Raises:
-        InputError: The folder holds none.
-        SchemaBreach: A row breaks a rule.
+        InputError: The folder holds no such output.
+        SchemaViolation: `strict`, and a row breaks a rule.
     """
     manifest = outputs.read_manifest(folder, _STEP)
     summary = manifest["summary"]
-    return Head(
+    return InputsMetadata(
         folder,
         manifest["fingerprint"],
         manifest["config"],
         summary["category"],
-        strictness(strict)(DIMENSIONS, outputs.read_table(folder, "dimensions.parquet")),
+        strictness(strict)(DIMENSIONS, read_table(folder, "dimensions.parquet")),
         summary["users"],
         summary["profiles"],
         summary["entries"],
@@ -69,37 +70,37 @@ def read_head(folder: str, strict: bool) -> Head:
     )
 
 
-def read(head: Head, strict: bool) -> Inputs:
-    """Read the profiles as well, of which a fit needs all.
+def read(metadata: InputsMetadata, strict: bool) -> Inputs:
+    """Read the profiles as well; a fit needs all of them.
 
     Raises:
         InputError: They can't be read.
-        SchemaBreach: A row breaks a rule.
+        SchemaViolation: A row breaks a rule.
     """
-    table = outputs.read_table(head.folder, "profiles.parquet")
-    return Inputs(head, *_profiles(head, table, strict))
+    table = read_table(metadata.folder, "profiles.parquet")
+    return Inputs(metadata, *_profiles(metadata, table, strict))
 
 
-def _profiles(head: Head, table: pa.Table, strict: bool) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:
+def _profiles(metadata: InputsMetadata, table: pa.Table, strict: bool) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:
     """Profiles (n, d), their users (n,), and those of them who are learned from (n,)."""
-    if head.fit_min_actions is None:
+    if metadata.fit_min_actions is None:
         table = table.append_column(PROFILE.field("fit_weight"), table["weight"])
-    return from_table(strictness(strict)(PROFILES, table), head.dimensions.num_rows)
+    return from_table(strictness(strict)(PROFILES, table), metadata.dimensions.num_rows)
 
 
 def fit_weight(inputs: Inputs, at_least: int) -> np.ndarray:
     """How many users of each profile have at least so many actions on the category's pages; (n,) int64.
 
-    Inputs of code version 1 don't say who did how much. There it is all users.
+    Inputs of code version 1 don't say; then it is all users.
     """
-    if inputs.head.fit_min_actions in (at_least, None):
+    if inputs.metadata.fit_min_actions in (at_least, None):
         return inputs.fit_weight
-    return _count_members(inputs.head, at_least)
+    return _count_members(inputs.metadata, at_least)
 
 
-def _count_members(head: Head, at_least: int) -> np.ndarray:
-    counted = np.zeros(head.profiles, np.int64)
-    for members in outputs.read_batches(head.folder, "members.parquet", ["profile_id", "actions"]):
+def _count_members(metadata: InputsMetadata, at_least: int) -> np.ndarray:
+    counted = np.zeros(metadata.profiles, np.int64)
+    for members in read_batches(metadata.folder, "members.parquet", ["profile_id", "actions"]):
         enough = members.column("actions").to_numpy() >= at_least
         counted += np.bincount(members.column("profile_id").to_numpy()[enough], minlength=len(counted))
     return counted
@@ -111,30 +112,30 @@ class Sample:
 
     profiles: sp.csr_matrix  # (n, d)
     fit_weight: np.ndarray  # (n,) people to learn from
-    weight: np.ndarray  # (n,) people of all kinds; drawn by themselves, so it may be less than fit_weight
+    weight: np.ndarray  # (n,) people of all kinds, by a draw of their own: it may be less than fit_weight
     fit_people: int  # how many there are to learn from in all
     whole: bool  # everybody is in it
 
 
-def sample(head: Head, at_least: int, learn: int, place: int, seed: int, strict: bool) -> Sample:
+def sample(metadata: InputsMetadata, at_least: int, learn: int, place: int, seed: int, strict: bool) -> Sample:
     """Draw people, each with the same chance, in memory that does not grow with how many there are.
 
     Args:
-        head: The inputs.
+        metadata: The inputs.
         at_least: Actions of those to learn from; 0 for everybody.
         learn: How many of those are drawn at most.
         place: How many of all people are drawn at most.
         seed: Of the random numbers.
         strict: Whether every profile is checked.
     """
-    everybody = at_least == 0 or head.fit_min_actions is None
-    counted = None if everybody or head.fit_min_actions == at_least else _count_members(head, at_least)
-    fit_people = head.users if everybody else head.fit_users if counted is None else int(counted.sum())
+    everybody = at_least == 0 or metadata.fit_min_actions is None
+    counted = None if everybody or metadata.fit_min_actions == at_least else _count_members(metadata, at_least)
+    fit_people = metadata.users if everybody else metadata.fit_users if counted is None else int(counted.sum())
 
     def batches() -> Iterator[tuple[sp.csr_matrix, np.ndarray, np.ndarray]]:
         rows = 0
-        for batch in outputs.read_batches(head.folder, "profiles.parquet"):
-            profiles, weight, fit_weight = _profiles(head, pa.Table.from_batches([batch]), strict)
+        for batch in read_batches(metadata.folder, "profiles.parquet"):
+            profiles, weight, fit_weight = _profiles(metadata, pa.Table.from_batches([batch]), strict)
             if everybody:
                 fit_weight = weight
             elif counted is not None:
@@ -142,7 +143,7 @@ def sample(head: Head, at_least: int, learn: int, place: int, seed: int, strict:
             rows += len(weight)
             yield profiles, weight, fit_weight
 
-    return draw(batches(), head.dimensions.num_rows, head.users, fit_people, learn, place, seed)
+    return draw(batches(), metadata.dimensions.num_rows, metadata.users, fit_people, learn, place, seed)
 
 
 def draw(
@@ -196,17 +197,17 @@ def _drawn_of(places: np.ndarray | None, weight: np.ndarray, before: int) -> np.
     return np.diff(np.searchsorted(places, ends))
 
 
-def check_memory(head: Head, k: int, resources: Resources) -> None:
+def check_memory(metadata: InputsMetadata, k: int, resources: Resources) -> None:
     """Check that a fit of k clusters has room for the profiles of some inputs.
 
     Raises:
-        InputError: It has not; the message says what it would need.
+        InputError: There is too little; the message says how much it needs.
     """
     of_profile = _PROFILE_BYTES + k * _CENTER_BYTES + resources.cores * _INIT_BYTES
-    needed = _BASE_BYTES + head.entries * _ENTRY_BYTES + head.profiles * of_profile
+    needed = _BASE_BYTES + metadata.entries * _ENTRY_BYTES + metadata.profiles * of_profile
     if needed > resources.memory:
         raise InputError(
-            f"k-means of {head.profiles:,} distinct profiles with {head.entries:,} entries would need about"
+            f"k-means of {metadata.profiles:,} distinct profiles with {metadata.entries:,} entries would need about"
             f" {needed / 1e9:,.1f} GB of memory, and {resources.memory / 1e9:,.1f} GB may be used. Give it more"
             " (--memory, or memory in the config's resources), or let Spark do it: kmeans' library: mllib with the"
             " engine spark and its spark_master (on the command line, --library mllib --engine spark --spark-master"

@@ -10,20 +10,20 @@ import scipy.sparse as sp
 
 from spark_jobs.config import ACTIONS, FIT_MIN_ACTIONS, parse_scaling
 from spark_jobs.errors import InputError
-from spark_jobs.outputs.schemas import AT_LEAST_0, AT_LEAST_1, Table
-from spark_jobs.raw.rules import OFTEN
+from spark_jobs.outputs.schemas import AT_LEAST_0, AT_LEAST_1, TableRules
+from spark_jobs.raw.rules import CODED_TEXT
 from spark_jobs.sorting import run_starts, sort_with_order
 from spark_jobs.texts import rank
 from spark_jobs.vectors.category_files import Category
 from spark_jobs.vectors.scaling import scale
 
-# A user's vector travels as bytes: its non-zero entries, by dimension.
+# A user's vector is passed on as bytes: its non-zero entries, by dimension.
 ENTRY = np.dtype([("dimension", "<i4"), ("value", "<f8")])
 
 VECTOR = pa.schema(
     [
         ("user_id", pa.string()),
-        ("gender", OFTEN),
+        ("gender", CODED_TEXT),
         ("actions", pa.int64()),
         ("vector", pa.dictionary(pa.int32(), pa.binary())),
     ]
@@ -51,24 +51,24 @@ MEMBER = pa.schema(
     [("user_id", pa.string()), ("gender", pa.string()), ("profile_id", pa.int64()), ("actions", pa.int64())]
 )
 
-VECTORS = Table("vectors", VECTOR, filled=("user_id", "gender"), ranges={"actions": AT_LEAST_0})
-DIMENSIONS = Table(
+VECTORS = TableRules("vectors", VECTOR, non_empty=("user_id", "gender"), ranges={"actions": AT_LEAST_0})
+DIMENSIONS = TableRules(
     "dimensions",
     DIMENSION,
-    filled=("dimension_id",),
+    non_empty=("dimension_id",),
     ranges=dict.fromkeys(("dimension_index", "users", "total"), AT_LEAST_0),
     key="dimension_index",
 )
-PROFILES = Table(
+PROFILES = TableRules(
     "profiles",
     PROFILE,
     ranges={**dict.fromkeys(("profile_id", "indices", "values", "fit_weight"), AT_LEAST_0), "weight": AT_LEAST_1},
     key="profile_id",
 )
-MEMBERS = Table(
+MEMBERS = TableRules(
     "members",
     MEMBER,
-    filled=("user_id", "gender"),
+    non_empty=("user_id", "gender"),
     ranges=dict.fromkeys(("profile_id", "actions"), AT_LEAST_0),
     key="user_id",
 )
@@ -100,29 +100,12 @@ def vectors_of(
         users: Rows of CODED_USER.
         index: The categories' pages.
         action_weights: The weight of each of ACTIONS.
-        min_actions: Users with fewer actions on a category's pages have no vector in it; at 1, an entry will do.
+        min_actions: Users with fewer actions on a category's pages have no vector in it; at 1, an entry is enough.
 
     Yields:
         The places of categories in which users have an entry, and rows of VECTOR, one for each of these users.
     """
-    pages = users.column("pages")
-    entries = pages.flatten()
-    offsets = pages.offsets.to_numpy().astype(np.int64)
-    row = np.repeat(np.arange(len(pages)), np.diff(offsets))
-
-    page_ids = entries.field("page_id")
-    found = pc.fill_null(pc.index_in(page_ids.dictionary, value_set=index.pages), -1)
-    page = found.to_numpy().astype(np.int64)[page_ids.indices.to_numpy()]
-    known = np.flatnonzero(page >= 0)
-    page = page[known]
-    value, actions = np.zeros(len(page)), np.zeros(len(page), np.uint64)
-    # One by one, for how a product of matrices is rounded depends on how many rows it has.
-    for action, weight in zip(ACTIONS, action_weights, strict=True):
-        count = entries.field(action).to_numpy()[known]
-        value += weight * count
-        # Two counts below 2^63 fit into 64 bits without a sign. What is beyond 2^63 - 1 stays there.
-        actions += count.view(np.uint64)
-        np.minimum(actions, _LARGEST, out=actions)
+    row, page, value, actions = _entries_on_pages(users, index, action_weights)
 
     # A page that is in several categories gives an entry to each.
     times = np.diff(index.offsets)[page]
@@ -132,15 +115,15 @@ def vectors_of(
 
     # In order by category, user and dimension.
     width = int(index.dimension.max()) + 1
-    key = (index.category[place_of_page] * len(pages) + row[known][entry]) * width + index.dimension[place_of_page]
+    key = (index.category[place_of_page] * len(users) + row[entry]) * width + index.dimension[place_of_page]
     key, order = sort_with_order(key)
     entry = entry[order]
     vector, dimension = np.divmod(key, width)
     starts = run_starts(vector)
-    category, user = np.divmod(vector[starts], max(1, len(pages)))
+    category, user = np.divmod(vector[starts], max(1, len(users)))
     number = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(key)))  # each entry's vector
     kept = value[entry] != 0
-    of_vector = _sums(actions.view(np.int64)[entry], starts)
+    of_vector = _sums(actions[entry], starts)
     if min_actions > 1:
         enough = of_vector >= min_actions
         category, user, of_vector, kept = category[enough], user[enough], of_vector[enough], kept & enough[number]
@@ -159,14 +142,39 @@ def vectors_of(
         yield place, of_category.append_column(VECTOR.field("vector"), vectors.slice(start, rows).dictionary_encode())
 
 
+def _entries_on_pages(
+    users: pa.RecordBatch, index: PageIndex, action_weights: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The n entries of users on pages of any category: whose (row), which page, the value, and the actions; all (n,).
+
+    Actions are at most 2^63 - 1.
+    """
+    pages = users.column("pages")
+    entries = pages.flatten()
+    offsets = pages.offsets.to_numpy().astype(np.int64)
+    row = np.repeat(np.arange(len(pages)), np.diff(offsets))
+    page_ids = entries.field("page_id")
+    found = pc.fill_null(pc.index_in(page_ids.dictionary, value_set=index.pages), -1)
+    page = found.to_numpy().astype(np.int64)[page_ids.indices.to_numpy()]
+    known = np.flatnonzero(page >= 0)
+    value, actions = np.zeros(len(known)), np.zeros(len(known), np.uint64)
+    # Action by action: the rounding of a product of matrices depends on how many rows it has.
+    for action, weight in zip(ACTIONS, action_weights, strict=True):
+        count = entries.field(action).to_numpy()[known]
+        value += weight * count
+        # The sum of two counts below 2^63 fits into 64 bits without a sign. What is beyond 2^63 - 1 is cut to it.
+        actions += count.view(np.uint64)
+        np.minimum(actions, _LARGEST, out=actions)
+    return row[known], page[known], value, actions.view(np.int64)
+
+
 def _sums(counts: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """The sums (int64) of runs of counts (int64, at least 0) that start at `starts`; at most 2^63 - 1."""
     if not len(starts):
         return np.zeros(0, np.int64)
     sums = np.add.reduceat(counts, starts)
     if int(counts.max()) > _LARGEST // len(counts):
-        # Some may be beyond 64 bits, and numpy keeps the last 64. One below 2^64 is negative then; a larger one is
-        # recognised as a float, which is exact enough for it.
+        # Sums beyond 63 bits wrap around: those below 2^64 become negative, larger ones are found as floats.
         as_floats = np.add.reduceat(counts.astype(np.float64), starts)
         sums[(sums < 0) | (as_floats > 1.5 * 2.0**63)] = _LARGEST
     return sums
@@ -199,22 +207,9 @@ def build_inputs(category: Category, vectors: pa.Table, scaling: str) -> Cluster
     code, distinct_vectors = _distinct(vectors["vector"])
     weight = np.bincount(code, minlength=len(distinct_vectors)).astype(np.int64)
     raw = _unpack(distinct_vectors, len(category.pages))
-    columns = raw.tocsc()
-    dimensions = pa.Table.from_arrays(
-        [
-            pa.array(range(len(category.pages)), pa.int32()),
-            pa.array([page.id for page in category.pages]),
-            pa.array([page.name for page in category.pages]),
-            pa.array([page.network for page in category.pages]),
-            pa.array(np.asarray((columns > 0).T @ weight, np.int64).ravel()),
-            pa.array(np.asarray(columns.T @ weight, np.float64).ravel()),
-        ],
-        schema=DIMENSION,
-    )
     scaled, factor = scale(raw, weight, parse_scaling(scaling))
-    packed = _pack(scaled)
-    # Scaling may make different vectors the same (l2 does), so they are told apart again.
-    distinct = packed.dictionary_encode()
+    # Scaling may make different vectors equal (l2 does), so the distinct ones are found again.
+    distinct = _pack(scaled).dictionary_encode()
     merged = distinct.indices.to_numpy().astype(np.int64)
     merged_weight = np.bincount(merged, weights=weight, minlength=len(distinct.dictionary)).astype(np.int64)
     order = np.asarray(
@@ -225,7 +220,31 @@ def build_inputs(category: Category, vectors: pa.Table, scaling: str) -> Cluster
     ).astype(np.int64)
     profile_id = np.empty(len(order), np.int64)
     profile_id[order] = np.arange(len(order))
+    members = _members(vectors, profile_id[merged[code]])
+    enough = members["actions"].to_numpy() >= FIT_MIN_ACTIONS
+    fit_weight = np.bincount(members["profile_id"].to_numpy()[enough], minlength=len(order))
+    profiles = to_table(_unpack(distinct.dictionary, len(category.pages))[order], merged_weight[order], fit_weight)
+    return ClusteringInputs(_dimensions(category, raw, weight), profiles, members, factor)
 
+
+def _dimensions(category: Category, raw: sp.csr_matrix, weight: np.ndarray) -> pa.Table:
+    """Rows of DIMENSION: a category's pages, with their users and totals in profiles (n, d) that `weight` (n,) have."""
+    columns = raw.tocsc()
+    return pa.Table.from_arrays(
+        [
+            pa.array(range(len(category.pages)), pa.int32()),
+            pa.array([page.id for page in category.pages]),
+            pa.array([page.name for page in category.pages]),
+            pa.array([page.network for page in category.pages]),
+            pa.array(np.asarray((columns > 0).T @ weight, np.int64).ravel()),
+            pa.array(np.asarray(columns.T @ weight, np.float64).ravel()),
+        ],
+        schema=DIMENSION,
+    )
+
+
+def _members(vectors: pa.Table, profile: np.ndarray) -> pa.Table:
+    """Rows of MEMBER, by user_id: the users of vectors, whose profiles are `profile` (n,)."""
     place, user_ids = rank(pa.concat_arrays(vectors["user_id"].chunks))
     if len(user_ids) < vectors.num_rows:
         twice = int(np.flatnonzero(np.bincount(place) > 1)[0])
@@ -233,11 +252,8 @@ def build_inputs(category: Category, vectors: pa.Table, scaling: str) -> Cluster
     by_user = np.empty(len(place), np.int64)
     by_user[place] = np.arange(len(place))
     gender = vectors["gender"].unify_dictionaries().combine_chunks().take(pa.array(by_user)).cast(pa.string())
-    profile_of, actions = profile_id[merged[code[by_user]]], vectors["actions"].to_numpy()[by_user]
-    members = pa.Table.from_arrays([user_ids, gender, pa.array(profile_of), pa.array(actions)], schema=MEMBER)
-    fit_weight = np.bincount(profile_of[actions >= FIT_MIN_ACTIONS], minlength=len(order))
-    profiles = to_table(_unpack(distinct.dictionary, len(category.pages))[order], merged_weight[order], fit_weight)
-    return ClusteringInputs(dimensions, profiles, members, factor)
+    actions = vectors["actions"].to_numpy()[by_user]
+    return pa.Table.from_arrays([user_ids, gender, pa.array(profile[by_user]), pa.array(actions)], schema=MEMBER)
 
 
 def _distinct(vectors: pa.ChunkedArray) -> tuple[np.ndarray, pa.BinaryArray]:

@@ -57,7 +57,7 @@ def _loglog(matrix: sp.csr_matrix, _weight: np.ndarray) -> np.ndarray:
 def _idf(matrix: sp.csr_matrix, weight: np.ndarray) -> np.ndarray:
     """`tfidf`, with dimensions of few users weighted as if a twentieth of the users had them.
 
-    So what many like counts less, and what hardly anybody likes does not outweigh the rest.
+    Pages that many like count less, and pages that hardly anybody likes do not outweigh the others.
     """
     return _weighted(matrix, weight, _RARE)
 
@@ -72,7 +72,7 @@ def _weighted(matrix: sp.csr_matrix, weight: np.ndarray, least: float) -> np.nda
     users_of_entry = np.repeat(weight, np.diff(matrix.indptr))
     users = float(weight.sum())
     have = np.maximum(np.bincount(matrix.indices, users_of_entry, matrix.shape[1]), least * users)
-    # Not numpy's logarithm, for the same reason.
+    # math.log, as numpy's logarithm rounds differently with AVX-512.
     factor = np.array([math.log((1 + users) / (1 + of_dimension)) + 1 for of_dimension in have.tolist()])
     return np.asarray(matrix.data * factor[matrix.indices])
 
@@ -83,5 +83,5 @@ def _l2(matrix: sp.csr_matrix, _weight: np.ndarray) -> np.ndarray:
     return np.asarray(np.round(matrix.data / np.repeat(length, np.diff(matrix.indptr)), 12))
 
 
-# All but max, which has a factor.
+# All steps but max, which also gives a factor.
 STEPS: dict[str, Step] = {"none": _none, "log1p": _log1p, "loglog": _loglog, "idf": _idf, "tfidf": _tfidf, "l2": _l2}

@@ -1,0 +1,156 @@
+"""Raw actions as CSV with a header."""
+
+import csv
+import io
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import IO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from spark_jobs.errors import UnreadableFile
+from spark_jobs.raw.rules import NOT_CSV, NOT_UTF8, RAW, RawRows, require_columns
+from spark_jobs.raw.text import BOM, read_blocks
+
+_RECORDS = 1 << 19  # that are parsed at a time
+_LINES_A_RECORD = 100  # most lines that a record may have
+
+
+def read_csv(file: IO[bytes], location: str) -> Iterator[RawRows]:
+    """Read an open `.csv`, block by block.
+
+    Raises:
+        UnreadableFile: Its header is not one, lacks a column, or names one twice.
+    """
+    names = _read_header(file, location)
+    blocks = read_blocks(file, first=2)
+    for block, first, lines in blocks:
+        rows = _parse_fast(block, names, first, lines)
+        if rows is None:
+            # A quoted field may go on in the next block, so the rest of the file is read record by record.
+            rest = itertools.chain([block], (block for block, _, _ in blocks))
+            yield from _parse_records(rest, names, first)
+            return
+        yield rows
+
+
+def _read_header(file: IO[bytes], location: str) -> list[str]:
+    header = file.readline().removeprefix(BOM).decode()
+    try:
+        names = next(csv.reader([header], strict=True), [])
+    except csv.Error as error:
+        raise UnreadableFile(location, error) from error
+    require_columns(set(names), location)
+    if len(set(names)) < len(names):
+        raise UnreadableFile(location, "its header names a column twice")
+    return names
+
+
+def _parse_fast(block: bytes, names: list[str], first: int, lines: int) -> RawRows | None:
+    """Parse a block with Arrow; None if a line may hold anything but one record."""
+    if block.startswith((b"\n", b"\r\n")) or b"\n\n" in block or b"\n\r\n" in block:
+        return None
+    known = [name for name in RAW.names if name in names]
+    try:
+        text = block.decode()
+        if '"' in text:
+            # Arrow accepts `"a"b` as ab. Python's parser, which reads records, must accept the block as well.
+            deque(csv.reader(io.StringIO(text, newline=""), strict=True), maxlen=0)
+        table = pa.csv.read_csv(
+            pa.BufferReader(block),
+            pa.csv.ReadOptions(column_names=names, block_size=len(block) + 1, use_threads=False),
+            pa.csv.ParseOptions(ignore_empty_lines=False),
+            pa.csv.ConvertOptions(
+                include_columns=known,
+                column_types=dict.fromkeys(known, pa.string()),
+                null_values=[""],
+                strings_can_be_null=True,
+            ),
+        )
+    except (pa.ArrowInvalid, UnicodeDecodeError, csv.Error):
+        return None
+    if table.num_rows != lines:
+        return None
+    return _to_rows({name: table[name].combine_chunks() for name in known}, np.arange(first, first + lines), [])
+
+
+def _parse_records(blocks: Iterable[bytes], names: list[str], first: int) -> Iterator[RawRows]:
+    """Parse record by record, with a reason for each line that holds no row."""
+    lines = itertools.chain.from_iterable(block.split(b"\n")[:-1] for block in blocks)
+    records = _records(lines, len(names), first)
+    while batch := list(itertools.islice(records, _RECORDS)):
+        good = [(number, fields) for number, fields, _ in batch if fields is not None]
+        columns = {
+            name: pa.array([fields[names.index(name)] or None for _, fields in good], pa.string())
+            for name in RAW.names
+            if name in names
+        }
+        broken = [(number, why) for number, fields, why in batch if fields is None]
+        yield _to_rows(columns, np.array([number for number, _ in good], np.int64), broken)
+
+
+def _records(lines: Iterator[bytes], width: int, first: int) -> Iterator[tuple[int, list[str] | None, str]]:
+    """The records of a CSV: the line each starts on, its fields, or what is wrong with that line.
+
+    A quoted field may hold line breaks. Where a quote is not closed within `_LINES_A_RECORD` lines in a way that gives
+    the right number of fields, only the line with the quote is broken, and the next one starts a record.
+    """
+    number, waiting = first, deque(itertools.islice(lines, 1))
+    while waiting:
+        taken, fields, why = _next_record(waiting, lines, width)
+        for _ in range(taken):
+            waiting.popleft()
+        if fields is not None or why:
+            yield number, fields, why
+        number += taken
+        if not waiting:
+            waiting.extend(itertools.islice(lines, 1))
+
+
+def _next_record(waiting: "deque[bytes]", lines: Iterator[bytes], width: int) -> tuple[int, list[str] | None, str]:
+    """The record at the front of `waiting`, which grows from `lines`: how many lines, its fields, what is wrong."""
+    if not waiting[0].strip():
+        return 1, None, ""
+    text = ""
+    for taken in range(1, _LINES_A_RECORD + 1):
+        if taken > len(waiting):
+            line = next(lines, None)
+            if line is None:
+                break
+            waiting.append(line)
+        try:
+            text += ("\n" if taken > 1 else "") + waiting[taken - 1].decode()
+        except UnicodeDecodeError:
+            return 1, None, NOT_UTF8 if taken == 1 else NOT_CSV
+        try:
+            # Before Python 3.11 the module refuses NUL. Half a surrogate pair, which UTF-8 never has, stands for it.
+            record = io.StringIO(text.removesuffix("\r").replace("\0", "\udc00"), newline="")
+            fields = [field.replace("\udc00", "\0") for field in next(csv.reader(record, strict=True))]
+        except csv.Error as error:
+            if "unexpected end of data" in str(error):
+                continue  # within an open quote
+            break
+        if len(fields) == width:
+            return taken, fields, ""
+        break
+    return 1, None, NOT_CSV
+
+
+def _to_rows(columns: dict[str, pa.Array], lines: np.ndarray, broken: list[tuple[int, str]]) -> RawRows:
+    """Rows of RAW of a CSV's columns, all of them text."""
+    length = len(lines)
+    arrays = {field.name: columns.get(field.name, pa.nulls(length, pa.string())) for field in RAW}
+    arrays["count"] = _parse_counts(arrays["count"])
+    return RawRows(pa.Table.from_arrays(list(arrays.values()), schema=RAW), lines, broken)
+
+
+def _parse_counts(text: pa.StringArray) -> pa.Int64Array:
+    """Whole numbers of 64 bits; 0, which breaks the rule for counts, for other texts."""
+    whole = pc.match_substring_regex(text, "^[0-9]{1,19}$")
+    # Of 19 digits, those up to 2^63-1: texts of the same length compare as the numbers do.
+    small = pc.or_(pc.less(pc.binary_length(text), 19), pc.less_equal(text, str(2**63 - 1)))
+    return pc.if_else(pc.and_(whole, small), text, pc.if_else(text.is_valid(), "0", None)).cast(pa.int64())

@@ -1,0 +1,98 @@
+"""Raw actions as JSON lines, plain or gzipped."""
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.json
+
+from spark_jobs.errors import UnreadableFile
+from spark_jobs.raw.rules import NOT_JSON, NOT_UTF8, RAW, RawRows, not_a_string
+from spark_jobs.raw.text import BOM, read_blocks
+
+
+def read_gzipped_json_lines(file: IO[bytes], location: str) -> Iterator[RawRows]:
+    """Read an open `.jsonl.gz`, block by block.
+
+    Raises:
+        UnreadableFile: It is not in gzip's format.
+    """
+    try:
+        with gzip.open(file) as text:
+            yield from read_json_lines(text, location)
+            if file.tell() == 0:
+                raise EOFError("it is empty, and not even an empty gzip file")
+    except zlib.error as error:
+        raise UnreadableFile(location, error) from error
+
+
+def read_json_lines(file: IO[bytes] | gzip.GzipFile, _location: str) -> Iterator[RawRows]:
+    """Read an open `.jsonl`, block by block."""
+    for block, first, lines in read_blocks(file):
+        text = block.removeprefix(BOM) if first == 1 else block
+        yield _parse_json_fast(text, first, lines) or _parse_json_lines(text, first)
+
+
+def _parse_json_fast(block: bytes, first: int, lines: int) -> RawRows | None:
+    """Parse a block with Arrow; None if a line may hold anything but one object: then it is parsed line by line."""
+    starts = block.startswith(b"{") + block.count(b"\n{")
+    ends = block.count(b"}\n") + block.count(b"}\r\n")
+    if not starts == ends == lines:
+        return None
+    try:
+        block.decode()
+        table = pa.json.read_json(
+            pa.BufferReader(block),
+            pa.json.ReadOptions(block_size=len(block) + 1),
+            pa.json.ParseOptions(explicit_schema=RAW, unexpected_field_behavior="ignore"),
+        )
+    except (pa.ArrowInvalid, UnicodeDecodeError):
+        return None
+    if table.num_rows != lines:
+        return None
+    return RawRows(table.select(RAW.names).combine_chunks(), np.arange(first, first + lines), [])
+
+
+def _parse_json_lines(block: bytes, first: int) -> RawRows:
+    """Parse a block line by line, with a reason for each line that holds no row."""
+    rows: list[dict[str, Any]] = []
+    numbers: list[int] = []
+    broken: list[tuple[int, str]] = []
+    for number, line in enumerate(block.split(b"\n")[:-1], first):
+        if not line.strip():
+            continue
+        row, why = _parse_json_line(line)
+        if row is None:
+            broken.append((number, why))
+        else:
+            rows.append(row)
+            numbers.append(number)
+    return RawRows(pa.Table.from_pylist(rows, schema=RAW), np.array(numbers, np.int64), broken)
+
+
+def _parse_json_line(line: bytes) -> tuple[dict[str, Any] | None, str]:
+    try:
+        text = line.decode()
+    except UnicodeDecodeError:
+        return None, NOT_UTF8
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None, NOT_JSON
+    if not isinstance(value, dict):
+        return None, NOT_JSON
+    row = {name: value.get(name) for name in RAW.names}
+    for name in ("user_id", "page_id", "action", "gender", "timestamp"):
+        field = row[name]
+        if field is not None and not isinstance(field, str):
+            return None, not_a_string(name)
+        if field is not None and any("\ud800" <= char <= "\udfff" for char in field):
+            return None, NOT_UTF8  # an escaped half of a surrogate pair is not a character
+    count = row["count"]
+    if count is not None and (type(count) is not int or not 1 <= count < 2**63):
+        row["count"] = 0  # not a reason yet: a rule that comes before may be broken as well
+    return row, ""
