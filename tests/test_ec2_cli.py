@@ -11,10 +11,11 @@ import pytest
 from click.testing import CliRunner, Result
 from moto import mock_aws
 
+from ami import instances
+from ami.images import tags_of
 from audience_explorer_dagster.cli import ec2, main, project
-from audience_explorer_dagster.launchers.ec2 import instances
-from audience_explorer_dagster.launchers.ec2.images import PROJECT, tags_of
 from spark_jobs import REQUIRES
+from spark_jobs.launch.aws import PROJECT
 from tests.account import Account, empty_account
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -85,7 +86,7 @@ def test_ls_shows_terminated_instances_only_if_all_are_wanted(account: Account) 
 @pytest.mark.parametrize("command", ["ls", "rm"])
 @pytest.mark.usefixtures("account")
 def test_what_is_no_selector_is_refused(command: str) -> None:
-    assert "'2024-01' is no selector: tag=value is needed" in " ".join(run(command, "2024-01").stderr.split())
+    assert "'2024-01' is not a selector: tag=value is needed" in " ".join(run(command, "2024-01").stderr.split())
     assert "label= is given twice" in run(command, "label=a", "label=b").stderr
 
 
@@ -102,7 +103,7 @@ def test_amis_says_which_fit_and_why_others_do_not(account: Account) -> None:
     assert found[fits]["misfits"] == []
     assert (found[fits]["name"], found[fits]["tags"]["python"]) == ("audience-explorer-2024-01-02", "3.11.2")
     assert found[misfit]["misfits"] == [
-        "its boot program is of version 0, 1 is needed",
+        "its boot program is of version 0, 2 is needed",
         "it has Python 3.8.0, Python>=3.10 is needed",
     ]
     lines = run("amis").stdout.splitlines()
