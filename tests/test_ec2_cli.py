@@ -1,7 +1,9 @@
 """`audience-explorer ec2`: this project's instances and images, on EC2 as moto plays it."""
 
 import json
+import os
 import shlex
+import shutil
 from collections.abc import Iterator
 from importlib import metadata
 from types import SimpleNamespace
@@ -13,7 +15,7 @@ from moto import mock_aws
 
 from ami import instances
 from ami.images import tags_of
-from audience_explorer_dagster.cli import ec2, main, project
+from audience_explorer_dagster.cli import main, project
 from spark_jobs import REQUIRES
 from spark_jobs.launch.aws import PROJECT
 from tests.account import Account, empty_account
@@ -36,8 +38,8 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Account:
 def executed(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """What replaces this process, on a machine that has every program."""
     commands: list[list[str]] = []
-    monkeypatch.setattr(ec2.os, "execvp", lambda _, arguments: commands.append(arguments))
-    monkeypatch.setattr(ec2.shutil, "which", lambda program: f"/usr/bin/{program}")
+    monkeypatch.setattr(os, "execvp", lambda _, arguments: commands.append(arguments))
+    monkeypatch.setattr(shutil, "which", lambda program: f"/usr/bin/{program}")
     return commands
 
 
@@ -169,7 +171,7 @@ def test_ssh_says_which_program_is_missing_and_where_to_get_it(
     account: Account, executed: list[list[str]], monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     wanted = instance(account)
-    monkeypatch.setattr(ec2.shutil, "which", lambda program: None if program == missing else program)
+    monkeypatch.setattr(shutil, "which", lambda program: None if program == missing else program)
     result = run("ssh", wanted)
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: {missing} is not installed, or not on the path. ")

@@ -1,7 +1,9 @@
 """`audience-explorer launch`: what it says of launches, and what it does to them, on S3 and EC2 as moto plays them."""
 
+import importlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -15,7 +17,8 @@ from click.testing import CliRunner, Result
 from moto import mock_aws
 
 from ami import instances
-from audience_explorer_dagster.cli import launch, main, project
+from audience_explorer_dagster.cli import main
+from audience_explorer_dagster.cli import project as cli_project
 from audience_explorer_dagster.launchers import PIPELINE_TAG, LaunchFailed, Report
 from audience_explorer_dagster.launchers.states import launcher_of, why_not_done
 from audience_explorer_dagster.store import new_folder_name
@@ -28,6 +31,7 @@ from tests.project import LAUNCHES, Project
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
+COMMANDS = importlib.import_module("audience_explorer_dagster.cli.launch")  # the package has the group by this name
 DONE = {"exit_code": 0, "overdue": False, "out_of_memory": False}
 FAILED = {**DONE, "exit_code": 1}
 
@@ -55,7 +59,7 @@ def said(*arguments: str) -> Any:
 
 
 def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(project, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    monkeypatch.setattr(cli_project, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
 
 
 # --- which launches are meant ---
@@ -206,7 +210,7 @@ def test_wait_waits_for_the_launch_that_replaces_a_lost_one(account: Account, mo
             lambda: None,
         ]
     )
-    monkeypatch.setattr(launch.time, "sleep", lambda _: next(later)())
+    monkeypatch.setattr(time, "sleep", lambda _: next(later)())
     result = run("wait", lost.pipeline)
     assert result.exit_code == 0, result.stderr
     assert [line.split(": ")[1] for line in result.stderr.splitlines()] == [
@@ -250,13 +254,18 @@ def test_log_follows_until_the_launch_has_ended(account: Account, monkeypatch: p
         account.end(tags, DONE)
 
     later = iter([lambda: account.log(tags, b"two\n"), end])
-    monkeypatch.setattr(launch.time, "sleep", lambda _: next(later)())
+    monkeypatch.setattr(time, "sleep", lambda _: next(later)())
     assert run("log", tags.launch, "--follow").stdout == "one\ntwo\nthree\n"
 
 
 @pytest.fixture
 def no_ec2(monkeypatch: pytest.MonkeyPatch) -> None:
-    """EC2 grants nothing, as to the role in emr/iam/launcher.json."""
+    """EC2 grants nothing, as to the role in emr/iam/launcher.json. A lease that exists is new: moto gives no times."""
+
+    def age(folder: S3Folder, name: str) -> float | None:
+        return None if folder.get(name) is None else 0.0
+
+    monkeypatch.setattr(S3Folder, "age", age)
 
     def refuse(*_: Any, **__: Any) -> None:
         answer: Any = {"Error": {"Code": "UnauthorizedOperation"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
@@ -277,7 +286,7 @@ def test_the_log_of_a_launch_on_emr_serverless_is_followed_by_its_lease_without_
         account.end(tags, DONE)
 
     later = iter([lambda: account.log(tags, b"two\n"), end])
-    monkeypatch.setattr(launch.time, "sleep", lambda _: next(later)())
+    monkeypatch.setattr(time, "sleep", lambda _: next(later)())
     result = run("log", tags.launch, "--follow")
     assert result.exit_code == 0, result.output
     assert result.stdout == "one\ntwo\nthree\n"
@@ -322,7 +331,7 @@ def test_logs_prints_whole_lines_after_the_labels(account: Account, monkeypatch:
         account.end(first, DONE)
 
     later = iter([end])
-    monkeypatch.setattr(launch.time, "sleep", lambda _: next(later)())
+    monkeypatch.setattr(time, "sleep", lambda _: next(later)())
     lines = run("logs", first.pipeline, "-f").stdout.splitlines()
     assert lines == ["b-2024-01: x", "a-2024-01: one", "a-2024-01: rest", "b-2024-01: y"]
 
@@ -354,8 +363,8 @@ class LosesItsMachine(made_up.InProcessLauncher):
 @pytest.fixture
 def loaded(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     """The project that `retry` loads: not that of $DAGSTER_HOME and the root, but one with a launcher that is here."""
-    as_loaded = project.Project(project.definitions, project.instance, project.store)
-    monkeypatch.setattr(launch, "open_project", lambda _: nullcontext(as_loaded))
+    as_loaded = cli_project.Project(project.definitions, project.instance, project.store)
+    monkeypatch.setattr(COMMANDS, "open_project", lambda _: nullcontext(as_loaded))
     monkeypatch.setenv("AUDIENCE_EXPLORER_ROOT", str(project.root))
     monkeypatch.setenv("AUDIENCE_EXPLORER_LAUNCHER", "local")
     return project
