@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dagster_pipes import PipesContextData
 
 from acceptance.conftest import PROJECT, isolated_sandbox
 from acceptance.sandbox import Sandbox
 from audience_explorer_dagster.launchers.ec2 import code
-from audience_explorer_dagster.launchers.ec2.launches import Launches
+from audience_explorer_dagster.launchers.ec2.start import user_data
+from audience_explorer_dagster.launchers.launch_store import LaunchStore, LaunchTags
+from spark_jobs.launch.reader import Transcript
 from tests.conftest import Said
 
 pytestmark = pytest.mark.isolated
@@ -103,13 +106,16 @@ class Account:
 
     def run(self, script: str) -> str:
         """Run a script on an instance of the image, until that has ended itself; what it printed."""
-        user_data = BEGIN + script.replace("BUCKET", self.sandbox.bucket)
+        return self.start_instance(BEGIN + script.replace("BUCKET", self.sandbox.bucket))
+
+    def start_instance(self, script: str) -> str:
+        """Start an instance of the image with user data, and wait until it has ended itself; what it printed."""
         self.ec2.run_instances(
             ImageId=self.sandbox.image,
             InstanceType="m7i.2xlarge",
             MinCount=1,
             MaxCount=1,
-            UserData=user_data,
+            UserData=script,
             IamInstanceProfile={"Name": self.sandbox.instance_profile},
             InstanceInitiatedShutdownBehavior="terminate",
             MetadataOptions={"HttpTokens": "required"},
@@ -168,12 +174,31 @@ def test_build_makes_an_image_and_leaves_no_builder(account: Account, built: Sai
 def test_a_job_gives_the_same_on_both_engines(account: Account, ansible: Path) -> None:
     for file in sorted((ansible / "raw" / "month=2019-06").iterdir()):
         account.s3.upload_file(str(file), account.sandbox.bucket, f"raw/month=2019-06/{file.name}")
-    archive = Launches(account.s3, f"s3://{account.sandbox.bucket}/jobs").keep_code(*code.pack())
+    archive = LaunchStore(account.s3, f"s3://{account.sandbox.bucket}/jobs").keep_code(*code.pack())
     for engine in ("local", "spark"):
         printed = account.run(RUN_JOB.replace("CODE", archive).replace("ENGINE", engine))
         assert "the script exited with 0" in printed, printed
     assert account.files("local") == account.files("spark")
     assert any(name.endswith(".parquet") for name in account.files("local"))
+
+
+@pytest.mark.usefixtures("built")
+def test_the_boot_program_starts_the_agent_of_a_launch_whose_code_comes_with_it(account: Account) -> None:
+    store = LaunchStore(account.s3, f"s3://{account.sandbox.bucket}/jobs")
+    folder = store.folder(LaunchTags("20240101T000000-00000000", "p", "r", "2024-01"))
+    digest, archive = code.pack()
+    context: dict[str, Any] = dict.fromkeys(PipesContextData.__annotations__)
+    context |= {"run_id": "r", "job_name": "j", "retry_number": 0, "extras": {"jobs": []}}
+    facts = {"code": store.keep_code(digest, archive), "code_sha256": digest, "max_runtime": SECONDS}
+    folder.describe({**facts, "context": context})
+    printed = account.start_instance(user_data("us-east-1", folder.location))
+    status, transcript = folder.status(), Transcript(folder)
+    assert status is not None, printed
+    messages = list(transcript.new_messages())
+    assert (status.exit_code, transcript.missing(status)) == (0, ""), printed
+    assert messages[0]["instance"] == account.sandbox.instances[-1].id
+    assert [message["boot"] for message in messages if "boot" in message] == ["started", "jobs", "ended"]
+    assert any(message.get("method") == "opened" for message in messages), "the jobs had their context"
 
 
 @pytest.mark.usefixtures("built")

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import click
 from botocore.exceptions import BotoCoreError, ClientError
 
+from ami import instances
 from ami.build import Build, Settings
 from ami.errors import BuildFailed
-from ami.images import discard, dispensable, left_over_builders, users
-from audience_explorer_dagster.cli.tables import as_table
-from audience_explorer_dagster.launchers.ec2 import instances
-from audience_explorer_dagster.launchers.ec2.access import client, launches_of_root
-from audience_explorer_dagster.launchers.ec2.images import Image, ours
+from ami.images import Image, ours
+from ami.removal import discard, dispensable, left_over_builders, users
+from spark_jobs.launch.aws import client, launches_of_root
+from spark_jobs.terminal import as_table
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -106,12 +106,12 @@ def build(
         volume_gb=volume_gb,
         timeout=timeout,
     )
-    with _errors_told():
+    with _errors_reported():
         ec2 = client("ec2", region)
-        built = Build(ec2, client("s3", region), client("ssm", region), settings, _tell).run()
+        built = Build(ec2, client("s3", region), client("ssm", region), settings, _report).run()
         for image in _dispensable(ec2, keep):
             discard(ec2, image.id)
-            _tell(f"removed {image.name} ({image.id}), which is not among the newest {keep}")
+            _report(f"removed {image.name} ({image.id}), which is not among the newest {keep}")
     click.echo(built)
 
 
@@ -120,7 +120,7 @@ def build(
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 def ls(region: str | None, as_json: bool) -> None:
     """List this project's images, the newest first, and whether jobs of this checkout run on them."""
-    with _errors_told():
+    with _errors_reported():
         ec2 = client("ec2", region)
         found = ours(ec2)
         used_by = users(ec2, found)
@@ -137,23 +137,23 @@ def prune(region: str | None, keep: int, yes: bool) -> None:
 
     Only this project's, and never an image that an instance uses, or that AUDIENCE_EXPLORER_EC2_IMAGE names.
     """
-    with _errors_told():
+    with _errors_reported():
         ec2 = client("ec2", region)
         images = _dispensable(ec2, keep)
         builders = left_over_builders(ec2)
         if not images and not builders:
-            _tell("nothing to remove")
+            _report("nothing to remove")
             return
         for image in images:
-            _tell(f"image {image.name} ({image.id}), {image.gigabytes} GB, of {image.created}")
+            _report(f"image {image.name} ({image.id}), {image.gigabytes} GB, of {image.created}")
         for builder in builders:
-            _tell(f"builder {builder.id}, {builder.state}, of {builder.launched_at:%Y-%m-%d %H:%M}")
+            _report(f"builder {builder.id}, {builder.state}, of {builder.launched_at:%Y-%m-%d %H:%M}")
         if not yes:
             click.confirm("Remove them?", abort=True, err=True)
         for image in images:
             discard(ec2, image.id)
         instances.terminate(ec2, [builder.id for builder in builders])
-        _tell(f"removed {len(images)} images and {len(builders)} builders")
+        _report(f"removed {len(images)} images and {len(builders)} builders")
 
 
 def _listed(text: str | None) -> tuple[str, ...]:
@@ -161,7 +161,7 @@ def _listed(text: str | None) -> tuple[str, ...]:
 
 
 def _dispensable(ec2: "EC2Client", keep: int) -> list[Image]:
-    """The images that may go: neither those that instances use, nor the one that the launcher is told to use."""
+    """The images that may go: neither those that instances use, nor the one that the launcher is configured to use."""
     images = ours(ec2)
     return dispensable(images, keep, spared=[*users(ec2, images), os.environ.get(f"{_EC2}IMAGE", "")])
 
@@ -182,12 +182,12 @@ def _table(images: Sequence[Image], used_by: Mapping[str, Sequence[str]]) -> str
     return as_table(columns, images) if images else "no images; make one: python -m ami build"
 
 
-def _tell(line: str) -> None:
+def _report(line: str) -> None:
     click.echo(line, err=True)
 
 
 @contextmanager
-def _errors_told() -> Iterator[None]:
+def _errors_reported() -> Iterator[None]:
     try:
         yield
     except BuildFailed as error:
@@ -195,7 +195,7 @@ def _errors_told() -> Iterator[None]:
     except (BotoCoreError, ClientError) as error:
         raise click.ClickException(f"AWS: {error}") from error
     except KeyboardInterrupt:
-        _tell("interrupted")
+        _report("interrupted")
         sys.exit(130)
 
 
@@ -204,5 +204,5 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _interrupt)  # who is told to end cleans up, as after Ctrl-C
+    signal.signal(signal.SIGTERM, _interrupt)  # clean up, as after Ctrl-C
     main(prog_name="python -m ami")

@@ -1,10 +1,8 @@
 """What a builder gets: the files of this folder that make a machine, and the list of the packages that it needs."""
 
-import gzip
 import hashlib
 import io
 import os
-import tarfile
 from importlib import metadata
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from spark_jobs import REQUIRES
+from spark_jobs.launch.targz import write_tar_gz
 
 HERE = Path(__file__).parent
 FILES = (
@@ -43,13 +42,7 @@ def requirements() -> str:
 
 def pack() -> tuple[str, bytes]:
     """The archive (tar.gz), and its SHA-256 in hex before it. The same files give the same bytes."""
-    contents = {file.name: (file.read_bytes(), os.access(file, os.X_OK)) for file in FILES}
-    contents["requirements.txt"] = (requirements().encode(), False)
-    tarred = io.BytesIO()
-    with tarfile.open(fileobj=tarred, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for name, (content, executable) in sorted(contents.items()):
-            entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(content), 0o755 if executable else 0o644
-            tar.addfile(entry, io.BytesIO(content))
-    archive = gzip.compress(tarred.getvalue(), mtime=0)
-    return hashlib.sha256(archive).hexdigest(), archive
+    contents = {file.name: file.read_bytes() for file in FILES} | {"requirements.txt": requirements().encode()}
+    packed = io.BytesIO()
+    write_tar_gz(packed, sorted(contents.items()), {file.name for file in FILES if os.access(file, os.X_OK)})
+    return hashlib.sha256(packed.getvalue()).hexdigest(), packed.getvalue()

@@ -1,5 +1,6 @@
 """Builds an image: a builder, started from the newest Debian 12, provisions itself and stops; its disk is the image."""
 
+import json
 import shlex
 import signal
 import time
@@ -15,14 +16,15 @@ from urllib.parse import urlsplit
 from botocore.exceptions import BotoCoreError, ClientError
 from packaging.utils import canonicalize_name
 
-from ami import archive
+from ami import archive, instances
 from ami.errors import BuilderLost, BuilderSilent, BuildOverdue, ImageFailed, NoBaseImage, ProvisioningFailed
-from ami.images import discard
-from audience_explorer_dagster.launchers.ec2 import instances
-from audience_explorer_dagster.launchers.ec2.images import NAME, PROJECT, tags_of
-from audience_explorer_dagster.launchers.ec2.instances import as_tags
-from audience_explorer_dagster.launchers.ec2.launches import Follower, LaunchFolder
+from ami.images import NAME, tags_of
+from ami.instances import as_tags
+from ami.removal import discard
 from spark_jobs import REQUIRES
+from spark_jobs.launch.aws import PROJECT
+from spark_jobs.launch.folder import S3Folder
+from spark_jobs.launch.reader import StreamReader
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -35,7 +37,7 @@ BUILDER = {**PROJECT, "role": "image-builder"}
 POLL_SECONDS = 2.0
 TAIL = 30  # lines of the log, or of the console, that an error shows
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -69,17 +71,17 @@ class Build:
         s3: It reads and writes below `settings.launches`.
         ssm: It is asked for Debian's newest image.
         settings: How the builder is started.
-        tell: Is given each line that is for a person.
+        report: Is given each line that is for a person.
     """
 
-    def __init__(self, ec2: "EC2Client", s3: "S3Client", ssm: "SSMClient", settings: Settings, tell: Tell):
+    def __init__(self, ec2: "EC2Client", s3: "S3Client", ssm: "SSMClient", settings: Settings, report: Report):
         self._ec2, self._s3, self._ssm = ec2, s3, ssm
-        self._settings, self._tell = settings, tell
+        self._settings, self._report = settings, report
         self._id = uuid.uuid4().hex
         place = urlsplit(settings.launches)
         self._bucket = place.netloc
         self._prefix = "/".join(part for part in (place.path.strip("/"), "ami") if part)
-        self._folder = LaunchFolder(s3, self._bucket, f"{self._prefix}/builds/{date.today()}-{self._id}")
+        self._folder = S3Folder(s3, f"s3://{self._bucket}/{self._prefix}/builds/{date.today()}-{self._id}")
         self._deadline = time.monotonic() + settings.timeout
         self._builder: str | None = None
 
@@ -94,7 +96,7 @@ class Build:
         with self._running_builder(base, user_data) as builder:
             status = self._follow(builder)
             if status["ssm_agent"] is None:
-                self._tell("WARNING: the image has no SSM agent; the log says why")
+                self._report("WARNING: the image has no SSM agent; the log says why")
             return self._make_image(builder, tags_of(status["python"], _needed(status["dependencies"])))
 
     def _newest_debian(self) -> dict[str, Any]:
@@ -105,7 +107,7 @@ class Build:
         found = self._ec2.describe_images(ImageIds=[image])["Images"]
         if not found:
             raise NoBaseImage(f"{DEBIAN} names {image}, and there is no such image")
-        self._tell(f"from {found[0].get('Name', '')} ({image})")
+        self._report(f"from {found[0].get('Name', '')} ({image})")
         return dict(found[0])
 
     def _keep_archive(self) -> tuple[str, str]:
@@ -149,7 +151,7 @@ class Build:
         try:
             with _uninterrupted():
                 self._builder = self._ec2.run_instances(**request)["Instances"][0]["InstanceId"]
-            self._tell(f"builder {self._builder} ({settings.instance_type}), log {self._folder.log}")
+            self._report(f"builder {self._builder} ({settings.instance_type}), log {self._folder.log}")
             yield self._builder
         finally:
             if self._builder is not None:
@@ -158,21 +160,22 @@ class Build:
     def _end(self, builder: str) -> None:
         try:
             instances.terminate(self._ec2, [builder])
-            self._tell(f"builder {builder} is ended")
+            self._report(f"builder {builder} is ended")
         except (BotoCoreError, ClientError) as error:
-            self._tell(f"WARNING: builder {builder} could not be ended: {error}. Later: python -m ami prune")
+            self._report(f"WARNING: builder {builder} could not be ended: {error}. Later: python -m ami prune")
 
     def _follow(self, builder: str) -> dict[str, Any]:
         """Show the builder's log until it has stopped; its status."""
-        log, tail = Follower(self._folder, "log"), deque[str](maxlen=TAIL)
+        log, tail = StreamReader(self._folder, "log"), deque[str](maxlen=TAIL)
         while True:
             # Before its last words are read, so that a builder that has stopped has said all.
             seen = instances.describe(self._ec2, builder)
             for chunk in log.new():
                 for line in chunk.decode(errors="replace").splitlines():
                     tail.append(line)
-                    self._tell(line)
-            status = self._folder.status()
+                    self._report(line)
+            written = self._folder.get("status.json")
+            status: dict[str, Any] | None = None if written is None else json.loads(written)
             if status is not None and status["exit_code"] != 0:
                 last = "\n".join(tail)
                 raise self._error(ProvisioningFailed, f"provision.sh exited with {status['exit_code']}:\n{last}\n")
@@ -197,13 +200,13 @@ class Build:
                     Description="Runs the jobs of Audience Explorer",
                     TagSpecifications=[{"ResourceType": of, "Tags": named} for of in ("image", "snapshot")],  # type: ignore[misc]
                 )["ImageId"]
-            self._tell(f"image {name} ({image}) is being made")
+            self._report(f"image {name} ({image}) is being made")
             self._wait_until_available(image)
         except BaseException:
             if image is not None:
                 discard(self._ec2, image)
             raise
-        self._tell(f"image {name} ({image}) is available")
+        self._report(f"image {name} ({image}) is available")
         return image
 
     def _free_name(self) -> str:
@@ -225,7 +228,7 @@ class Build:
             if state == "available":
                 return
             if state != "pending":
-                reason = found[0].get("StateReason", {}).get("Message", "no reason is told")
+                reason = found[0].get("StateReason", {}).get("Message", "AWS gives no reason")
                 raise self._error(ImageFailed, f"image {image} is {state}: {reason}")
             self._wait(f"image {image} is {state}")
 

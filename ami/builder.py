@@ -1,4 +1,4 @@
-"""Runs on the builder, as root: provisions it, and tells S3 how that goes and how it ended.
+"""Runs on the builder, as root: provisions it, and writes to S3 how that goes and how it ended.
 
 Into the folder that it is given it writes `log/000001.txt`, …, while it works, and `status.json` last. It needs nothing
 but Debian's Python and its boto3.

@@ -12,8 +12,8 @@ class BuildFailed(Exception):
     def __init__(self, what: str, builder: str | None = None, log: str | None = None):
         self.builder = builder
         self.log = log
-        told = ", ".join(f"{name} {value}" for name, value in {"builder": builder, "log": log}.items() if value)
-        super().__init__(f"{type(self).__name__}: {what}" + (f" [{told}]" if told else ""))
+        facts = ", ".join(f"{name} {value}" for name, value in {"builder": builder, "log": log}.items() if value)
+        super().__init__(f"{type(self).__name__}: {what}" + (f" [{facts}]" if facts else ""))
 
 
 class NoBaseImage(BuildFailed):

@@ -1,56 +1,113 @@
-"""Removing old images, with their snapshots, and what killed builds left."""
+"""This project's machine images: how they are named and tagged, and whether one fits the code that is to run on it."""
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING
 
-from audience_explorer_dagster.launchers.ec2 import instances
-from audience_explorer_dagster.launchers.ec2.images import Image
-from audience_explorer_dagster.launchers.ec2.instances import Instance
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from spark_jobs import REQUIRES
+from spark_jobs.launch.aws import PROJECT
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_ec2.type_defs import ImageTypeDef
 
-LEFT_OVER = timedelta(days=1)  # a builder that is older is one of a build that was killed
+NAME = "audience-explorer-"  # what the names of images begin with
+BOOT = "2"  # the version of what the image's boot program and the code of a launch agree on
+
+_BOOT = "boot"
+_PYTHON = "python"
+_DEPENDENCY = "dependency:"
 
 
-def dispensable(images: Sequence[Image], keep: int, spared: Iterable[str]) -> list[Image]:
-    """The images that may go: all but the newest `keep`, and those that are spared by id.
+@dataclass(frozen=True)
+class Image:
+    """A machine image, as EC2 describes it."""
+
+    id: str
+    name: str
+    tags: dict[str, str]
+    root_device: str
+    state: str = "available"
+    created: str = ""
+    gigabytes: int = 0
+
+    @property
+    def misfits(self) -> list[str]:
+        """Why this project's jobs would not run on it; nothing if they would."""
+        return misfits(self.tags)
+
+
+def tags_of(python: str, dependencies: Mapping[str, str]) -> dict[str, str]:
+    """The tags of an image.
 
     Args:
-        images: The newest first. One that is not available counts for nothing, and stays: it may be in the making.
-        keep: How many stay.
-        spared: Ids of images that stay, too, such as those that instances use.
+        python: The version of its Python.
+        dependencies: The version of each distribution of `spark_jobs.REQUIRES`, by name.
     """
-    available = [image for image in images if image.state == "available"]
-    return [image for image in available[keep:] if image.id not in set(spared)]
+    versions = {_DEPENDENCY + canonicalize_name(name): version for name, version in dependencies.items()}
+    return {**PROJECT, _BOOT: BOOT, _PYTHON: python, **versions}
 
 
-def discard(ec2: "EC2Client", image: str) -> None:
-    """Remove an image and its snapshots, which EC2 would leave."""
-    found: list[Any] = list(ec2.describe_images(Filters=[{"Name": "image-id", "Values": [image]}])["Images"])
-    disks = [disk for each in found for disk in each.get("BlockDeviceMappings", [])]
-    ec2.deregister_image(ImageId=image)
-    for disk in disks:
-        if snapshot := disk.get("Ebs", {}).get("SnapshotId"):
-            ec2.delete_snapshot(SnapshotId=snapshot)
-
-
-def left_over_builders(ec2: "EC2Client") -> list[Instance]:
-    """Builders of builds that were killed, and could not end them."""
-    now = datetime.now(timezone.utc)
-    builders = instances.find(ec2, {"role": "image-builder"})
-    return [builder for builder in builders if now - builder.launched_at > LEFT_OVER]
-
-
-def users(ec2: "EC2Client", images: Sequence[Image]) -> dict[str, list[str]]:
-    """The ids of the instances that are not terminated, whosever they are, by the id of the image that they use."""
-    found: dict[str, list[str]] = {}
-    if not images:  # which would be no filter
-        return found
-    filters = [{"Name": "image-id", "Values": [image.id for image in images]}]
-    pages = ec2.get_paginator("describe_instances").paginate(Filters=filters)  # type: ignore[arg-type]
-    for instance in (of for page in pages for reservation in page["Reservations"] for of in reservation["Instances"]):
-        if instance["State"]["Name"] != "terminated":
-            found.setdefault(instance["ImageId"], []).append(instance["InstanceId"])
+def misfits(tags: Mapping[str, str]) -> list[str]:
+    """What of an image does not fit this project, each in a few words; nothing if it fits."""
+    found = []
+    if tags.get(_BOOT) != BOOT:
+        found.append(f"its boot program is of version {tags.get(_BOOT, 'unknown')}, {BOOT} is needed")
+    for tag, name, wanted in _wanted():
+        version = tags.get(tag)
+        if version is None:
+            found.append(f"it has no {name}")
+        elif not wanted.contains(version, prereleases=True):
+            found.append(f"it has {name} {version}, {name}{wanted} is needed")
     return found
+
+
+def named(ec2: "EC2Client", wanted: str) -> list[Image]:
+    """The image of an id, or those of this account whose names fit a pattern such as `audience-explorer-*`, the newest
+    first."""
+    if wanted.startswith("ami-"):
+        filters = [{"Name": "image-id", "Values": [wanted]}]
+    else:
+        filters = [{"Name": "name", "Values": [wanted]}, {"Name": "state", "Values": ["available"]}]
+    owners = [] if wanted.startswith("ami-") else ["self"]
+    return _newest_first(ec2.describe_images(Filters=filters, Owners=owners)["Images"])  # type: ignore[arg-type]
+
+
+def ours(ec2: "EC2Client") -> list[Image]:
+    """This project's images, the newest first."""
+    filters = [{"Name": f"tag:{name}", "Values": [value]} for name, value in PROJECT.items()]
+    filters.append({"Name": "name", "Values": [f"{NAME}*"]})
+    return _newest_first(ec2.describe_images(Owners=["self"], Filters=filters)["Images"])  # type: ignore[arg-type]
+
+
+def _newest_first(described: Iterable["ImageTypeDef"]) -> list[Image]:
+    images = [
+        Image(
+            id=image["ImageId"],
+            name=image["Name"],
+            tags={tag["Key"]: tag["Value"] for tag in image.get("Tags", [])},
+            root_device=image.get("RootDeviceName", "/dev/xvda"),
+            state=image["State"],
+            created=image["CreationDate"],
+            gigabytes=sum(disk.get("Ebs", {}).get("VolumeSize", 0) for disk in image.get("BlockDeviceMappings", [])),
+        )
+        for image in described
+    ]
+    return sorted(images, key=lambda image: (image.created, image.name), reverse=True)
+
+
+def _wanted() -> list[tuple[str, str, SpecifierSet]]:
+    """The tag, name and allowed versions of each thing that the jobs need."""
+    distribution = metadata.distribution("audience-explorer")
+    required = [Requirement(text) for text in distribution.requires or []]
+    specifiers = {canonicalize_name(requirement.name): requirement.specifier for requirement in required}
+    python = SpecifierSet(distribution.metadata["Requires-Python"])
+    return [
+        (_PYTHON, "Python", python),
+        *((_DEPENDENCY + name, name, specifiers[canonicalize_name(name)]) for name in REQUIRES),
+    ]

@@ -1,6 +1,6 @@
 """Fetches what Spark needs for s3a:// into a folder: `python -m ami.jars FOLDER`.
 
-`jars.txt` says which jars. A Spark whose own folder of jars is FOLDER finds them; any other is told of it by
+`jars.txt` says which jars. A Spark whose own folder of jars is FOLDER finds them; any other learns of it by
 `spark.driver.extraClassPath` and `spark.executor.extraClassPath`. PySpark and Java must be there.
 
 It is one file, so that the builder of an image, which has nothing else of this project, runs it as well.

@@ -67,7 +67,7 @@ if ! dpkg-query --show amazon-ssm-agent >/dev/null 2>&1; then
 fi
 
 step "both engines are checked"
-# As a job would run; hadoop-aws wants to be told a region, though nothing is asked of it.
+# As a job would run; hadoop-aws needs the name of a region, though no request is made.
 check() { runuser -u explorer -- env -C /tmp AWS_REGION=us-east-1 $venv/bin/python - "$1" <self_check.py; }
 check local
 check spark

@@ -32,7 +32,7 @@ def launcher_from_environment() -> Launcher:
 
 def _emr_serverless() -> Launcher:
     # dagster-aws's client, on which it is, takes a second to import.
-    from audience_explorer_dagster.launchers.emr_serverless import EMRServerlessLauncher
+    from audience_explorer_dagster.launchers.emr_serverless.launcher import EMRServerlessLauncher
 
     return EMRServerlessLauncher.from_environment(by_name=True)
 

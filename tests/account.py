@@ -8,10 +8,10 @@ import boto3
 import pytest
 from moto.moto_api._internal import moto_api_backend
 
+from ami import instances
 from audience_explorer_dagster.launchers import Job
-from audience_explorer_dagster.launchers.ec2 import instances
-from audience_explorer_dagster.launchers.ec2.images import PROJECT
-from audience_explorer_dagster.launchers.ec2.launches import Launches, LaunchTags
+from audience_explorer_dagster.launchers.launch_store import LaunchStore, LaunchTags
+from spark_jobs.launch.aws import PROJECT
 
 BUCKET = "audience"
 LOCATION = f"s3://{BUCKET}/explorer/launches"
@@ -36,7 +36,7 @@ class Account:
     def __init__(self) -> None:
         self.s3, self.ec2 = boto3.client("s3"), boto3.client("ec2")
         self.s3.create_bucket(Bucket=BUCKET)
-        self.launches = Launches(self.s3, LOCATION)
+        self.store = LaunchStore(self.s3, LOCATION)
         self._image = self.image("debian-12", {})
         self._made = 0
 
@@ -51,11 +51,12 @@ class Account:
         jobs: tuple[str, ...] = (),
         log: tuple[bytes, ...] = (),
         launch: str = "",
+        launcher: str = "ec2",
     ) -> LaunchTags:
         """A launch that began later than those before it."""
         self._made += 1
         tags = LaunchTags(launch or f"20240102T0000{self._made:02}-0000000{self._made:x}", pipeline, run, label)
-        folder = self.launches.folder(tags)
+        folder = self.store.folder(tags)
         listed = [asdict(Job(job, "kmeans", ["in put", "out"])) for job in jobs]
         folder.describe(
             {
@@ -63,8 +64,9 @@ class Account:
                 "max_runtime": 60,
                 "context": {"extras": {"jobs": listed}},
                 "launched": {
+                    "launcher": launcher,
                     "image": "audience-explorer-2024-01-01 (ami-1)",
-                    "offers": ["m5.large (spot)", "m5.large (on-demand)"],
+                    "options": ["m5.large (spot)", "m5.large (on-demand)"],
                     "commands": [[job["module"], *job["arguments"]] for job in listed],
                 },
             }
@@ -100,7 +102,7 @@ class Account:
     def log(self, tags: LaunchTags, chunk: bytes) -> None:
         """Add an object to a launch's log."""
         number = 1
-        while self.launches.folder(tags).chunk("log", number) is not None:
+        while self.store.folder(tags).get_object("log", number) is not None:
             number += 1
         self._put(tags, f"log/{number:06}.txt", chunk)
 
@@ -109,5 +111,5 @@ class Account:
         self._put(tags, "status.json", json.dumps(status).encode())
 
     def _put(self, tags: LaunchTags, name: str, body: bytes) -> None:
-        key = self.launches.folder(tags).location.removeprefix(f"s3://{BUCKET}/")
+        key = self.store.folder(tags).location.removeprefix(f"s3://{BUCKET}/")
         self.s3.put_object(Bucket=BUCKET, Key=f"{key}/{name}", Body=body)

@@ -10,11 +10,11 @@ import dagster as dg
 import pytest
 from botocore.exceptions import ClientError
 
+from ami import instances
+from ami.instances import Instance
 from audience_explorer_dagster.automation import abandoned_instances
-from audience_explorer_dagster.launchers.ec2 import instances
-from audience_explorer_dagster.launchers.ec2.instances import Instance
 from audience_explorer_dagster.launchers.ec2.launcher import EC2StepLauncher
-from audience_explorer_dagster.launchers.ec2.launches import LEASE_SECONDS
+from spark_jobs.launch.lease import LEASE_SECONDS
 
 
 class Account:
@@ -24,7 +24,7 @@ class Account:
         self.dagster = dagster
         self.cursor: str | None = None
         self.terminated: list[str] = []
-        self.held: Any = 1.0  # how long ago the launch of the run that goes on was held
+        self.age: Any = 1.0  # of the lease of the run that goes on, in seconds
 
         @dg.job
         def nothing() -> None: ...
@@ -33,15 +33,15 @@ class Account:
         goes_on = dagster.create_run_for_job(nothing, status=dg.DagsterRunStatus.STARTED).run_id
         self.found = [instance("i-over", over), instance("i-goes-on", goes_on), instance("i-elsewhere", "unknown")]
         monkeypatch.setattr(EC2StepLauncher, "ec2", None)
-        folder = SimpleNamespace(seconds_since_held=self.seconds_since_held)
-        monkeypatch.setattr(EC2StepLauncher, "all_launches", SimpleNamespace(folder=lambda _: folder))
+        folder = SimpleNamespace(lease_age=self.lease_age)
+        monkeypatch.setattr(EC2StepLauncher, "launch_store", SimpleNamespace(folder=lambda _: folder))
         monkeypatch.setattr(instances, "find", lambda *_: self.found)
         monkeypatch.setattr(instances, "terminate", lambda _, ended: self.terminated.extend(ended))
 
-    def seconds_since_held(self) -> float:
-        if isinstance(self.held, Exception):
-            raise self.held
-        return float(self.held)
+    def lease_age(self) -> float:
+        if isinstance(self.age, Exception):
+            raise self.age
+        return float(self.age)
 
     def look(self) -> str:
         launcher = EC2StepLauncher(launches="s3://bucket/launches", instance_profile="p")
@@ -72,16 +72,16 @@ def test_an_instance_whose_run_is_over_is_announced_and_then_ended(account: Acco
 
 def test_an_instance_is_spared_that_was_announced_and_is_waited_for_again(account: Account) -> None:
     account.found = account.found[1:]
-    account.held = LEASE_SECONDS + 1
+    account.age = LEASE_SECONDS + 1
     assert "i-goes-on will be ended the next time: nobody has waited for it" in account.look()
-    account.held = 1
+    account.age = 1
     assert account.look() == "No instance is abandoned."
     assert json.loads(account.cursor or "") == []
     assert account.terminated == []
 
 
 def test_an_instance_of_which_nothing_can_be_told_keeps_no_other_from_being_ended(account: Account) -> None:
-    account.held = ClientError({"Error": {"Code": "SlowDown"}}, "HeadObject")
+    account.age = ClientError({"Error": {"Code": "SlowDown"}}, "HeadObject")
     account.look()
     assert "whether i-goes-on is abandoned can't be told" in account.look()
     assert account.terminated == ["i-over"]

@@ -28,9 +28,10 @@ from moto.ssm.models import Parameter, ssm_backends
 import ami.build
 from ami import archive, builder
 from ami.__main__ import main
-from audience_explorer_dagster.launchers.ec2.images import check_fit, find_image, tags_of
-from audience_explorer_dagster.launchers.ec2.instances import as_tags
-from audience_explorer_dagster.launchers.ec2.launches import LaunchTags
+from ami.images import tags_of
+from ami.instances import as_tags
+from audience_explorer_dagster.launchers.ec2.images import check_fit, find_image
+from audience_explorer_dagster.launchers.launch_store import LaunchTags
 from spark_jobs import REQUIRES
 
 AMI = Path(archive.HERE)

@@ -29,8 +29,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_it_has_the_jobs_their_packages_and_the_drivers_program(cache: Path) -> None:
     with tarfile.open(packing.build("x86_64")) as tar:
         names = tar.getnames()
-    assert {"bin/python", "lib/spark_jobs/kmeans.py", "lib/emr/driver.py", "lib/ami/boot.py"} <= set(names)
+    code = {f"lib/{file}" for file in ("spark_jobs/kmeans.py", "spark_jobs/launch/agent.py", "emr/driver.py")}
+    assert {"bin/python", *code} <= set(names)
     assert "lib/package/__init__.py" in names
+    assert not [name for name in names if name.startswith(("lib/ami/", "lib/audience_explorer_dagster/"))]
     assert not [name for name in names if "tests" in name or "script" in name]
     assert [file.name for file in cache.iterdir()] == [packing.name("x86_64")]
 

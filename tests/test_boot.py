@@ -1,4 +1,4 @@
-"""The boot program of an instance, by itself: against moto's S3 and a metadata service of this file."""
+"""An instance's boot program, and the agent that it starts: against moto's S3 and a metadata service of this file."""
 
 import io
 import json
@@ -6,11 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-import tarfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,11 +19,16 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from ami.boot import STOPPED
+import spark_jobs.launch
+from spark_jobs.__main__ import STOPPED
+from spark_jobs.launch.folder import S3Folder
+from spark_jobs.launch.reader import Transcript
+from spark_jobs.launch.targz import write_tar_gz
 
 BOOT = Path(__file__).parents[1] / "ami" / "boot.py"
+LAUNCH = Path(spark_jobs.launch.__file__).parent
 
-# A stand-in for spark_jobs: each job is a line of Python, run after a message that it starts.
+# A stand-in for what runs jobs: each job is a line of Python, run after a message that it starts.
 RUNNER = """
 import os, signal, sys, time
 from pathlib import Path
@@ -38,6 +42,11 @@ with open_dagster_pipes() as pipes:
         print("printed by job", number, flush=True)
         exec(job)
 """
+CODE = {
+    "spark_jobs/__init__.py": b"",
+    "spark_jobs/__main__.py": RUNNER.encode(),
+    **{f"spark_jobs/launch/{file.name}": file.read_bytes() for file in LAUNCH.glob("*.py")},
+}
 
 
 class Cloud:
@@ -51,13 +60,9 @@ class Cloud:
         self.s3 = boto3.client("s3", endpoint_url=s3_url, region_name="eu-west-1")
         self.s3.create_bucket(Bucket="launches", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
 
-    def describe(self, *jobs: str, **changed: Any) -> None:
+    def describe(self, *jobs: str, files: Mapping[str, bytes] = CODE, **changed: Any) -> None:
         packed = io.BytesIO()
-        with tarfile.open(fileobj=packed, mode="w:gz") as tar:
-            for name, text in {"spark_jobs/__init__.py": "", "spark_jobs/__main__.py": RUNNER}.items():
-                entry = tarfile.TarInfo(name)
-                entry.size = len(text)
-                tar.addfile(entry, io.BytesIO(text.encode()))
+        write_tar_gz(packed, files.items())
         self.s3.put_object(Bucket="launches", Key="code.tar.gz", Body=packed.getvalue())
         description = {
             "code": "s3://launches/code.tar.gz",
@@ -82,8 +87,11 @@ class Cloud:
         environment = {
             "PATH": os.environ["PATH"],
             "AWS_ENDPOINT_URL": self.s3_url,
+            "AWS_REGION": "eu-west-1",  # as user data has it
+            "AWS_DEFAULT_REGION": "eu-west-1",
             "AWS_ACCESS_KEY_ID": "testing",
             "AWS_SECRET_ACCESS_KEY": "testing",
+            "TMPDIR": str(self.work),
             "AWS_EC2_METADATA_SERVICE_ENDPOINT": self.metadata_url,
             "AUDIENCE_EXPLORER_SCRATCH": str(self.work),
             "AUDIENCE_EXPLORER_USER": "root",
@@ -113,7 +121,7 @@ class Cloud:
         return [json.loads(line) for line in text.splitlines()]
 
     def told(self) -> list[str]:
-        """What the boot program and the jobs told, in short."""
+        """What the agent and the jobs reported, in short."""
         return [
             message["boot"] if "boot" in message else message["params"]["payload"]
             for message in self.messages()
@@ -221,10 +229,33 @@ def test_a_spot_notice_is_told_at_once_and_no_further_job_is_taken(cloud: Cloud)
 
 def test_code_that_is_not_the_launchs_is_not_run(cloud: Cloud) -> None:
     status = cloud.run("pass", code_sha256="0" * 64)
-    assert "not the archive" in status["error"]
-    assert cloud.told() == ["started", "ended"]
+    assert "not the one that the launch was made with" in status["error"]
+    assert (cloud.told(), cloud.objects("log")) == ([], ["000001.txt"])
+
+
+def test_code_without_an_agent_is_told_with_the_traceback_in_the_log(cloud: Cloud) -> None:
+    status = cloud.run("pass", files={"spark_jobs/__init__.py": b""})
+    assert "ModuleNotFoundError: No module named 'spark_jobs.launch'" in status["error"]
+    assert "Traceback" in cloud.log()
+
+
+def test_a_launch_without_its_code_is_told(cloud: Cloud) -> None:
+    cloud.describe("pass", code="s3://launches/another.tar.gz")
+    assert cloud.boot().wait(timeout=30) == 0
+    assert "NoSuchKey" in cloud.status()["error"]
 
 
 def test_a_launch_without_a_description_is_told(cloud: Cloud) -> None:
     assert cloud.boot().wait(timeout=30) == 0
     assert "NoSuchKey" in cloud.status()["error"]
+
+
+def test_what_the_launcher_reads_of_a_launch_that_could_not_begin_is_complete(cloud: Cloud) -> None:
+    cloud.run("pass", code_sha256="0" * 64)
+    folder = S3Folder(cloud.s3, "s3://launches/launch")
+    transcript = Transcript(folder)
+    assert list(transcript.new_messages()) == []
+    status = folder.status()
+    assert status is not None
+    assert transcript.missing(status) == ""
+    assert "not the one that the launch was made with" in transcript.tail

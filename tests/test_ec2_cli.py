@@ -1,7 +1,9 @@
 """`audience-explorer ec2`: this project's instances and images, on EC2 as moto plays it."""
 
 import json
+import os
 import shlex
+import shutil
 from collections.abc import Iterator
 from importlib import metadata
 from types import SimpleNamespace
@@ -11,10 +13,11 @@ import pytest
 from click.testing import CliRunner, Result
 from moto import mock_aws
 
-from audience_explorer_dagster.cli import ec2, main, project
-from audience_explorer_dagster.launchers.ec2 import instances
-from audience_explorer_dagster.launchers.ec2.images import PROJECT, tags_of
+from ami import instances
+from ami.images import tags_of
+from audience_explorer_dagster.cli import main, project
 from spark_jobs import REQUIRES
+from spark_jobs.launch.aws import PROJECT
 from tests.account import Account, empty_account
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -35,8 +38,8 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Account:
 def executed(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """What replaces this process, on a machine that has every program."""
     commands: list[list[str]] = []
-    monkeypatch.setattr(ec2.os, "execvp", lambda _, arguments: commands.append(arguments))
-    monkeypatch.setattr(ec2.shutil, "which", lambda program: f"/usr/bin/{program}")
+    monkeypatch.setattr(os, "execvp", lambda _, arguments: commands.append(arguments))
+    monkeypatch.setattr(shutil, "which", lambda program: f"/usr/bin/{program}")
     return commands
 
 
@@ -85,7 +88,7 @@ def test_ls_shows_terminated_instances_only_if_all_are_wanted(account: Account) 
 @pytest.mark.parametrize("command", ["ls", "rm"])
 @pytest.mark.usefixtures("account")
 def test_what_is_no_selector_is_refused(command: str) -> None:
-    assert "'2024-01' is no selector: tag=value is needed" in " ".join(run(command, "2024-01").stderr.split())
+    assert "'2024-01' is not a selector: tag=value is needed" in " ".join(run(command, "2024-01").stderr.split())
     assert "label= is given twice" in run(command, "label=a", "label=b").stderr
 
 
@@ -102,7 +105,7 @@ def test_amis_says_which_fit_and_why_others_do_not(account: Account) -> None:
     assert found[fits]["misfits"] == []
     assert (found[fits]["name"], found[fits]["tags"]["python"]) == ("audience-explorer-2024-01-02", "3.11.2")
     assert found[misfit]["misfits"] == [
-        "its boot program is of version 0, 1 is needed",
+        "its boot program is of version 0, 2 is needed",
         "it has Python 3.8.0, Python>=3.10 is needed",
     ]
     lines = run("amis").stdout.splitlines()
@@ -168,7 +171,7 @@ def test_ssh_says_which_program_is_missing_and_where_to_get_it(
     account: Account, executed: list[list[str]], monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     wanted = instance(account)
-    monkeypatch.setattr(ec2.shutil, "which", lambda program: None if program == missing else program)
+    monkeypatch.setattr(shutil, "which", lambda program: None if program == missing else program)
     result = run("ssh", wanted)
     assert result.exit_code == 1
     assert result.stderr.startswith(f"Error: {missing} is not installed, or not on the path. ")

@@ -1,5 +1,5 @@
-"""The EC2 launcher's parts: what it asks EC2 for, what it makes of what it reads, and its settings. What becomes of
-launches is told by the stories in acceptance/ec2.
+"""The EC2 launcher's parts: what it asks EC2 for, what follows from what is known of a launch, and its settings. What
+becomes of launches is shown by the stories in acceptance/ec2.
 """
 
 import gzip
@@ -16,8 +16,11 @@ import pytest
 from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnectionError, ReadTimeoutError
 from moto import mock_aws
 
+from ami import instances
+from ami.images import Image, misfits, tags_of
+from ami.instances import Instance
 from audience_explorer_dagster.launchers import Job, Report
-from audience_explorer_dagster.launchers.ec2 import code, instances, launch, prices
+from audience_explorer_dagster.launchers.ec2 import code, launch, outcome, prices
 from audience_explorer_dagster.launchers.ec2.errors import (
     BootFailed,
     EC2LaunchFailed,
@@ -33,14 +36,15 @@ from audience_explorer_dagster.launchers.ec2.errors import (
     TerminatedFromOutside,
     Unreachable,
 )
-from audience_explorer_dagster.launchers.ec2.images import PROJECT, Image, check_fit, find_image, misfits, tags_of
-from audience_explorer_dagster.launchers.ec2.instances import Instance, Offer
+from audience_explorer_dagster.launchers.ec2.images import check_fit, find_image
 from audience_explorer_dagster.launchers.ec2.launch import Launch
 from audience_explorer_dagster.launchers.ec2.launcher import EC2StepLauncher
-from audience_explorer_dagster.launchers.ec2.launches import Launches, LaunchTags
+from audience_explorer_dagster.launchers.ec2.start import LaunchOption, launch_options, start_instance, user_data
+from audience_explorer_dagster.launchers.launch_store import LaunchStore, LaunchTags
 from audience_explorer_dagster.partitions import Partition, short_name
 from spark_jobs import REQUIRES
 from spark_jobs.errors import InputError
+from spark_jobs.launch.aws import PROJECT
 
 TAGS = LaunchTags(launch="20260101T000000-00000001", pipeline="p1", run="r1", label="coffee-2024-01")
 IMAGE = Image("ami-1", "audience-explorer-2026-01-01", {}, "/dev/xvda")
@@ -52,6 +56,8 @@ FITTING = {
 
 class Requests:
     """An EC2 client that keeps the requests, and refuses some."""
+
+    meta = SimpleNamespace(region_name="eu-west-1")
 
     def __init__(self, refuse: dict[str, str] | None = None):
         self.made: list[dict[str, Any]] = []
@@ -67,27 +73,31 @@ class Requests:
         return {"Instances": [{**described, "LaunchTime": None}]}
 
 
-def run_one(ec2: Requests, *asked: Offer, **changed: Any) -> Offer:
-    settings = {"instance_profile": "profile", "volume_gb": 50, "volume_type": "gp3", "key_pair": None, **changed}
-    return instances.run_one(cast(Any, ec2), asked, "token", {"launch": "l"}, IMAGE, "s3://b/l", **settings)[1]
+def start(ec2: Requests, *asked: LaunchOption, **changed: Any) -> LaunchOption:
+    settings = EC2StepLauncher(launches="s3://b", instance_profile="profile", **changed)
+    return start_instance(cast(Any, ec2), settings, asked, "token", {"launch": "l"}, IMAGE, "s3://b/l")[1]
 
 
-def test_offers_go_through_types_and_subnets_of_a_market_before_the_next() -> None:
-    found = instances.offers(["a", "b"], ["s1", "s2"], "spot-then-on-demand")
+def test_options_go_through_types_and_subnets_of_a_market_before_the_next() -> None:
+    found = launch_options(["a", "b"], ["s1", "s2"], "spot-then-on-demand")
     spot = [("a", "s1"), ("a", "s2"), ("b", "s1"), ("b", "s2")]
     assert [(o.instance_type, o.subnet) for o in found] == spot * 2
     assert [o.market for o in found] == ["spot"] * 4 + ["on-demand"] * 4
-    assert instances.offers(["a"], [], "on-demand") == [Offer("a", None, "on-demand")]
+    assert launch_options(["a"], [], "on-demand") == [LaunchOption("a", None, "on-demand")]
 
 
 def test_an_instance_is_asked_for_as_promised() -> None:
     ec2 = Requests()
-    run_one(ec2, Offer("a", "s1", "spot"), security_groups=["sg-1"])
+    start(ec2, LaunchOption("a", "s1", "spot"), security_groups=["sg-1"])
     (request,) = ec2.made
     assert request["MetadataOptions"]["HttpTokens"] == "required"
     assert request["InstanceInitiatedShutdownBehavior"] == "terminate"
     assert request["BlockDeviceMappings"][0]["Ebs"]["Encrypted"]
-    assert request["UserData"] == "#!/bin/sh\nexec audience-explorer-boot s3://b/l\n"
+    assert request["UserData"].splitlines() == [
+        "#!/bin/sh",
+        "export AWS_REGION=eu-west-1 AWS_DEFAULT_REGION=eu-west-1",
+        "exec audience-explorer-boot s3://b/l",
+    ]
     assert request["InstanceMarketOptions"]["MarketType"] == "spot"
     assert {of["ResourceType"] for of in request["TagSpecifications"]} == {
         "instance",
@@ -98,22 +108,22 @@ def test_an_instance_is_asked_for_as_promised() -> None:
 
 
 def test_a_folder_with_strange_characters_reaches_the_shell_quoted() -> None:
-    assert instances.user_data("s3://b/$(x) 'y'").splitlines()[1].endswith(""" 's3://b/$(x) '"'"'y'"'"''""")
+    assert user_data("eu-west-1", "s3://b/$(x) 'y'").splitlines()[2].endswith(""" 's3://b/$(x) '"'"'y'"'"''""")
 
 
 def test_a_type_without_capacity_is_asked_for_once_and_each_request_has_a_token_of_its_own() -> None:
     ec2 = Requests(refuse={"a": "InsufficientInstanceCapacity", "b": "VcpuLimitExceeded"})
-    assert run_one(ec2, *(Offer(t, None, "on-demand") for t in "abc")).instance_type == "c"
+    assert start(ec2, *(LaunchOption(t, None, "on-demand") for t in "abc")).instance_type == "c"
     assert [request["ClientToken"] for request in ec2.made] == ["token-0", "token-1", "token-2"]
     with pytest.raises(NoCapacity, match=r"a \(spot\): InsufficientInstanceCapacity; b \(spot\): VcpuLimitExceeded"):
-        run_one(ec2, *(Offer(t, None, "spot") for t in "ab"))
+        start(ec2, *(LaunchOption(t, None, "spot") for t in "ab"))
 
 
 def test_a_request_that_is_refused_for_good_is_not_repeated() -> None:
     ec2 = Requests(refuse={"a": "InvalidParameterValue"})
     ec2.run_instances = _with_status(ec2.run_instances, 400)  # type: ignore[method-assign]
     with pytest.raises(ClientError, match="InvalidParameterValue"):
-        run_one(ec2, Offer("a", None, "spot"), Offer("b", None, "spot"))
+        start(ec2, LaunchOption("a", None, "spot"), LaunchOption("b", None, "spot"))
     assert len(ec2.made) == 1
 
 
@@ -136,7 +146,7 @@ def test_a_request_that_no_connection_could_be_had_for_is_repeated_with_the_same
         return answer
 
     ec2.run_instances = first_fails  # type: ignore[method-assign]
-    run_one(ec2, Offer("a", None, "spot"))
+    start(ec2, LaunchOption("a", None, "spot"))
     assert [request["ClientToken"] for request in ec2.made] == ["token-0", "token-0"]
 
 
@@ -200,14 +210,14 @@ def test_the_code_of_a_launch_is_the_same_file_each_time_and_holds_the_jobs() ->
 
 
 @pytest.fixture
-def launches() -> Iterator[Launches]:
+def launches() -> Iterator[LaunchStore]:
     with mock_aws():
         s3 = boto3.client("s3", region_name="us-east-1")
         s3.create_bucket(Bucket="bucket")
-        yield Launches(s3, "s3://bucket/some/where")
+        yield LaunchStore(s3, "s3://bucket/some/where")
 
 
-def test_the_folders_of_launches_say_whose_they_are(launches: Launches) -> None:
+def test_the_folders_of_launches_say_whose_they_are(launches: LaunchStore) -> None:
     later = LaunchTags("20260102T000000-00000000", "p1", "r2", "tea-2024-01")
     for tags in (later, TAGS):
         launches.folder(tags).describe({"max_runtime": 1})
@@ -229,13 +239,13 @@ def test_labels_are_short() -> None:
 class Watched:
     """A launch whose instance is played by the test, on S3 of moto's and without EC2."""
 
-    def __init__(self, launches: Launches, monkeypatch: pytest.MonkeyPatch):
+    def __init__(self, launches: LaunchStore, monkeypatch: pytest.MonkeyPatch):
         self.state = "running"
         self.reason = ""
         self.terminated: list[str] = []
         self.errors: list[str] = []  # of the run's log
-        self.told_at_end: Callable[[], object] = lambda: None  # done at the second look of the launcher's
-        self._looks = 0
+        self.at_second_poll: Callable[[], object] = lambda: None  # done when EC2 is asked a second time
+        self._polls = 0
         self.folder = launches.folder(TAGS)
         self._numbers = {"messages": 0, "log": 0}
         self._count = 0
@@ -245,36 +255,36 @@ class Watched:
         monkeypatch.setattr(EC2StepLauncher, "ec2", None)
         monkeypatch.setattr(prices, "price_of", lambda *_: prices.Price(3.6))
         monkeypatch.setattr(EC2StepLauncher, "ec2_once", None)
-        monkeypatch.setattr(launch, "_LOOK_SECONDS", 0.0)
-        monkeypatch.setattr(launch, "_LATE_SECONDS", 0.1)
-        monkeypatch.setattr(instances, "run_one", lambda *_, **__: (self.instance(), Offer("t", None, "spot")))
-        monkeypatch.setattr(instances, "describe", lambda *_: self.look())
+        monkeypatch.setattr(launch, "_STATE_SECONDS", 0.0)
+        monkeypatch.setattr(outcome, "_MISSING_SECONDS", 0.1)
+        monkeypatch.setattr(launch, "start_instance", lambda *_: (self.instance(), LaunchOption("t", None, "spot")))
+        monkeypatch.setattr(instances, "describe", lambda *_: self.poll())
         monkeypatch.setattr(instances, "find", lambda *_: [])
         monkeypatch.setattr(instances, "terminate", lambda _, found: set(self.terminated.extend(found) or ()))
 
     def instance(self) -> Instance:
         return Instance("i-1", "t", "", "spot", self.state, cast(Any, None), {}, self.reason)
 
-    def look(self) -> Instance:
-        self._looks += 1
-        if self._looks == 2:
-            self.told_at_end()
+    def poll(self) -> Instance:
+        self._polls += 1
+        if self._polls == 2:
+            self.at_second_poll()
         return self.instance()
 
     def write(self, *messages: dict[str, Any]) -> None:
         self._numbers["messages"] += 1
         self._count += len(messages)
         body = "".join(json.dumps(message) + "\n" for message in messages).encode()
-        self.folder._put(f"messages/{self._numbers['messages']:06}.jsonl", body)
+        self.folder.put(f"messages/{self._numbers['messages']:06}.jsonl", body)
 
     def print(self, text: str) -> None:
         self._numbers["log"] += 1
-        self.folder._put(f"log/{self._numbers['log']:06}.txt", text.encode())
+        self.folder.put(f"log/{self._numbers['log']:06}.txt", text.encode())
 
     def end(self, **status: Any) -> None:
         facts = {"messages": self._count, "objects": self._numbers, "exit_code": 0}
         flags = {"out_of_memory": False, "overdue": False}
-        self.folder._put("status.json", json.dumps({**facts, **flags, **status}).encode())
+        self.folder.put("status.json", json.dumps({**facts, **flags, **status}).encode())
 
     def run(self) -> list[Report]:
         """Run the launch of the jobs a and b; what they report."""
@@ -290,7 +300,7 @@ def report(job: str, event: str = "done", **facts: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def watched(launches: Launches, monkeypatch: pytest.MonkeyPatch) -> Watched:
+def watched(launches: LaunchStore, monkeypatch: pytest.MonkeyPatch) -> Watched:
     return Watched(launches, monkeypatch)
 
 
@@ -378,13 +388,13 @@ def test_an_instance_that_is_lost_after_all_its_jobs_ended_is_no_failure(watched
 def test_an_instance_that_was_started_though_no_answer_came_is_ended_once_ec2_knows_it(
     watched: Watched, monkeypatch: pytest.MonkeyPatch, interruption: BaseException, told: type[BaseException]
 ) -> None:
-    looks: list[list[Instance]] = [[], [], [watched.instance()]]
+    found: list[list[Instance]] = [[], [], [watched.instance()]]
 
     def no_answer(*_: Any, **__: Any) -> None:
         raise interruption
 
-    monkeypatch.setattr(instances, "run_one", no_answer)
-    monkeypatch.setattr(instances, "find", lambda *_: looks.pop(0))
+    monkeypatch.setattr(launch, "start_instance", no_answer)
+    monkeypatch.setattr(instances, "find", lambda *_: found.pop(0))
     with pytest.raises(told):
         watched.run()
     assert watched.terminated == ["i-1"]
@@ -397,21 +407,21 @@ def test_a_launch_that_was_refused_leaves_nothing_to_look_for(
         answer = {"Error": {"Code": "UnauthorizedOperation"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
         raise ClientError(cast(Any, answer), "RunInstances")
 
-    monkeypatch.setattr(instances, "run_one", refuse)
+    monkeypatch.setattr(launch, "start_instance", refuse)
     monkeypatch.setattr(instances, "find", None)
     with pytest.raises(Refused, match=r"UnauthorizedOperation.*\[launch .*, log s3://"):
         watched.run()
 
 
 def test_a_broken_message_is_a_lost_one(watched: Watched) -> None:
-    watched.folder._put("messages/000001.jsonl", b'{"boot": "started", "inst')
+    watched.folder.put("messages/000001.jsonl", b'{"boot": "started", "inst')
     with pytest.raises(MessagesLost, match="message 1 is broken"):
         watched.run()
 
 
 def test_a_failure_is_told_with_the_log_that_comes_a_little_later(watched: Watched) -> None:
     watched.write(report("a", "failed", error="bad input"), report("b"))
-    watched.told_at_end = lambda: (watched.print("Traceback: why\n"), watched.end(exit_code=1))
+    watched.at_second_poll = lambda: (watched.print("Traceback: why\n"), watched.end(exit_code=1))
     watched.run()
     assert "a failed; the end of the log:\nTraceback: why" in watched.errors
 
@@ -457,7 +467,7 @@ def test_settings_that_make_no_sense_are_named_by_their_variable(monkeypatch: py
 
 def test_launches_need_a_place_on_s3() -> None:
     with pytest.raises(InputError, match="s3://bucket/prefix is needed"):
-        Launches(boto3.client("s3", region_name="us-east-1"), "/a/folder")
+        LaunchStore(boto3.client("s3", region_name="us-east-1"), "/a/folder")
 
 
 def test_everything_is_tagged_as_this_projects() -> None:

@@ -16,7 +16,7 @@ from dagster_pipes import PipesContextData
 from moto.server import ThreadedMotoServer
 
 from emr import driver
-from tests.test_boot import RUNNER
+from tests.test_boot import CODE
 
 EMR = Path(driver.__file__).parent
 PREFIX = "launches/launch"
@@ -29,9 +29,9 @@ class Launch:
         self.folder, self.url = folder, url
         self.s3 = boto3.client("s3", endpoint_url=url, region_name="us-east-1")
         self.s3.create_bucket(Bucket="bucket")
-        (folder / "lib" / "spark_jobs").mkdir(parents=True)
-        for name, text in {"__init__": "", "__main__": RUNNER}.items():
-            (folder / "lib" / "spark_jobs" / f"{name}.py").write_text(text)
+        (folder / "lib" / "spark_jobs" / "launch").mkdir(parents=True)
+        for name, content in CODE.items():
+            (folder / "lib" / name).write_bytes(content)
 
     def run(self, job: str, before: str = "pass") -> int:
         """Do the launch as EMR does, with the packages on the path already; the exit code."""
@@ -48,7 +48,8 @@ class Launch:
             "AWS_ACCESS_KEY_ID": "testing",
             "AWS_SECRET_ACCESS_KEY": "testing",
         }
-        return subprocess.call([sys.executable, "-c", program], env=environment, stdout=subprocess.DEVNULL, timeout=60)
+        command = [sys.executable, "-c", program]
+        return subprocess.call(command, cwd=self.folder, env=environment, stdout=subprocess.DEVNULL, timeout=60)
 
     def put(self, name: str, text: str) -> None:
         self.s3.put_object(Bucket="bucket", Key=f"{PREFIX}/{name}", Body=text.encode())
@@ -93,9 +94,9 @@ def test_jobs_that_fail_fail_the_job_run(launch: Launch) -> None:
 def test_jobs_that_nobody_waits_for_are_ended(launch: Launch, lease: str) -> None:
     if lease == "old":
         launch.put("lease", "")
-    before = "driver._LOOK_SECONDS, driver.LEASE_SECONDS = 0.5, -1"  # any lease is old
+    before = "from spark_jobs.launch import lease; driver._LEASE_POLL_SECONDS, lease.LEASE_SECONDS = 0.5, -1"
     assert launch.run("time.sleep(1000)", before) == 1
-    assert "nobody has waited for this launch" in launch.log()
+    assert ("somebody deleted this launch" if lease == "deleted" else "nobody has waited for this") in launch.log()
     assert json.loads(launch.get("status.json"))["exit_code"] < 0
 
 

@@ -22,7 +22,7 @@ from moto.moto_api._internal import moto_api_backend
 
 from audience_explorer_dagster.definitions import definitions
 from audience_explorer_dagster.launchers import Job, LaunchFailed, Report, packing
-from audience_explorer_dagster.launchers.emr_serverless import EMRServerlessLauncher
+from audience_explorer_dagster.launchers.emr_serverless.launcher import EMRServerlessLauncher
 from spark_jobs.errors import InputError
 
 ROLE = "arn:aws:iam::123456789012:role/jobs"
@@ -355,14 +355,14 @@ def test_the_address_of_sparks_ui_which_has_a_token_is_not_logged(
 
 
 def test_the_driver_can_see_that_somebody_waits_for_the_launch(account: Account) -> None:
-    held: list[dict[str, Any]] = []
+    leases: list[dict[str, Any]] = []
 
     def driver(driver: Driver) -> None:
-        held.append(driver.head("lease"))
+        leases.append(driver.head("lease"))
         all_done(driver)
 
     assert account.launch(driver) == ""
-    assert held
+    assert leases
 
 
 def test_settings_come_from_variables(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,9 @@
 """`audience-explorer launch`: what it says of launches, and what it does to them, on S3 and EC2 as moto plays them."""
 
+import importlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -10,21 +12,26 @@ from typing import Any
 import boto3
 import dagster as dg
 import pytest
+from botocore.exceptions import ClientError
 from click.testing import CliRunner, Result
 from moto import mock_aws
 
-from audience_explorer_dagster.cli import launch, main, project
+from ami import instances
+from audience_explorer_dagster.cli import main
+from audience_explorer_dagster.cli import project as cli_project
 from audience_explorer_dagster.launchers import PIPELINE_TAG, LaunchFailed, Report
-from audience_explorer_dagster.launchers.ec2 import instances
-from audience_explorer_dagster.launchers.ec2.launches import LaunchFolder
-from audience_explorer_dagster.launchers.states import why_not_done
+from audience_explorer_dagster.launchers.states import launcher_of, why_not_done
 from audience_explorer_dagster.store import new_folder_name
+from spark_jobs.launch import lease
+from spark_jobs.launch.folder import S3Folder
+from spark_jobs.launch.status import Status
 from tests import project as made_up
 from tests.account import BUCKET, LOCATION, Account, empty_account
 from tests.project import LAUNCHES, Project
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
+COMMANDS = importlib.import_module("audience_explorer_dagster.cli.launch")  # the package has the group by this name
 DONE = {"exit_code": 0, "overdue": False, "out_of_memory": False}
 FAILED = {**DONE, "exit_code": 1}
 
@@ -52,7 +59,7 @@ def said(*arguments: str) -> Any:
 
 
 def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(project, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    monkeypatch.setattr(cli_project, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
 
 
 # --- which launches are meant ---
@@ -87,7 +94,7 @@ def test_a_pipeline_means_all_its_launches_the_newest_first(account: Account) ->
         ("nothing", "There is no launch 'nothing'. List them: audience-explorer launch ls"),
         ("20240102T0000", "'20240102T0000' is the beginning of 3 ids, such as 20240102T000000-aaaaaaaa, 20240102T00"),
         ("202", "'202' is too short: 4 characters of an id are needed"),
-        ("color=red", "'color' is no tag of launches: they have launch, pipeline, run, label"),
+        ("color=red", "'color' is not a tag of launches: they have launch, pipeline, run, label"),
     ],
 )
 def test_what_means_no_launch_or_several_things_is_refused(account: Account, wanted: str, says: str) -> None:
@@ -165,8 +172,9 @@ def test_a_launch_whose_work_was_taken_up_is_left_out_unless_all_are_wanted(acco
     ],
 )
 def test_each_way_to_end_has_its_words(status: dict[str, Any], why: str) -> None:
-    assert why_not_done(status).startswith(why)
-    assert bool(why_not_done(status)) == bool(why)
+    found = why_not_done(Status(**status))
+    assert found.startswith(why)
+    assert bool(found) == bool(why)
 
 
 def test_ls_shows_the_newest_and_says_how_many_it_leaves_out(account: Account) -> None:
@@ -197,12 +205,12 @@ def test_wait_waits_for_the_launch_that_replaces_a_lost_one(account: Account, mo
         [
             lambda: instances.terminate(account.ec2, [instance.id]),
             lambda: account.launch(instance=True),  # after a look at which none ran
-            lambda: account.end(account.launches.list()[-1], DONE),
+            lambda: account.end(account.store.list()[-1], DONE),
             lambda: instances.terminate(account.ec2, [one.id for one in instances.find(account.ec2)]),
             lambda: None,
         ]
     )
-    monkeypatch.setattr(launch.time, "sleep", lambda _: next(later)())
+    monkeypatch.setattr(time, "sleep", lambda _: next(later)())
     result = run("wait", lost.pipeline)
     assert result.exit_code == 0, result.stderr
     assert [line.split(": ")[1] for line in result.stderr.splitlines()] == [
@@ -246,8 +254,72 @@ def test_log_follows_until_the_launch_has_ended(account: Account, monkeypatch: p
         account.end(tags, DONE)
 
     later = iter([lambda: account.log(tags, b"two\n"), end])
-    monkeypatch.setattr(launch.time, "sleep", lambda _: next(later)())
+    monkeypatch.setattr(time, "sleep", lambda _: next(later)())
     assert run("log", tags.launch, "--follow").stdout == "one\ntwo\nthree\n"
+
+
+@pytest.fixture
+def no_ec2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """EC2 grants nothing, as to the role in emr/iam/launcher.json. A lease that exists is new: moto gives no times."""
+
+    def age(folder: S3Folder, name: str) -> float | None:
+        return None if folder.get(name) is None else 0.0
+
+    monkeypatch.setattr(S3Folder, "age", age)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        answer: Any = {"Error": {"Code": "UnauthorizedOperation"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+        raise ClientError(answer, "DescribeInstances")
+
+    monkeypatch.setattr(instances, "find", refuse)
+
+
+@pytest.mark.usefixtures("no_ec2")
+def test_the_log_of_a_launch_on_emr_serverless_is_followed_by_its_lease_without_asking_ec2(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tags = account.launch(launcher="emr-serverless", log=(b"one\n",))
+    account.store.folder(tags).renew_lease()
+
+    def end() -> None:
+        account.log(tags, b"three\n")
+        account.end(tags, DONE)
+
+    later = iter([lambda: account.log(tags, b"two\n"), end])
+    monkeypatch.setattr(time, "sleep", lambda _: next(later)())
+    result = run("log", tags.launch, "--follow")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "one\ntwo\nthree\n"
+
+
+@pytest.mark.usefixtures("no_ec2")
+def test_a_launch_on_emr_serverless_stands_by_its_status_or_else_its_lease(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for label, status in {"a": DONE, "b": FAILED, "c": None}.items():
+        account.launch(label, launcher="emr-serverless", status=status)
+    waited_for = account.launch("d", launcher="emr-serverless")
+    account.store.folder(waited_for).renew_lease()
+    states = {found["label"]: found["state"] for found in said("status", waited_for.pipeline)["launches"]}
+    assert states == {"a": "done", "b": "failed", "c": "missing", "d": "running"}
+    monkeypatch.setattr(lease, "LEASE_SECONDS", -1)
+    assert said("status", waited_for.launch)["launches"][0]["why"] == "its job run left no status"
+
+
+@pytest.mark.usefixtures("no_ec2")
+def test_rm_of_a_launch_on_emr_serverless_deletes_its_lease_so_that_its_driver_ends(account: Account) -> None:
+    tags = account.launch(launcher="emr-serverless")
+    folder = account.store.folder(tags)
+    folder.renew_lease()
+    result = run("rm", tags.launch, "--yes")
+    assert result.exit_code == 0, result.output
+    assert folder.lease_age() is None
+
+
+def test_a_launch_of_an_earlier_version_is_of_the_launcher_that_its_description_fits() -> None:
+    assert launcher_of({"launched": {"application": "00f1 (emr-7.12.0, x86_64)"}}) == "emr-serverless"
+    assert launcher_of({"launched": {"image": "audience-explorer-2024-01-01 (ami-1)"}}) == "ec2"
+    assert launcher_of({}) == "ec2"
 
 
 def test_logs_prints_whole_lines_after_the_labels(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,7 +331,7 @@ def test_logs_prints_whole_lines_after_the_labels(account: Account, monkeypatch:
         account.end(first, DONE)
 
     later = iter([end])
-    monkeypatch.setattr(launch.time, "sleep", lambda _: next(later)())
+    monkeypatch.setattr(time, "sleep", lambda _: next(later)())
     lines = run("logs", first.pipeline, "-f").stdout.splitlines()
     assert lines == ["b-2024-01: x", "a-2024-01: one", "a-2024-01: rest", "b-2024-01: y"]
 
@@ -291,8 +363,8 @@ class LosesItsMachine(made_up.InProcessLauncher):
 @pytest.fixture
 def loaded(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
     """The project that `retry` loads: not that of $DAGSTER_HOME and the root, but one with a launcher that is here."""
-    as_loaded = project.Project(project.definitions, project.instance, project.store)
-    monkeypatch.setattr(launch, "open_project", lambda _: nullcontext(as_loaded))
+    as_loaded = cli_project.Project(project.definitions, project.instance, project.store)
+    monkeypatch.setattr(COMMANDS, "open_project", lambda _: nullcontext(as_loaded))
     monkeypatch.setenv("AUDIENCE_EXPLORER_ROOT", str(project.root))
     monkeypatch.setenv("AUDIENCE_EXPLORER_LAUNCHER", "local")
     return project
@@ -318,6 +390,30 @@ def test_retry_launches_only_what_is_missing_in_a_run_of_the_same_pipeline(accou
     assert again.tags[PIPELINE_TAG] == lost.pipeline
     assert again.tags["dagster/parent_run_id"] == lost.run
     assert os.environ["AUDIENCE_EXPLORER_LAUNCHER"] == "ec2"
+
+
+@pytest.mark.parametrize("configured", ["local", "ec2", "emr-serverless"])
+@pytest.mark.usefixtures("no_ec2")
+def test_retry_is_by_the_launcher_that_the_launch_was_made_by(
+    account: Account, loaded: Project, monkeypatch: pytest.MonkeyPatch, configured: str
+) -> None:
+    monkeypatch.setenv("AUDIENCE_EXPLORER_LAUNCHER", configured)
+    monkeypatch.setenv("AUDIENCE_EXPLORER_EMR_LAUNCHES", "s3://elsewhere/launches")
+    monkeypatch.setenv("AUDIENCE_EXPLORER_EMR_REGION", "eu-north-1")
+    lost = account.launch(launcher="emr-serverless", run=failed_run(loaded))
+    assert run("retry", lost.launch, "--yes", "--region", "us-east-1").exit_code == 1
+    assert os.environ["AUDIENCE_EXPLORER_LAUNCHER"] == "emr-serverless"
+    assert os.environ["AUDIENCE_EXPLORER_EMR_LAUNCHES"] == LOCATION
+    assert os.environ["AUDIENCE_EXPLORER_EMR_REGION"] == "us-east-1"
+
+
+def test_retry_refuses_launches_of_several_launchers_at_a_time(account: Account, loaded: Project) -> None:
+    run_id = failed_run(loaded)
+    account.launch("a", run=run_id)
+    lost = account.launch("b", run=run_id, launcher="emr-serverless")
+    result = run("retry", lost.pipeline, "--yes")
+    assert result.exit_code == 2
+    assert "made by ec2 and emr-serverless: launch those of each again by themselves" in " ".join(result.stderr.split())
 
 
 def failed_run(project: Project, **tags: str) -> str:
@@ -372,7 +468,7 @@ def test_retry_refuses_a_run_for_which_somebody_waits(
 ) -> None:
     job = loaded.definitions.resolve_job_def("whole_month")
     going = loaded.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
-    monkeypatch.setattr(LaunchFolder, "seconds_since_held", lambda _: 5.0)
+    monkeypatch.setattr(S3Folder, "lease_age", lambda _: 5.0)
     result = run("retry", account.launch(run=going.run_id).launch, "--yes")
     assert result.exit_code == 1
     assert "is not over (STARTED): somebody waited for it 5 s ago" in result.stderr
@@ -383,7 +479,7 @@ def test_rm_ends_instances_and_deletes_folders_of_these_launches_only(account: A
     other = account.launch("2024-03", instance=True)
     result = run("rm", going.launch, ended.launch, "--yes")
     assert result.exit_code == 0, result.output
-    assert account.launches.list() == [other]
+    assert account.store.list() == [other]
     assert [instance.tags["launch"] for instance in instances.find(account.ec2)] == [other.launch]
 
 
@@ -395,11 +491,11 @@ def test_rm_asks_and_does_nothing_if_the_answer_is_no(account: Account, monkeypa
     declined = CliRunner().invoke(main, ["launch", "rm", tags.launch], input="n\n")
     assert declined.exit_code == 1
     assert tags.launch in declined.stderr
-    assert account.launches.list() == [tags]
+    assert account.store.list() == [tags]
     assert len(instances.find(account.ec2)) == 1
     agreed = CliRunner().invoke(main, ["launch", "rm", tags.launch], input="y\n")
     assert agreed.exit_code == 0
-    assert account.launches.list() == []
+    assert account.store.list() == []
 
 
 # --- where they are ---
@@ -412,7 +508,10 @@ def test_launches_lie_below_a_root_on_s3_unless_said_otherwise(
     monkeypatch.delenv("AUDIENCE_EXPLORER_EC2_LAUNCHES")
     result = run("ls")
     assert result.exit_code == 2
-    assert "--launches s3://bucket/prefix, or set AUDIENCE_EXPLORER_EC2_LAUNCHES" in " ".join(result.stderr.split())
+    assert (
+        "--launches s3://bucket/prefix, or set AUDIENCE_EXPLORER_EC2_LAUNCHES or AUDIENCE_EXPLORER_EMR_LAUNCHES"
+        in " ".join(result.stderr.split())
+    )
     monkeypatch.setenv("AUDIENCE_EXPLORER_ROOT", f"s3://{BUCKET}/explorer/")
     assert [found["launch"] for found in said("ls")] == [tags.launch]
 

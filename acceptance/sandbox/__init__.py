@@ -29,7 +29,7 @@ from acceptance.sandbox.light import LightMode
 from acceptance.sandbox.machine import MachineFailed, Mode
 from acceptance.sandbox.network import Listener
 from acceptance.sandbox.roots import Roots
-from audience_explorer_dagster.launchers.ec2.images import NAME
+from ami.images import NAME
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -19,7 +19,7 @@ from acceptance.sandbox.hypervisor import Instance
 from acceptance.sandbox.machine import ENVIRONMENT, FIRST_PROCESS, Limits, Machine, MachineFailed, Mode
 from acceptance.sandbox.metadata_service import MetadataService
 from acceptance.sandbox.network import Listener
-from audience_explorer_dagster.launchers.ec2.images import NAME, tags_of
+from ami.images import NAME, tags_of
 from spark_jobs import REQUIRES
 
 _AMI = Path(__file__).parents[2] / "ami"

@@ -5,10 +5,11 @@ import json
 import dagster as dg
 from botocore.exceptions import BotoCoreError, ClientError
 
+from ami import instances
 from audience_explorer_dagster.launchers import Launcher
-from audience_explorer_dagster.launchers.ec2 import instances
 from audience_explorer_dagster.launchers.ec2.launcher import EC2StepLauncher
-from audience_explorer_dagster.launchers.ec2.launches import LEASE_SECONDS, LaunchTags
+from audience_explorer_dagster.launchers.launch_store import LaunchTags
+from spark_jobs.launch import lease
 
 
 @dg.sensor(
@@ -50,7 +51,7 @@ def _why_abandoned(dagster: dg.DagsterInstance, launcher: EC2StepLauncher, insta
     if run.is_finished:
         return f"its run {tags.run} is over ({run.status.value})"
     # A process that was killed leaves its run unfinished.
-    held = launcher.all_launches.folder(tags).seconds_since_held()
-    if held is not None and held > LEASE_SECONDS:
-        return f"nobody has waited for it for {held:.0f} s: the process of its run {tags.run} is gone"
+    age = launcher.launch_store.folder(tags).lease_age()
+    if age is not None and not lease.is_valid(age):
+        return f"nobody has waited for it for {age:.0f} s: the process of its run {tags.run} is gone"
     return None

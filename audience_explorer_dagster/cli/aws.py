@@ -1,20 +1,26 @@
-"""What the commands on AWS have in common: the region, how errors of AWS's are told, and tags to select by."""
+"""What the commands on AWS have in common: the region, how errors of AWS's are reported, and tags to select by."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import click
 
 from spark_jobs.errors import InputError, S3Error
 
-REGION = "AUDIENCE_EXPLORER_EC2_REGION"
+Command = TypeVar("Command", bound=Callable[..., Any])
 
-region_option = click.option(
-    "--region",
-    envvar=[REGION, "AWS_REGION", "AWS_DEFAULT_REGION"],
-    show_envvar=True,
-    help="The region; by default AWS's usual settings name it.",
-)
+# The variable of each launcher on AWS that names its region.
+REGIONS = {"ec2": "AUDIENCE_EXPLORER_EC2_REGION", "emr-serverless": "AUDIENCE_EXPLORER_EMR_REGION"}
+
+
+def region_option_of(variables: Iterable[str]) -> Callable[[Command], Command]:
+    """The option of a region that one of these variables names, or else AWS's usual settings."""
+    return click.option(
+        "--region",
+        envvar=[*variables, "AWS_REGION", "AWS_DEFAULT_REGION"],
+        show_envvar=True,
+        help="The region; by default AWS's usual settings name it.",
+    )
 
 
 class AWSGroup(click.Group):
@@ -44,7 +50,7 @@ def as_selectors(given: Iterable[str]) -> dict[str, str]:
     for text in given:
         name, separator, value = text.partition("=")
         if not name or not separator:
-            raise InputError(f"{text!r} is no selector: tag=value is needed, such as label=2024-01.")
+            raise InputError(f"{text!r} is not a selector: tag=value is needed, such as label=2024-01.")
         if name in tags:
             raise InputError(f"{name}= is given twice.")
         tags[name] = value

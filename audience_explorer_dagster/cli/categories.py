@@ -23,8 +23,8 @@ from audience_explorer_dagster.cli.project import (
     tell,
     yes_option,
 )
-from audience_explorer_dagster.cli.tables import as_table
 from spark_jobs.errors import InputError
+from spark_jobs.terminal import as_table
 from spark_jobs.vectors.category_files import (
     BadCategory,
     Category,

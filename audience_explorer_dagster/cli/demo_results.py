@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from audience_explorer_dagster.cli.tables import as_table
 from spark_jobs import demo_audience
 from spark_jobs.config import FIT_MIN_ACTIONS
+from spark_jobs.terminal import as_table
 
 if TYPE_CHECKING:
     from audience_explorer_dagster.running.pipeline import Outcome

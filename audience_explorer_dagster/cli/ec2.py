@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from audience_explorer_dagster.cli.aws import AWSGroup, as_selectors, region_option
+from audience_explorer_dagster.cli.aws import REGIONS, AWSGroup, as_selectors, region_option_of
 from audience_explorer_dagster.cli.project import ask, json_option, tell, yes_option
-from audience_explorer_dagster.cli.tables import as_age, as_table
-from audience_explorer_dagster.launchers.ec2.access import client
+from spark_jobs.launch.aws import client
+from spark_jobs.terminal import as_age, as_table
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
 
-    from audience_explorer_dagster.launchers.ec2.instances import Instance
+    from ami.instances import Instance
 
 _ENDING = ("shutting-down", "terminated")
 
@@ -30,6 +30,7 @@ _WAYS_OUT = {
     "ssh": "Install an SSH client (Debian: apt-get install openssh-client), or use --via ssm.",
 }
 
+region_option = region_option_of([REGIONS["ec2"]])
 selectors_argument = click.argument("selectors", metavar="[TAG=VALUE]…", nargs=-1)
 
 
@@ -40,14 +41,12 @@ def ec2() -> None:
 
 @ec2.command()
 @selectors_argument
-@click.option(
-    "--all", "with_ended", is_flag=True, help="Also those that were terminated, as long as EC2 tells of them."
-)
+@click.option("--all", "with_ended", is_flag=True, help="Also those that were terminated, as long as EC2 lists them.")
 @region_option
 @json_option
 def ls(selectors: tuple[str, ...], with_ended: bool, region: str | None, as_json: bool) -> None:
     """List instances that have all the tags, the oldest first."""
-    from audience_explorer_dagster.launchers.ec2 import instances
+    from ami import instances
 
     found = instances.find(client("ec2", region), as_selectors(selectors), ended=with_ended)
     if as_json:
@@ -63,7 +62,7 @@ def ls(selectors: tuple[str, ...], with_ended: bool, region: str | None, as_json
 @json_option
 def amis(region: str | None, as_json: bool) -> None:
     """List machine images, the newest first, and whether jobs of this checkout run on them."""
-    from audience_explorer_dagster.launchers.ec2 import images
+    from ami import images
 
     found = images.ours(client("ec2", region))
     if as_json:
@@ -127,7 +126,7 @@ def ssh(
 @yes_option
 def rm(selectors: tuple[str, ...], all_of_them: bool, region: str | None, yes: bool) -> None:
     """End the instances that have all the tags. Their launches fail, and their logs stay."""
-    from audience_explorer_dagster.launchers.ec2 import instances
+    from ami import instances
 
     if bool(selectors) == all_of_them:
         raise click.UsageError("Say which instances: TAG=VALUE, such as label=2024-01; or --all for every one, alone.")
@@ -146,15 +145,15 @@ def rm(selectors: tuple[str, ...], all_of_them: bool, region: str | None, yes: b
 
 
 def _one_running(api: "EC2Client", wanted: str) -> "Instance":
-    from audience_explorer_dagster.launchers.ec2 import instances
+    from ami import instances
 
     found = instances.find(api, as_selectors([wanted]) if "=" in wanted else {})
     running = [one for one in found if one.state == "running" and ("=" in wanted or one.id == wanted)]
     if not running:
         raise click.UsageError(f"No running instance of this project is {wanted}. List them: audience-explorer ec2 ls")
     if len(running) > 1:
-        told = ", ".join(f"{one.id} ({one.tags.get('label', one.type)})" for one in running)
-        raise click.UsageError(f"{len(running)} running instances have {wanted}; name one: {told}")
+        names = ", ".join(f"{one.id} ({one.tags.get('label', one.type)})" for one in running)
+        raise click.UsageError(f"{len(running)} running instances have {wanted}; name one: {names}")
     return running[0]
 
 

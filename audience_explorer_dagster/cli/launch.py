@@ -1,4 +1,4 @@
-"""`audience-explorer launch`: the launches on EC2, each one instance's work."""
+"""`audience-explorer launch`: the launches on AWS, each one machine's life."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from audience_explorer_dagster.cli.aws import REGION, AWSGroup, region_option
+from audience_explorer_dagster.cli.aws import REGIONS, AWSGroup, region_option_of
 from audience_explorer_dagster.cli.project import (
     ROOT,
     ask,
@@ -25,28 +25,33 @@ from audience_explorer_dagster.cli.project import (
     tell,
     yes_option,
 )
-from audience_explorer_dagster.cli.tables import as_age, as_table
-from audience_explorer_dagster.launchers.ec2.access import client, launches_of_root
+from spark_jobs.launch.aws import client, launches_of_root
+from spark_jobs.terminal import as_age, as_table
 
 if TYPE_CHECKING:
     import dagster as dg
     from mypy_boto3_ec2 import EC2Client
 
-    from audience_explorer_dagster.launchers.ec2.launches import Launches, LaunchTags
-    from audience_explorer_dagster.launchers.states import LaunchState, State
+    from audience_explorer_dagster.launchers.launch_store import LaunchStore, LaunchTags
+    from audience_explorer_dagster.launchers.states import LauncherName, LaunchState, State
     from audience_explorer_dagster.running.pipeline import Outcome
 
-_LAUNCHES = "AUDIENCE_EXPLORER_EC2_LAUNCHES"
+# The variable of each launcher that says where its launches are.
+_LAUNCHES: "dict[LauncherName, str]" = {
+    "ec2": "AUDIENCE_EXPLORER_EC2_LAUNCHES",
+    "emr-serverless": "AUDIENCE_EXPLORER_EMR_LAUNCHES",
+}
 
-_FOLLOW_SECONDS = 2.0  # between two looks for what was added to a log
+_FOLLOW_SECONDS = 2.0  # between two requests for what was added to a log
 _TIMED_OUT = 124  # as timeout(1) has it
 _STATES: "tuple[State, ...]" = ("running", "done", "failed", "missing")
 
 
+region_option = region_option_of(REGIONS.values())
 launches_option = click.option(
     "--launches",
     "location",
-    envvar=_LAUNCHES,
+    envvar=list(_LAUNCHES.values()),
     show_envvar=True,
     default=launches_of_root,
     show_default=f"launches of ${ROOT}, if that is on S3",
@@ -58,7 +63,7 @@ launch_argument = click.argument("wanted", metavar="LAUNCH")
 
 @click.group(cls=AWSGroup)
 def launch() -> None:
-    """Launches on EC2, each one instance's work.
+    """Launches on EC2 and EMR Serverless, each one machine's life.
 
     LAUNCH is the id of a launch, of a pipeline or of a Dagster run, or the beginning of one; or launch=ID, pipeline=ID,
     run=ID or label=NAME.
@@ -74,12 +79,12 @@ def launch() -> None:
 def ls(wanted: str | None, limit: int, location: str | None, region: str | None, as_json: bool) -> None:
     """List launches, the newest first."""
     place = _Place(location, region)
-    found = place.select(wanted) if wanted else place.launches.list()
-    states = place.look(found[-limit:][::-1])
+    found = place.select(wanted) if wanted else place.store.list()
+    states = place.states(found[-limit:][::-1])
     if as_json:
         click.echo(json.dumps([state.facts() for state in states], indent=1))
     elif states:
-        click.echo(as_table({"launch": lambda s: s.tags.launch, **_COLUMNS, "instance": _told_instance}, states))
+        click.echo(as_table({"launch": lambda s: s.tags.launch, **_COLUMNS, "instance": _instance}, states))
         if len(found) > limit:
             tell(f"{len(found) - limit} older ones are left out: --limit")
     else:
@@ -99,7 +104,7 @@ def status(wanted: str, with_replaced: bool, location: str | None, region: str |
     """
     place = _Place(location, region)
     found = place.select(wanted)
-    states = place.look(found if with_replaced else place.newest_attempts(found))
+    states = place.states(found if with_replaced else place.newest_attempts(found))
     counts = Counter(state.state for state in states)
     if as_json:
         launches = [state.facts() for state in states]
@@ -109,10 +114,10 @@ def status(wanted: str, with_replaced: bool, location: str | None, region: str |
         "label": lambda s: s.tags.label,
         "state": lambda s: s.state,
         "launch": lambda s: s.tags.launch,
-        "instance": _told_instance,
+        "instance": _instance,
         "why": lambda s: s.why,
     }
-    click.echo(f"{as_table(columns, states)}\n\n{_told_counts(states)}")
+    click.echo(f"{as_table(columns, states)}\n\n{_counts(states)}")
 
 
 @launch.command()
@@ -124,7 +129,7 @@ def status(wanted: str, with_replaced: bool, location: str | None, region: str |
     show_default=True,
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
-    help="How long between two looks.",
+    help="How long between two polls.",
 )
 @launches_option
 @region_option
@@ -136,19 +141,19 @@ def wait(wanted: str, timeout: float | None, poll: float, location: str | None, 
     """
     place = _Place(location, region)
     began = time.monotonic()
-    told, quiet_looks, looks_needed = "", 0, 1
+    printed, quiet_polls, polls_needed = "", 0, 1
     while True:
         # Selected anew each time, for an instance that is lost is replaced by another, which is a launch of its own.
-        states = place.look(place.newest_attempts(place.select(wanted)))
-        if (counts := _told_counts(states)) != told:
-            told = counts
-            tell(f"{time.monotonic() - began:5.0f} s: {told}")
+        states = place.states(place.newest_attempts(place.select(wanted)))
+        if (counts := _counts(states)) != printed:
+            printed = counts
+            tell(f"{time.monotonic() - began:5.0f} s: {counts}")
         busy = any(state.state == "running" or state.occupied for state in states)
-        quiet_looks = 0 if busy else quiet_looks + 1
-        if quiet_looks == looks_needed:
+        quiet_polls = 0 if busy else quiet_polls + 1
+        if quiet_polls == polls_needed:
             break
         # Between the end of an instance and the launch that replaces it, none runs for a moment.
-        looks_needed = 2
+        polls_needed = 2
         if timeout is not None and time.monotonic() - began + poll > timeout:
             time.sleep(max(0.0, timeout - (time.monotonic() - began)))
             tell(f"it took more than {timeout:g} s")
@@ -180,7 +185,7 @@ def log(wanted: str, follow: bool, location: str | None, region: str | None) -> 
         out.write(chunk[1])
         out.flush()
     if not said:
-        (state,) = place.look([newest])
+        (state,) = place.states([newest])
         tell(f"launch {newest.launch} has logged nothing; it is {state.state}{f': {state.why}' if state.why else ''}")
 
 
@@ -210,7 +215,7 @@ def params(wanted: str, location: str | None, region: str | None, as_json: bool)
     """Print how launches were launched: on what, with which code, and with which commands."""
     place = _Place(location, region)
     described = [{**asdict(tags), **place.params(tags)} for tags in place.select(wanted)]
-    click.echo(json.dumps(described, indent=1) if as_json else "\n\n".join(map(_told_params, described)))
+    click.echo(json.dumps(described, indent=1) if as_json else "\n\n".join(map(_params, described)))
 
 
 @launch.command()
@@ -223,12 +228,12 @@ def params(wanted: str, location: str | None, region: str | None, as_json: bool)
 def retry(wanted: str, root: str, location: str | None, region: str | None, yes: bool, as_json: bool) -> None:
     """Launch again what failed or went missing.
 
-    The Dagster runs of these launches are run again in this process, with the same config and partitions, in the
-    records of $DAGSTER_HOME. What is there already is reused, so that only what is missing is launched. What never
-    began, because something before it failed, is not: for that, run the pipeline again.
+    The Dagster runs of these launches are run again in this process, by the launcher that made the launches, with the
+    same config and partitions, in the records of $DAGSTER_HOME. What is there already is reused, so that only what is
+    missing is launched. What never began, because something before it failed, is not: for that, run the pipeline again.
     """
     place = _Place(location, region)
-    lost = [state for state in place.look(place.newest_attempts(place.select(wanted))) if _is_lost(state)]
+    lost = [state for state in place.states(place.newest_attempts(place.select(wanted))) if _is_lost(state)]
     if not lost:
         tell("nothing failed, and nothing is missing")
         return
@@ -236,7 +241,7 @@ def retry(wanted: str, root: str, location: str | None, region: str | None, yes:
         tell(f"to be launched again: {len(lost)}")
     else:
         tell(as_table({"launch": lambda s: s.tags.launch, **_COLUMNS, "why": lambda s: s.why}, lost))
-    place.set_environment()
+    place.set_environment([state.tags for state in lost])
     with open_project(root) as project:
         from audience_explorer_dagster.running.pipeline import INTERRUPTED, run_again
 
@@ -261,12 +266,12 @@ def rm(wanted: tuple[str, ...], location: str | None, region: str | None, yes: b
     """End launches' instances, and delete their messages and logs. What they computed stays."""
     place = _Place(location, region)
     found = sorted({tags for text in wanted for tags in place.select(text)})
-    states = place.look(found)
-    tell(as_table({"launch": lambda s: s.tags.launch, **_COLUMNS, "instance": _told_instance}, states))
+    states = place.states(found)
+    tell(as_table({"launch": lambda s: s.tags.launch, **_COLUMNS, "instance": _instance}, states))
     ask("End these instances, and delete these launches?" if _occupied(states) else "Delete these launches?", yes)
     ended = place.end(found)
     for tags in found:
-        place.launches.folder(tags).delete()
+        place.store.folder(tags).delete()
     tell(f"deleted {len(found)} launches, ended {len(ended)} instances{': ' if ended else ''}{', '.join(ended)}")
 
 
@@ -281,12 +286,13 @@ class _Place:
     region: str | None
 
     @cached_property
-    def launches(self) -> "Launches":
-        from audience_explorer_dagster.launchers.ec2.launches import Launches
+    def store(self) -> "LaunchStore":
+        from audience_explorer_dagster.launchers.launch_store import LaunchStore
 
         if self.location is None:
-            raise click.UsageError(f"Where are the launches? --launches s3://bucket/prefix, or set {_LAUNCHES}.")
-        return Launches(client("s3", self.region), self.location)
+            variables = " or ".join(_LAUNCHES.values())
+            raise click.UsageError(f"Where are the launches? --launches s3://bucket/prefix, or set {variables}.")
+        return LaunchStore(client("s3", self.region), self.location)
 
     @cached_property
     def ec2(self) -> "EC2Client":
@@ -295,40 +301,47 @@ class _Place:
     def select(self, wanted: str) -> "list[LaunchTags]":
         from audience_explorer_dagster.launchers.states import select
 
-        return select(self.launches.list(), wanted)
+        return select(self.store.list(), wanted)
 
     def newest_attempts(self, wanted: "Sequence[LaunchTags]") -> "list[LaunchTags]":
         from audience_explorer_dagster.launchers.states import newest_attempts
 
-        return newest_attempts(self.launches, wanted)
+        return newest_attempts(self.store, wanted)
 
-    def look(self, wanted: "Sequence[LaunchTags]") -> "list[LaunchState]":
-        from audience_explorer_dagster.launchers.states import look
+    def states(self, wanted: "Sequence[LaunchTags]") -> "list[LaunchState]":
+        from ami import instances
+        from audience_explorer_dagster.launchers.states import current_states
 
-        return look(self.ec2, self.launches, wanted)
+        return current_states(self.store, wanted, lambda: instances.find(self.ec2, ended=True))
+
+    def launchers(self, wanted: "Sequence[LaunchTags]") -> "list[LauncherName]":
+        """The launcher that made each launch."""
+        from audience_explorer_dagster.launchers.states import launcher_of
+
+        return [launcher_of(self.store.folder(tags).description()) for tags in wanted]
 
     def read_log(self, wanted: "Sequence[LaunchTags]", follow: bool) -> "Iterator[tuple[LaunchTags, bytes]]":
         """What launches logged; and what they log, until all of them have ended."""
-        from audience_explorer_dagster.launchers.ec2.launches import Follower
+        from spark_jobs.launch.reader import StreamReader
 
-        followers = {tags: Follower(self.launches.folder(tags), "log") for tags in wanted}
+        readers = {tags: StreamReader(self.store.folder(tags), "log") for tags in wanted}
         while True:
-            # Asked first: what has ended has written all of its log.
-            ended = not follow or all(state.state != "running" for state in self.look(wanted))
-            for tags, follower in followers.items():
-                for chunk in follower.new():
+            # States first: what has ended has written all of its log.
+            ended = not follow or all(state.state != "running" for state in self.states(wanted))
+            for tags, reader in readers.items():
+                for chunk in reader.new():
                     yield tags, chunk
             if ended:
                 return
             time.sleep(_FOLLOW_SECONDS)
 
     def params(self, tags: "LaunchTags") -> dict[str, Any]:
-        described = self.launches.folder(tags).description()
+        described = self.store.folder(tags).description()
         return {**described.get("launched", {}), **{name: described.get(name) for name in ("max_runtime", "code")}}
 
     def run_of(self, instance: "dg.DagsterInstance", tags: "LaunchTags") -> "dg.DagsterRun":
         """The Dagster run of a launch, if it may be run again."""
-        from audience_explorer_dagster.launchers.ec2.launches import LEASE_SECONDS
+        from spark_jobs.launch import lease
 
         run = instance.get_run_by_id(tags.run)
         if run is None:
@@ -336,20 +349,26 @@ class _Place:
                 f"The run {tags.run} of launch {tags.launch} is not known in {instance.root_directory}. Set"
                 " DAGSTER_HOME to that of who launched it."
             )
-        held = self.launches.folder(tags).seconds_since_held()
+        age = self.store.folder(tags).lease_age()
         # A process that was killed leaves its run unfinished.
-        if not run.is_finished and held is not None and held < LEASE_SECONDS:
+        if not run.is_finished and age is not None and lease.is_valid(age):
             raise click.ClickException(
                 f"The run {tags.run} of launch {tags.launch} is not over ({run.status.value}): somebody waited for it"
-                f" {held:.0f} s ago. Wait for its end, or until {LEASE_SECONDS} s after it was killed."
+                f" {age:.0f} s ago. Wait for its end, or until {lease.LEASE_SECONDS} s after it was killed."
             )
         return run
 
     def end(self, wanted: "Sequence[LaunchTags]") -> list[str]:
-        """End the instances of launches, and wait until they can't write any more; their ids."""
-        from audience_explorer_dagster.launchers.ec2 import instances
+        """End the instances of launches, and wait until they can't write any more; their ids.
 
-        names = {tags.launch for tags in wanted}
+        A job run on EMR Serverless has no instance: its driver ends it when the lease is deleted.
+        """
+        from ami import instances
+
+        launchers = zip(wanted, self.launchers(wanted), strict=True)
+        names = {tags.launch for tags, launcher in launchers if launcher == "ec2"}
+        if not names:
+            return []
         alive = [instance.id for instance in instances.find(self.ec2) if instance.tags.get("launch") in names]
         if alive:
             instances.terminate(self.ec2, alive)
@@ -357,9 +376,18 @@ class _Place:
             gone.wait(InstanceIds=alive, WaiterConfig={"Delay": 2, "MaxAttempts": 150})
         return alive
 
-    def set_environment(self) -> None:
-        """Have the project that is loaded after this launch on EC2, to the same place as before."""
-        given = {"AUDIENCE_EXPLORER_LAUNCHER": "ec2", _LAUNCHES: self.location, REGION: self.region}
+    def set_environment(self, wanted: "Sequence[LaunchTags]") -> None:
+        """Have the project that is loaded after this launch by the launcher that made launches, to the same place."""
+        launchers = set(self.launchers(wanted))
+        if len(launchers) > 1:
+            names = " and ".join(sorted(launchers))
+            raise click.UsageError(f"These launches were made by {names}: launch those of each again by themselves.")
+        (launcher,) = launchers
+        given = {
+            "AUDIENCE_EXPLORER_LAUNCHER": launcher,
+            _LAUNCHES[launcher]: self.location,
+            REGIONS[launcher]: self.region,
+        }
         os.environ.update({name: value for name, value in given.items() if value is not None})
 
 
@@ -376,22 +404,22 @@ def _one_a_run(states: "Sequence[LaunchState]") -> "list[LaunchTags]":
     return list({state.tags.run: state.tags for state in states}.values())
 
 
-def _told_age(state: "LaunchState") -> str:
+def _age(state: "LaunchState") -> str:
     from audience_explorer_dagster.launchers.states import started
 
     return as_age(started(state.tags))
 
 
-def _told_instance(state: "LaunchState") -> str:
+def _instance(state: "LaunchState") -> str:
     return f"{state.instance.id} {state.instance.type}" if state.instance and state.occupied else ""
 
 
-def _told_counts(states: "Sequence[LaunchState]") -> str:
+def _counts(states: "Sequence[LaunchState]") -> str:
     counts = Counter(state.state for state in states)
     return ", ".join(f"{counts[name]} {name}" for name in _STATES if counts[name])
 
 
-def _told_params(described: dict[str, Any]) -> str:
+def _params(described: dict[str, Any]) -> str:
     commands = [
         shlex.join(["python", "-m", f"spark_jobs.{module}", *arguments])
         for module, *arguments in described.get("commands", [])
@@ -406,7 +434,7 @@ def _told_params(described: dict[str, Any]) -> str:
 
 
 _COLUMNS: "dict[str, Callable[[LaunchState], str]]" = {
-    "age": _told_age,
+    "age": _age,
     "label": lambda s: s.tags.label,
     "pipeline": lambda s: s.tags.pipeline,
     "run": lambda s: s.tags.run[:8],

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from audience_explorer_dagster.cli.tables import as_table
 from spark_jobs import storage
 from spark_jobs.errors import InputError
+from spark_jobs.terminal import as_table
 
 if TYPE_CHECKING:
     import dagster as dg

@@ -16,9 +16,9 @@ from audience_explorer_dagster.cli.project import (
     root_option,
     tell,
 )
-from audience_explorer_dagster.cli.tables import as_table
 from spark_jobs.errors import InputError
 from spark_jobs.outputs import is_finished
+from spark_jobs.terminal import as_table
 
 if TYPE_CHECKING:
     from audience_explorer_dagster.partitions import Partition

@@ -12,15 +12,13 @@ cluster's.
 The archive's name has a digest of all that decides its content, so it is made, and put on S3, once.
 """
 
-import gzip
 import hashlib
-import io
 import os
 import platform
 import subprocess
 import sys
-import tarfile
 import tempfile
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -30,11 +28,13 @@ from packaging.utils import canonicalize_name
 
 import spark_jobs
 from audience_explorer_dagster.launchers import LaunchFailed
+from spark_jobs.launch.targz import write_tar_gz
 
 Architecture = Literal["x86_64", "aarch64"]
 
 NAME = "environment"  # what it is unpacked as
-PYTHON = f"./{NAME}/bin/python"  # of a process that starts where it was unpacked
+_PYTHON = "bin/python"
+PYTHON = f"./{NAME}/{_PYTHON}"  # of a process that starts where it was unpacked
 
 _VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 _GLIBC = range(28, 4, -1)  # minor versions of the C library, whose wheels run where 2.28 is: Amazon Linux 2023 has 2.34
@@ -95,11 +95,7 @@ def build(architecture: Architecture) -> Path:
 def _sources() -> dict[str, Path]:
     """The project's files that go into `lib`, by their path there."""
     project = Path(spark_jobs.__file__).parents[1]
-    files = [
-        *(project / "spark_jobs").rglob("*.py"),
-        *(project / "emr").glob("*.py"),
-        *(project / "ami" / file for file in ("__init__.py", "boot.py")),
-    ]
+    files = [*(project / "spark_jobs").rglob("*.py"), *(project / "emr").glob("*.py")]
     return {file.relative_to(project).as_posix(): file for file in sorted(files)}
 
 
@@ -145,23 +141,17 @@ def _install(architecture: Architecture, target: Path) -> None:
 
 
 def _pack(packages: Path, target: Path) -> None:
-    """Pack it so that the same content is the same file."""
-    with (
-        target.open("wb") as file,
-        gzip.GzipFile(filename="", fileobj=file, mode="wb", compresslevel=6, mtime=0) as zipped,
-        tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as tar,
-    ):
+    with target.open("wb") as file:
+        write_tar_gz(file, _contents(packages), executable={_PYTHON})
 
-        def add(path: str, content: bytes, mode: int = 0o644) -> None:
-            entry = tarfile.TarInfo(path)
-            entry.size, entry.mode = len(content), mode
-            tar.addfile(entry, io.BytesIO(content))
 
-        add("bin/python", _RUN_PYTHON.encode(), 0o755)
-        for path, source in _sources().items():
-            add(f"lib/{path}", source.read_bytes())
-        for package in sorted(packages.rglob("*")):
-            below = package.relative_to(packages)
-            # The packages' own tests are a tenth of it. Scripts would not find their Python.
-            if package.is_file() and "tests" not in below.parts and below.parts[0] != "bin":
-                add(f"lib/{below.as_posix()}", package.read_bytes())
+def _contents(packages: Path) -> Iterator[tuple[str, bytes]]:
+    """The names and contents of the archive's files, read one at a time."""
+    yield _PYTHON, _RUN_PYTHON.encode()
+    for path, source in _sources().items():
+        yield f"lib/{path}", source.read_bytes()
+    for package in sorted(packages.rglob("*")):
+        below = package.relative_to(packages)
+        # The packages' own tests are a tenth of it. Scripts would not find their Python.
+        if package.is_file() and "tests" not in below.parts and below.parts[0] != "bin":
+            yield f"lib/{below.as_posix()}", package.read_bytes()

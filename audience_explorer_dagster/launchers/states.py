@@ -1,28 +1,27 @@
 """How launches stand: which runs, which ended well, which did not and why, and which were replaced by a later one."""
 
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, cast
 
-from audience_explorer_dagster.launchers.ec2 import instances
-from audience_explorer_dagster.launchers.ec2.instances import Instance
-from audience_explorer_dagster.launchers.ec2.launches import LEASE_SECONDS, Launches, LaunchTags
+from ami.instances import Instance
+from audience_explorer_dagster.launchers.launch_store import LaunchStore, LaunchTags
 from spark_jobs.__main__ import STOPPED
 from spark_jobs.errors import InputError
+from spark_jobs.launch import lease
+from spark_jobs.launch.status import Status
 
-if TYPE_CHECKING:
-    from mypy_boto3_ec2 import EC2Client
-
+LauncherName = Literal["ec2", "emr-serverless"]  # those that keep launches on S3
 State = Literal["running", "done", "failed", "missing"]
 
 SELECTORS = ("launch", "pipeline", "run", "label")
 MIN_PREFIX = 4  # characters of an id that stand for all of it
 
 _ALIVE = {"pending", "running", "shutting-down"}
-_UNSEEN = timedelta(seconds=60)  # how long EC2 may take to grant an instance and to tell of it
+_UNSEEN = timedelta(seconds=60)  # how long EC2 may take to grant an instance and to list it
 _READERS = 8  # requests to S3 at the same time
 
 
@@ -66,7 +65,7 @@ def select(launches: Sequence[LaunchTags], wanted: str) -> list[LaunchTags]:
     tag, separator, value = wanted.partition("=")
     if separator:
         if tag not in SELECTORS:
-            raise InputError(f"{tag!r} is no tag of launches: they have {', '.join(SELECTORS)}.")
+            raise InputError(f"{tag!r} is not a tag of launches: they have {', '.join(SELECTORS)}.")
         found = [tags for tags in launches if getattr(tags, tag) == value]
     else:
         found = [tags for tags in launches if wanted in _ids(tags)]
@@ -83,37 +82,51 @@ def select(launches: Sequence[LaunchTags], wanted: str) -> list[LaunchTags]:
     return found
 
 
-def look(ec2: "EC2Client", launches: Launches, wanted: Sequence[LaunchTags]) -> list[LaunchState]:
-    """How launches stand now, in the same order."""
-    # In this order: one whose instance is not there any more has written its status, if it ever does.
-    known = {instance.tags.get("launch"): instance for instance in instances.find(ec2, ended=True)}
+def launcher_of(description: Mapping[str, Any]) -> LauncherName:
+    """The launcher that made a launch, by the name that AUDIENCE_EXPLORER_LAUNCHER has for it."""
+    launched = description.get("launched", {})
+    if "launcher" in launched:
+        return cast(LauncherName, launched["launcher"])
+    return "emr-serverless" if "application" in launched else "ec2"  # launches of earlier versions
 
-    def look_at(tags: LaunchTags) -> LaunchState:
-        folder = launches.folder(tags)
-        state = _state(tags, folder.status(), known.get(tags.launch))
-        # On EMR Serverless there is no instance. As long as somebody waits for a job run, it has not ended.
-        if state.state == "missing" and state.instance is None and "application" in folder.launched():
-            held = folder.seconds_since_held()
-            if held is not None and held < LEASE_SECONDS:
-                return LaunchState(tags, "running")
-            return LaunchState(tags, "missing", "its job run left no status")
-        return state
+
+def current_states(
+    store: LaunchStore, wanted: Sequence[LaunchTags], find_instances: Callable[[], Iterable[Instance]]
+) -> list[LaunchState]:
+    """How launches stand now, in the same order.
+
+    Args:
+        store: Where they are.
+        wanted: Which.
+        find_instances: Asks EC2 for this project's instances, also those that ended. It is called only if a launch was
+            on EC2, for not everybody may ask.
+    """
+
+    def state(tags: LaunchTags, launcher: LauncherName) -> LaunchState:
+        folder = store.folder(tags)
+        if launcher == "emr-serverless":
+            return _state_by_lease(tags, folder.status(), folder.lease_age)
+        return _state_by_instance(tags, folder.status(), instances.get(tags.launch))
 
     with ThreadPoolExecutor(_READERS) as readers:
-        return list(readers.map(look_at, wanted))
+        launchers = list(readers.map(lambda tags: launcher_of(store.folder(tags).description()), wanted))
+        # EC2 before the status: a launch whose instance is not there any more has written its status, if it ever does.
+        found = find_instances() if "ec2" in launchers else ()
+        instances = {instance.tags.get("launch"): instance for instance in found}
+        return list(readers.map(state, wanted, launchers))
 
 
-def newest_attempts(launches: Launches, wanted: Iterable[LaunchTags]) -> list[LaunchTags]:
+def newest_attempts(store: LaunchStore, wanted: Iterable[LaunchTags]) -> list[LaunchTags]:
     """The launches without those whose work a later one took up, in the same order.
 
     A later launch takes up the work of one of the same pipeline and label if it is of the same run, or if it has no
-    other jobs. The label alone does not tell, for the blocks of a month's categories may share one.
+    other jobs. The label alone does not say so, for the blocks of a month's categories may share one.
     """
     jobs: dict[LaunchTags, frozenset[str]] = {}
 
     def jobs_of(tags: LaunchTags) -> frozenset[str]:
         if tags not in jobs:
-            jobs[tags] = _jobs(launches.folder(tags).description())
+            jobs[tags] = _jobs(store.folder(tags).description())
         return jobs[tags]
 
     newest: list[LaunchTags] = []
@@ -132,30 +145,30 @@ def started(tags: LaunchTags) -> datetime | None:
         return None
 
 
-def why_not_done(status: Mapping[str, Any]) -> str:
+def why_not_done(status: Status) -> str:
     """Why a launch with this status did not end well; empty if it did."""
-    if "error" in status:
-        return f"the jobs could not be started: {status['error']}"
-    code = status.get("exit_code")
+    if status.error is not None:
+        return f"the jobs could not be started: {status.error}"
+    code = status.exit_code
     if code == 0:
         return ""
-    if status.get("out_of_memory"):
+    if status.out_of_memory:
         return "out of memory"
-    if status.get("overdue"):
+    if status.overdue:
         return "overdue: it ran for as long as max_runtime allows"
     if code == 1:
         return "jobs failed (exit code 1)"
     if code == STOPPED:
         return f"stopped before all jobs had their turn, because AWS takes the instance back (exit code {STOPPED})"
-    if isinstance(code, int) and code < 0:
+    if code is not None and code < 0:
         return f"ended by {_signal(-code)}"
     return f"exit code {code}"
 
 
-def _state(tags: LaunchTags, status: Mapping[str, Any] | None, instance: Instance | None) -> LaunchState:
+def _state_by_instance(tags: LaunchTags, status: Status | None, instance: Instance | None) -> LaunchState:
+    """How a launch on EC2 stands."""
     if status is not None:
-        why = why_not_done(status)
-        return LaunchState(tags, "failed" if why else "done", why, instance)
+        return _ended(tags, status, instance)
     if instance is not None:
         if instance.state in _ALIVE:
             return LaunchState(tags, "running", instance=instance)
@@ -165,6 +178,20 @@ def _state(tags: LaunchTags, status: Mapping[str, Any] | None, instance: Instanc
     if begun is not None and datetime.now(timezone.utc) - begun < _UNSEEN:
         return LaunchState(tags, "running", "EC2 knows no instance of it yet")
     return LaunchState(tags, "missing", "there is neither an instance nor a status")
+
+
+def _state_by_lease(tags: LaunchTags, status: Status | None, lease_age: Callable[[], float | None]) -> LaunchState:
+    """How a launch on EMR Serverless stands: as long as somebody waits for a job run, it has not ended."""
+    if status is not None:
+        return _ended(tags, status, None)
+    if lease.is_valid(lease_age()):
+        return LaunchState(tags, "running")
+    return LaunchState(tags, "missing", "its job run left no status")
+
+
+def _ended(tags: LaunchTags, status: Status, instance: Instance | None) -> LaunchState:
+    why = why_not_done(status)
+    return LaunchState(tags, "failed" if why else "done", why, instance)
 
 
 def _ids(tags: LaunchTags) -> tuple[str, str, str]:

@@ -1,2 +1,2 @@
-"""Launches on EC2: `launcher` has the settings and relaunches what was lost, `launch` is one instance from its start to
-its end, `launches` is what S3 keeps of them all."""
+"""Launches on EC2: `settings` is what can be set, `launcher` the resource, which relaunches what was lost, `launch` one
+instance from its start to its end, `outcome` what is wrong with one."""

@@ -3,6 +3,7 @@
 from botocore.exceptions import BotoCoreError, ClientError
 
 from audience_explorer_dagster.launchers import LaunchFailed
+from audience_explorer_dagster.launchers.aws import is_refusal
 
 
 class EC2LaunchFailed(LaunchFailed):
@@ -21,8 +22,8 @@ class EC2LaunchFailed(LaunchFailed):
         self.instance = instance
         self.log = log
         where = {"instance": instance, "launch": launch, "log": log}
-        told = ", ".join(f"{name} {value}" for name, value in where.items() if value is not None)
-        super().__init__(f"{type(self).__name__}: {what}" + (f" [{told}]" if told else ""))
+        facts = ", ".join(f"{name} {value}" for name, value in where.items() if value is not None)
+        super().__init__(f"{type(self).__name__}: {what}" + (f" [{facts}]" if facts else ""))
 
 
 class NoImage(EC2LaunchFailed):
@@ -75,5 +76,4 @@ class Unreachable(EC2LaunchFailed):
 
 def kind_of(error: BotoCoreError | ClientError) -> type[EC2LaunchFailed]:
     """What an error of AWS's makes of a launch."""
-    refused = isinstance(error, ClientError) and error.response["ResponseMetadata"]["HTTPStatusCode"] < 500
-    return Refused if refused else Unreachable
+    return Refused if is_refusal(error) else Unreachable

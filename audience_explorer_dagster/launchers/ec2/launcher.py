@@ -1,70 +1,32 @@
 """The launcher that runs jobs on an EC2 instance, which is started for them and ended when they are done."""
 
 from collections.abc import Generator, Iterator, Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar, Literal
 
 import dagster as dg
 from botocore.exceptions import BotoCoreError, ClientError
-from pydantic import Field
 
-from audience_explorer_dagster.launchers import PIPELINE_TAG, Job, Launcher, Report
-from audience_explorer_dagster.launchers.ec2 import code, instances
-from audience_explorer_dagster.launchers.ec2.access import client, launches_of_root
-from audience_explorer_dagster.launchers.ec2.errors import (
-    BootFailed,
-    NoCapacity,
-    SpotInterrupted,
-    kind_of,
-)
-from audience_explorer_dagster.launchers.ec2.images import NAME, check_fit, find_image
+from ami import instances
+from audience_explorer_dagster.launchers import Job, Report
+from audience_explorer_dagster.launchers.ec2 import code
+from audience_explorer_dagster.launchers.ec2.errors import BootFailed, NoCapacity, SpotInterrupted, kind_of
+from audience_explorer_dagster.launchers.ec2.images import check_fit, find_image
 from audience_explorer_dagster.launchers.ec2.launch import Launch
-from audience_explorer_dagster.launchers.ec2.launches import Launches, LaunchTags
+from audience_explorer_dagster.launchers.ec2.settings import EC2Settings
+from audience_explorer_dagster.launchers.ec2.start import launch_options
 from audience_explorer_dagster.launchers.from_environment import from_environment
-from audience_explorer_dagster.partitions import Partition, short_name
-from audience_explorer_dagster.store import new_folder_name
-
-if TYPE_CHECKING:
-    from mypy_boto3_ec2 import EC2Client
+from audience_explorer_dagster.launchers.launch_store import new_launch_tags
+from spark_jobs.launch.aws import launches_of_root
 
 
-class EC2StepLauncher(Launcher):
+class EC2StepLauncher(EC2Settings):
     """Runs the jobs of a launch on one EC2 instance.
 
-    It is a Dagster Pipes client of its own: the jobs speak the Pipes protocol to a file, and the instance's boot
-    program ships that, and the log, to S3 as numbered objects, which are read here (see `launches.py`, `ami/boot.py`).
+    It is a Dagster Pipes client of its own: the jobs speak the Pipes protocol to a file, and the agent on the instance
+    writes that, and the log, to S3 as numbered objects, which are read here (see `spark_jobs/launch`).
 
     An instance that AWS takes back, or that does not boot, is replaced by one of the next type or subnet, which goes on
     with the first job that was not done. A job that fails is not repeated.
     """
-
-    reaches_folders: ClassVar[bool] = False
-
-    launches: str = Field(description="Where on S3 launches keep their messages and logs: s3://bucket/prefix.")
-    instance_profile: str = Field(
-        description="The name or ARN of the instances' profile; its role is in ami/iam/instance.json."
-    )
-    region: str | None = Field(default=None, description="The region; by default AWS's usual settings name it.")
-    image: str = Field(default=f"{NAME}*", description="An image's id, or a pattern of names, whose newest is taken.")
-    instance_types: list[str] = Field(
-        default=["m7i.2xlarge", "m6i.2xlarge", "m5.2xlarge"], min_length=1, description="Types, the preferred first."
-    )
-    market: Literal["spot", "on-demand", "spot-then-on-demand"] = Field(
-        default="spot-then-on-demand",
-        description="spot-then-on-demand takes an on-demand instance if no type and subnet has a spot one.",
-    )
-    subnets: list[str] = Field(default=[], description="Their ids, the preferred first; empty: the default network's.")
-    security_groups: list[str] = Field(
-        default=[], description="Their ids; no port need be open. Empty: the network's default."
-    )
-    volume_gb: int = Field(default=50, ge=8, description="The size of the root volume.")
-    volume_type: str = Field(default="gp3", description="The type of the root volume.")
-    key_pair: str | None = Field(default=None, description="The name of an SSH key pair, for debugging only.")
-    max_runtime: int = Field(default=6 * 3600, ge=10, description="Seconds after which an instance is ended.")
-    boot_timeout: int = Field(default=600, ge=1, description="Seconds in which an instance must give a sign of life.")
-    retries: int = Field(default=3, ge=0, description="How often a launch whose instance is lost is launched again.")
-    extra_tags: dict[str, str] = Field(default={}, description="More tags of instances and volumes.")
-    poll_seconds: float = Field(default=1.0, gt=0, description="How often to look for messages, in seconds.")
 
     @classmethod
     def from_environment(cls, by_name: bool = False) -> "EC2StepLauncher":
@@ -91,18 +53,18 @@ class EC2StepLauncher(Launcher):
         self._end_earlier(context)
         image = find_image(self.ec2, self.image)
         check_fit(image, self.volume_gb)
-        code_location = self.all_launches.keep_code(*code.pack())
-        asked = instances.offers(self.instance_types, self.subnets, self.market)
-        waiting, failed, told = list(jobs), set[str](), set[str]()
+        code_location = self.launch_store.keep_code(*code.pack())
+        options = launch_options(self.instance_types, self.subnets, self.market)
+        waiting, failed, finished = list(jobs), set[str](), set[str]()
         for attempt in range(1 + self.retries):
-            tags = launch_tags(context)
-            launch = Launch(self, self.all_launches.folder(tags), tags, context)
+            tags = new_launch_tags(context)
+            launch = Launch(self, self.launch_store.folder(tags), tags, context)
             try:
-                for report in launch.run(image, code_location, asked, waiting):
+                for report in launch.run(image, code_location, options, waiting):
                     if report.event == "output":
-                        if report.folder in told:  # by an instance before, which was lost in the middle of its job
+                        if report.folder in finished:  # by an instance before, which was lost in the middle of its job
                             continue
-                        told.add(report.folder)
+                        finished.add(report.folder)
                     else:
                         waiting = [job for job in waiting if job.id != report.job]
                     if report.event == "failed":
@@ -121,7 +83,7 @@ class EC2StepLauncher(Launcher):
                 yield Report(job.id, "failed", error=f"not run, because {', '.join(job.needs)} failed")
             if not waiting:
                 return
-            asked = launch.next_offers(asked)
+            options = launch.options_after(options)
 
     def _end_earlier(self, context: dg.OpExecutionContext) -> None:
         """End what an earlier process of the run left, or of the run that it repeats: nobody waits for it."""
@@ -130,26 +92,3 @@ class EC2StepLauncher(Launcher):
         if left:
             context.log.warning(f"{', '.join(left)}, left by an earlier attempt of this run, is ended")
             instances.terminate(self.ec2, left)
-
-    @cached_property
-    def ec2(self) -> "EC2Client":
-        """The EC2 client."""
-        return client("ec2", self.region)
-
-    @cached_property
-    def ec2_once(self) -> "EC2Client":
-        """An EC2 client that repeats no request by itself."""
-        return client("ec2", self.region, once=True)
-
-    @cached_property
-    def all_launches(self) -> Launches:
-        """All launches below this location."""
-        return Launches(client("s3", self.region), self.launches)
-
-
-def launch_tags(context: dg.OpExecutionContext) -> LaunchTags:
-    """The tags of a new launch of a run."""
-    run = context.run
-    pipeline = run.tags.get(PIPELINE_TAG) or run.tags.get("dagster/backfill") or run.root_run_id or run.run_id
-    label = short_name([Partition.parse(key) for key in context.partition_keys])
-    return LaunchTags(launch=new_folder_name(), pipeline=pipeline, run=run.run_id, label=label)

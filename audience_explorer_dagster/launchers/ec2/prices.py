@@ -31,9 +31,9 @@ def price_of(ec2: "EC2Client", instance_type: str, zone: str, market: str) -> Pr
     try:
         dollars = _spot(ec2, instance_type, zone) if market == "spot" else _on_demand(ec2, instance_type)
     except (BotoCoreError, ClientError) as error:
-        return Price(None, f"AWS tells no price: {error}")
+        return Price(None, f"AWS gives no price: {error}")
     except (LookupError, ValueError) as error:
-        return Price(None, f"AWS's answer holds no price of {instance_type}: {error!r}")
+        return Price(None, f"AWS's answer has no price of {instance_type}: {error!r}")
     return Price(dollars)
 
 
@@ -66,6 +66,6 @@ def _on_demand(ec2: "EC2Client", instance_type: str) -> float:
         ServiceCode="AmazonEC2",
         Filters=[{"Type": "TERM_MATCH", "Field": name, "Value": value} for name, value in facts.items()],
     )
-    (offer,) = json.loads(answer["PriceList"][0])["terms"]["OnDemand"].values()
-    (dimension,) = offer["priceDimensions"].values()
+    (terms,) = json.loads(answer["PriceList"][0])["terms"]["OnDemand"].values()
+    (dimension,) = terms["priceDimensions"].values()
     return float(dimension["pricePerUnit"]["USD"])

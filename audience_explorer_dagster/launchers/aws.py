@@ -1,0 +1,8 @@
+"""Errors of AWS's, as all launchers on AWS take them."""
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+
+def is_refusal(error: BotoCoreError | ClientError) -> bool:
+    """Whether AWS refused a request, and did not merely fail to answer it."""
+    return isinstance(error, ClientError) and error.response["ResponseMetadata"]["HTTPStatusCode"] < 500

@@ -1,0 +1,153 @@
+"""Starting an instance: what is asked of EC2, and where it may be asked for."""
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as NoConnection
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from ami.images import Image
+from ami.instances import Instance, Market, as_tags, instance_of
+from audience_explorer_dagster.launchers.ec2.errors import NoCapacity
+from audience_explorer_dagster.launchers.ec2.settings import EC2Settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_ec2.type_defs import ReservationResponseTypeDef
+
+# What EC2 answers where another type, subnet or market may have what this one has not.
+# https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
+NO_CAPACITY = {
+    "InsufficientInstanceCapacity",
+    "InsufficientHostCapacity",
+    "InsufficientFreeAddressesInSubnet",
+    "InstanceLimitExceeded",
+    "MaxSpotInstanceCountExceeded",
+    "SpotMaxPriceTooLow",
+    "Unsupported",  # the type is not offered in the subnet's zone
+    "VcpuLimitExceeded",
+}
+_THROTTLED = {"RequestLimitExceeded", "Throttling", "ThrottlingException", "TooManyRequestsException"}
+
+
+@dataclass(frozen=True)
+class LaunchOption:
+    """One of the places where an instance may be had."""
+
+    instance_type: str
+    subnet: str | None
+    market: Market
+
+    def __str__(self) -> str:
+        return f"{self.instance_type} ({self.market}{f', {self.subnet}' if self.subnet else ''})"
+
+
+def launch_options(instance_types: Sequence[str], subnets: Sequence[str | None], market: str) -> list[LaunchOption]:
+    """Where to ask for an instance, in the order of preference: all of a market, type by type, before the next."""
+    markets: tuple[Market, ...] = ("spot", "on-demand")
+    return [
+        LaunchOption(instance_type, subnet, of)
+        for of in markets
+        if market in (of, "spot-then-on-demand")
+        for instance_type in instance_types
+        for subnet in subnets or [None]
+    ]
+
+
+def user_data(region: str, folder: str) -> str:
+    """What an instance starts with: no more than where its launch is described."""
+    region = shlex.quote(region)
+    exports = f"export AWS_REGION={region} AWS_DEFAULT_REGION={region}"
+    return f"#!/bin/sh\n{exports}\nexec audience-explorer-boot {shlex.quote(folder)}\n"
+
+
+def start_instance(
+    ec2: "EC2Client",
+    settings: EC2Settings,
+    options: Iterable[LaunchOption],
+    token: str,
+    tags: Mapping[str, str],
+    image: Image,
+    folder: str,
+) -> tuple[Instance, LaunchOption]:
+    """Start an instance by the first option that has one.
+
+    Args:
+        ec2: A client that repeats no request: this is done here.
+        settings: What instances are like.
+        options: Where to ask, in this order.
+        token: Begins the client tokens, up to 60 characters. A request that is repeated, also by boto3 because the
+            answer was lost, starts no second instance.
+        tags: Of the instance, its volume and its spot request.
+        image: What it starts from.
+        folder: The S3 folder of its launch.
+
+    Raises:
+        NoCapacity: No option had one.
+    """
+    refused = []
+    for number, option in enumerate(options):
+        request = _request(settings, option, tags, image)
+        request |= {"ClientToken": f"{token}-{number}", "UserData": user_data(ec2.meta.region_name, folder)}
+        try:
+            answer = _run_instances(ec2, request)
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in NO_CAPACITY:
+                raise
+            refused.append(f"{option}: {error.response['Error']['Code']}")
+        else:
+            return instance_of(answer["Instances"][0]), option  # type: ignore[arg-type]
+    raise NoCapacity("; ".join(refused))
+
+
+def _request(settings: EC2Settings, option: LaunchOption, tags: Mapping[str, str], image: Image) -> dict[str, Any]:
+    profile = settings.instance_profile
+    tagged = ["instance", "volume", *(["spot-instances-request"] if option.market == "spot" else [])]
+    disk = {
+        "VolumeSize": settings.volume_gb,
+        "VolumeType": settings.volume_type,
+        "Encrypted": True,
+        "DeleteOnTermination": True,
+    }
+    request: dict[str, Any] = {
+        "ImageId": image.id,
+        "InstanceType": option.instance_type,
+        "MinCount": 1,
+        "MaxCount": 1,
+        "InstanceInitiatedShutdownBehavior": "terminate",
+        "MetadataOptions": {"HttpTokens": "required", "HttpEndpoint": "enabled"},
+        "IamInstanceProfile": {"Arn" if profile.startswith("arn:") else "Name": profile},
+        "BlockDeviceMappings": [{"DeviceName": image.root_device, "Ebs": disk}],
+        "TagSpecifications": [{"ResourceType": kind, "Tags": as_tags(tags)} for kind in tagged],
+        **({"SubnetId": option.subnet} if option.subnet else {}),
+        **({"SecurityGroupIds": list(settings.security_groups)} if settings.security_groups else {}),
+        **({"KeyName": settings.key_pair} if settings.key_pair else {}),
+    }
+    if option.market == "spot":
+        one_time = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
+        request["InstanceMarketOptions"] = {"MarketType": "spot", "SpotOptions": one_time}
+    return request
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether an error may pass if a request is repeated."""
+    if not isinstance(error, ClientError):
+        # Connections that break, fail, or give no answer in time.
+        return isinstance(error, (HTTPClientError, NoConnection))
+    code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
+    return code not in NO_CAPACITY and (code in _THROTTLED or status >= 500)
+
+
+@retry(
+    retry=retry_if_exception(_passes),
+    wait=wait_random_exponential(multiplier=0.5, max=20),
+    stop=stop_after_delay(300),
+    reraise=True,
+)
+def _run_instances(ec2: "EC2Client", request: dict[str, Any]) -> "ReservationResponseTypeDef":
+    # Not left to boto3: it takes EC2's "no capacity", which comes with status 500, for an error that passes, and asks
+    # for minutes before another type has its turn.
+    return ec2.run_instances(**request)
