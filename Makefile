@@ -5,9 +5,13 @@ BIN := $(VENV)/bin
 export DAGSTER_HOME ?= $(CURDIR)/.dagster_home
 export AUDIENCE_EXPLORER_ROOT ?= $(CURDIR)/demo
 
+# Where tests keep what they make: in memory, if it has 2 GB for that, for most of it is small databases.
+TEMPORARY := $(shell [ "$$(df -k --output=avail /dev/shm 2>/dev/null | tail -n 1)" -gt 2000000 ] 2>/dev/null \
+  && echo /dev/shm || echo "$${TMPDIR:-/tmp}")
+
 STORIES := acceptance/*.py acceptance/ec2/*.py acceptance/browser/*.py
 
-.PHONY: help demo ui sandbox test acceptance lint bench clean
+.PHONY: help demo ui sandbox test acceptance stories isolated-stories lint wheel bench clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -24,16 +28,24 @@ sandbox: demo $(VENV)/.installed-dev ## the same on EC2, played by this machine:
 	@$(BIN)/python -m acceptance.sandbox --light --bring "$(AUDIENCE_EXPLORER_ROOT)" -- $(BIN)/dagster dev --host 127.0.0.1
 
 test: $(VENV)/.installed-dev ## run the tests; those that need Apache Spark run where Java 17+ is
-	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
+	PYTEST_DEBUG_TEMPROOT=$(TEMPORARY) $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
 
-acceptance: $(VENV)/.installed-bench ## run the acceptance stories, half an hour (needs: acceptance/README.md)
+acceptance: stories isolated-stories ## run the acceptance stories; sooner done with -j2 (needs: acceptance/README.md)
+
+# Isolated machines share an image, which is built once: their stories run in one process, beside the others if asked.
+stories: $(VENV)/.installed-bench
 	$(BIN)/pytest --timeout 900 -n 2 --dist loadfile -m "not isolated" $(STORIES)
+
+isolated-stories: $(VENV)/.installed-bench
 	$(BIN)/pytest --timeout 900 -m isolated $(STORIES)
 
 lint: $(VENV)/.installed-dev ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+wheel: ## install the wheel without constraints, on the oldest and newest Python here, and run the demo; or PYTHONS="…"
+	.ci/wheel $(PYTHONS)
 
 bench: $(VENV)/.installed-bench ## measure this beside Spark, DuckDB and Polars, for hours; try BENCH_ARGS=--quick
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)

@@ -80,7 +80,8 @@ def machines(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[
     """An isolated sandbox's."""
     with isolated_sandbox(tmp_path_factory.mktemp("sandbox"), cache) as sandbox:
         yield Machines(sandbox)
-    assert_nothing_left()
+        instances = sandbox.instances
+    assert_nothing_left(instances)
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +101,12 @@ def prints(instance: Instance, text: str) -> None:
         time.sleep(0.05)
 
 
-def assert_nothing_left() -> None:
-    """No mount and no cgroup of a machine's is left."""
-    assert "/instances/i-" not in Path("/proc/mounts").read_text()
-    assert not list(Path("/sys/fs/cgroup").glob("**/audience-explorer-i-*"))
+def assert_nothing_left(instances: list[Instance]) -> None:
+    """No mount and no cgroup of these instances' machines is left; other stories, at the same time, may have some."""
+    mounts = Path("/proc/mounts").read_text()
+    assert not [instance for instance in instances if f"/instances/{instance.id}" in mounts]
+    groups = {group.name for group in Path("/sys/fs/cgroup").glob("**/audience-explorer-i-*")}
+    assert groups.isdisjoint(f"audience-explorer-{instance.id}" for instance in instances)
 
 
 def test_an_image_is_made_of_a_builder(machines: Machines, image: str) -> None:

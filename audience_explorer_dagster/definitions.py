@@ -1,10 +1,10 @@
 """What Dagster loads."""
 
-import os
 from collections.abc import Callable
 
 import dagster as dg
 
+from audience_explorer_dagster import settings
 from audience_explorer_dagster.assets import grouped_users, raw_audience, raw_files, segments, whole_month
 from audience_explorer_dagster.automation import abandoned_instances, category_files, complete_months, run_failures
 from audience_explorer_dagster.automation.schedule import monthly
@@ -18,16 +18,13 @@ from spark_jobs.errors import InputError
 
 def launcher_from_environment() -> Launcher:
     """The launcher that AUDIENCE_EXPLORER_LAUNCHER names; `local` by default."""
-    launchers: dict[str, Callable[[], Launcher]] = {
+    by_name: dict[str, Callable[[], Launcher]] = {
         "local": LocalLauncher,
         "ec2": lambda: EC2StepLauncher.from_environment(by_name=True),
         "spark-submit": lambda: SparkSubmitLauncher.from_environment(by_name=True),
         "emr-serverless": _emr_serverless,
     }
-    name = os.environ.get("AUDIENCE_EXPLORER_LAUNCHER", "local")
-    if name not in launchers:
-        raise InputError(f"AUDIENCE_EXPLORER_LAUNCHER is {name!r}; allowed are {', '.join(launchers)}")
-    return launchers[name]()
+    return by_name[settings.read().launcher]()
 
 
 def _emr_serverless() -> Launcher:
@@ -58,4 +55,4 @@ def definitions(root: str, launcher: Launcher) -> dg.Definitions:
     )
 
 
-defs = definitions(os.environ.get("AUDIENCE_EXPLORER_ROOT", "data"), launcher_from_environment())
+defs = definitions(settings.read().root, launcher_from_environment())

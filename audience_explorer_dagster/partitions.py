@@ -1,34 +1,21 @@
 """The partitions of the assets: months that grow by themselves, and categories that come from the category files."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
 
-from spark_jobs.errors import InputError
-from spark_jobs.raw.rules import Month
+from audience_explorer_dagster import settings
 
 MONTH_FORMAT = "%Y-%m"
 CATEGORY = "category"
 MONTH = "month"
 
 
-def start_month() -> str:
-    """The first month that is a partition, as AUDIENCE_EXPLORER_START_MONTH has it."""
-    name = "AUDIENCE_EXPLORER_START_MONTH"
-    month = os.environ.get(name, "2018-01")
-    try:
-        Month.parse(month)
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from None
-    return month
-
-
 # The running month is no partition until it ends.
 months = dg.TimeWindowPartitionsDefinition(
     cron_schedule="0 0 1 * *",
-    start=start_month(),
+    start=settings.read().start_month,
     fmt=MONTH_FORMAT,
     timezone="UTC",
 )

@@ -1,33 +1,67 @@
-"""Settings that are read from the environment, with errors that name the variable and what it may be."""
+"""The project's settings from the environment. Those of a launcher are its fields: `launchers/from_environment.py`."""
 
-import os
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from spark_jobs.errors import InputError
+from spark_jobs.raw.rules import Month
 
 
-def number(name: str, default: float, most: float, what: str) -> float:
-    """A number from 0 to `most`.
+def variable(setting: str) -> str:
+    """The environment variable of a setting."""
+    return f"AUDIENCE_EXPLORER_{setting.upper()}"
 
-    Raises:
-        InputError: It is none; the message says `what` it must be.
-    """
-    text = os.environ.get(name) or str(default)
+
+def _is_month(text: str) -> str:
     try:
-        value = float(text)
-    except ValueError:
-        value = -1
-    if not 0 <= value <= most:
-        raise InputError(f"{name} is {text!r}; it must be {what}.")
-    return value
+        Month.parse(text)
+    except InputError as error:
+        raise ValueError from error
+    return text
 
 
-def switch(name: str, what: str) -> bool:
-    """Whether a setting is 1; it is 0 by default.
+class Settings(BaseSettings):
+    """A field a variable: AUDIENCE_EXPLORER_ROOT is `root`. A description says what a value must be, for errors."""
+
+    model_config = SettingsConfigDict(
+        alias_generator=variable, case_sensitive=True, env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    root: str = "data"
+    launcher: Literal["local", "ec2", "spark-submit", "emr-serverless"] = Field(
+        default="local", description="allowed are local, ec2, spark-submit, emr-serverless"
+    )
+    start_month: Annotated[str, AfterValidator(_is_month)] = Field(
+        default="2018-01", description="it must be a month, the first that is a partition, such as 2018-01"
+    )
+    automatic: Literal["0", "1"] = Field(default="0", description="it must be 1 (new months run by themselves) or 0")
+    schedule: str = "0 6 2 * *"
+    run_config: str = ""
+    settle_seconds: float = Field(
+        default=3600, ge=0, le=366 * 86400, allow_inf_nan=False, description="it must be a number of seconds, 0 or more"
+    )
+    drift: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="it must be a number from 0 to 1, the share that may change",
+    )
+    notify: str = Field(default="log", repr=False)  # addresses of webhooks are secrets
+    ui_url: str = ""
+
+
+def read() -> Settings:
+    """The settings as the environment has them now; an empty variable is as none.
 
     Raises:
-        InputError: It is neither; the message says `what` 1 means.
+        InputError: Some make no sense; the message names each with its value, and says what it must be.
     """
-    text = os.environ.get(name) or "0"
-    if text not in ("0", "1"):
-        raise InputError(f"{name} is {text!r}; it must be 1 ({what}) or 0.")
-    return text == "1"
+    try:
+        return Settings()
+    except ValidationError as error:
+        must = {field.alias: field.description for field in Settings.model_fields.values()}
+        wrong = [(entry["loc"][0], entry["input"]) for entry in error.errors()]
+        raise InputError(" ".join(f"{name} is {value!r}; {must[str(name)]}." for name, value in wrong)) from None

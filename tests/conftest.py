@@ -158,14 +158,28 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUDIENCE_EXPLORER_STRICT_SCHEMA", "1")
 
 
+@pytest.fixture(scope="session")
+def no_records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a Dagster instance that has its tables, and nothing in them: to make these takes longer than a
+    copy."""
+    import dagster as dg
+
+    folder = tmp_path_factory.mktemp("no-records")
+    with dg.DagsterInstance.local_temp(str(folder)) as instance:
+        instance.get_runs_count()
+        instance.all_asset_keys()
+        instance.all_instigator_state()
+    return folder
+
+
 @pytest.fixture
-def project(tmp_path: Path) -> "Iterator[Project]":
+def project(tmp_path: Path, no_records: Path) -> "Iterator[Project]":
     """The project on made-up data, with no records."""
     import dagster as dg
 
     from tests.project import Project
 
     # On disk, as in use: the one in memory answers some questions in another way.
-    (tmp_path / "dagster").mkdir()
+    shutil.copytree(no_records, tmp_path / "dagster")
     with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance:
         yield Project(tmp_path / "root", instance)

@@ -22,11 +22,11 @@ from moto.ssm.models import Parameter, ssm_backends
 
 from acceptance.sandbox.aws import Api, Call
 from acceptance.sandbox.ec2 import ACCOUNT, REGION, Backend, played_by, register_image
-from acceptance.sandbox.faults import Faults, NotPossible
-from acceptance.sandbox.hypervisor import Hypervisor, Instance
+from acceptance.sandbox.faults import Faults
+from acceptance.sandbox.hypervisor import Hypervisor, Instance, Mode, NotPossible
 from acceptance.sandbox.isolated import IsolatedMode
 from acceptance.sandbox.light import LightMode
-from acceptance.sandbox.machine import MachineFailed, Mode
+from acceptance.sandbox.machine import MachineFailed
 from acceptance.sandbox.network import Listener
 from acceptance.sandbox.roots import Roots
 from ami.images import NAME
@@ -74,7 +74,7 @@ class Sandbox:
         self._mode: Mode = LightMode(self._api)
         if isolated:
             self._mode = IsolatedMode(self._api, Roots(cache or self._folder / "roots"))
-        self._hypervisor = Hypervisor(self._folder / "instances", self._mode, self.faults, self._lock)
+        self._hypervisor = Hypervisor(self._folder / "instances", self._mode, self._lock)
         self._stack = contextlib.ExitStack()
         self._clients: dict[str, Any] = {}
 
@@ -83,7 +83,7 @@ class Sandbox:
             self._folder.mkdir(parents=True, exist_ok=True)
             if self._roots is not None:
                 stack.callback(shutil.rmtree, self._roots, ignore_errors=True)
-            backend = stack.enter_context(played_by(self._hypervisor))
+            backend = stack.enter_context(played_by(self._hypervisor, self.faults))
             operator = Listener(self._api.app_for("operator"))
             stack.callback(operator.close)
             launcher = Listener(self._api.app_for("launcher"))

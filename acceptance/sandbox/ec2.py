@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from moto.core.base_backend import BackendDict
 from moto.core.models import DEFAULT_ACCOUNT_ID
@@ -25,36 +25,23 @@ from moto.ec2.responses import EC2Response
 from moto.ec2.urls import url_bases
 from moto.ec2.utils import random_ami_id, random_spot_request_id
 
+from acceptance.sandbox.faults import Faults
+from acceptance.sandbox.hypervisor import Hypervisor, Market, decoded, set_state
 from acceptance.sandbox.prices import spot_price_history
-
-if TYPE_CHECKING:
-    from acceptance.sandbox.faults import Market
-    from acceptance.sandbox.hypervisor import Hypervisor
 
 ACCOUNT = DEFAULT_ACCOUNT_ID
 REGION = "us-east-1"
 CALLER_HEADER = "X-Sandbox-Caller"
 
-STATES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
-
 _MAX_USER_DATA = 16384
 _CONSOLE_BYTES = 64 * 1024
-
-
-def decoded(user_data: Base64EncodedString | None) -> bytes:
-    """User data as it was before its transport."""
-    return base64.b64decode(str(user_data)) if user_data else b""
-
-
-def set_state(record: InstanceRecord, name: str) -> None:
-    """Change an instance's state; a response that was given the former one keeps it."""
-    record._state = InstanceState(name, STATES[name])
 
 
 class Response(EC2Response):
     """How requests are answered."""
 
-    hypervisor: "Hypervisor"  # set by `played_by`, as is what follows
+    hypervisor: Hypervisor  # set by `played_by`, as is what follows
+    faults: Faults
     # RunInstances requests that went well, by client token, and what they gave.
     tokens: dict[str, tuple[dict[str, str], Reservation]]
 
@@ -72,9 +59,8 @@ class Response(EC2Response):
                 )
             return ActionResult(reservation)
         market: Market = "spot" if self._get_param("InstanceMarketOptions.MarketType") == "spot" else "on-demand"
-        if not self._get_param("DryRun", False) and not self.hypervisor.faults.has_capacity(
-            self._get_param("InstanceType"), market
-        ):
+        has_capacity = self.faults.has_capacity(self._get_param("InstanceType"), market)
+        if not self._get_param("DryRun", False) and not has_capacity:
             return self._no_capacity(market)
         answer = super().run_instances()
         self.tokens[token] = (asked, cast(Reservation, answer.result))
@@ -125,7 +111,7 @@ class Response(EC2Response):
         sold = not products or any(product.startswith("Linux/UNIX") for product in products)
         return ActionResult({"SpotPriceHistory": history if sold else []})
 
-    def _no_capacity(self, market: "Market") -> Any:
+    def _no_capacity(self, market: Market) -> Any:
         """AWS's answer when it has no machine, which is an error of the server's: SDKs repeat such a request."""
         message = (
             "There is no Spot capacity available that matches your request."
@@ -140,7 +126,7 @@ class Response(EC2Response):
         """The instances that are not visible yet to whom asks."""
         if self.headers.get(CALLER_HEADER) == "operator":
             return set()
-        return {instance.id for instance in self.hypervisor.instances if self.hypervisor.faults.hides(instance.age)}
+        return {instance.id for instance in self.hypervisor.instances if self.faults.hides(instance.age)}
 
     def _refuse_hidden(self, hidden: set[str]) -> None:
         if asked := [name for name in self._get_param("InstanceIds", []) if name in hidden]:
@@ -150,7 +136,8 @@ class Response(EC2Response):
 class Backend(EC2Backend):
     """Instances whose state is that of a machine, and images that can be refused."""
 
-    hypervisor: "Hypervisor"  # set by `played_by`
+    hypervisor: Hypervisor  # set by `played_by`, as is what follows
+    faults: Faults
 
     # The service's table of urls, which moto looks for beside a backend's own module.
     _url_module = SimpleNamespace(url_bases=url_bases, url_paths={"{0}/": Response.dispatch})
@@ -188,7 +175,7 @@ class Backend(EC2Backend):
             if record.lifecycle == "spot":
                 # Behind a spot instance there is a request of its own.
                 record.spot_instance_request_id = random_spot_request_id()  # type: ignore[attr-defined]
-            self.hypervisor.launch(record)
+            self.hypervisor.launch(record, self.faults.take_orders())
         return reservation
 
     def terminate_instances(self, instance_ids: list[str]) -> list[tuple[InstanceRecord, InstanceState]]:
@@ -247,14 +234,15 @@ class Backend(EC2Backend):
 
 
 @contextlib.contextmanager
-def played_by(hypervisor: "Hypervisor") -> Iterator[Backend]:
-    """Let moto's EC2 be this one, with a hypervisor's machines, for as long as the context lasts.
+def played_by(hypervisor: Hypervisor, faults: Faults) -> Iterator[Backend]:
+    """Let moto's EC2 be this one, with a hypervisor's machines and with faults, for as long as the context lasts.
 
     All of moto's services begin empty, and are emptied at the end.
     """
     BackendDict.reset()
     ec2_backends.clear()  # the reset of another service, which looks at EC2, may have brought one back
     Backend.hypervisor = Response.hypervisor = hypervisor
+    Backend.faults = Response.faults = faults
     Response.tokens = {}
     ec2_backends.backend = Backend
     try:
@@ -265,7 +253,7 @@ def played_by(hypervisor: "Hypervisor") -> Iterator[Backend]:
 
 
 def register_image(
-    backend: Backend,
+    backend: EC2Backend,
     name: str,
     image_id: str | None = None,
     description: str = "",

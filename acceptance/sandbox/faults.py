@@ -4,33 +4,14 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from acceptance.sandbox.hypervisor import Instance, Market, NotPossible, Orders
 from acceptance.sandbox.machine import Limits
 
-if TYPE_CHECKING:
-    from acceptance.sandbox.hypervisor import Instance
-
-Market = Literal["spot", "on-demand"]
 Caller = Literal["operator", "launcher", "instance"]
 """Who calls the API: who runs the sandbox (`Sandbox.client`), whoever uses its environment, or an instance."""
-
-NEVER_BOOTS = b"#!/bin/sh\necho 'this boot never finishes'\nexec sleep infinity\n"
-
-
-class NotPossible(Exception):
-    """A fault can't be played on this instance or this machine."""
-
-
-@dataclass(frozen=True)
-class Orders:
-    """What was ordered for the next instance."""
-
-    limits: Limits = field(default_factory=Limits)
-    loses_capacity: bool = False
-    never_boots: bool = False
 
 
 class Faults:
@@ -126,31 +107,31 @@ class Faults:
 
     # A running instance
 
-    def interrupt(self, instance: "Instance", seconds: float = 2.0) -> None:
+    def interrupt(self, instance: Instance, seconds: float = 2.0) -> None:
         """Announce a spot interruption to an instance now, and end it after so many seconds (AWS: two minutes)."""
         if instance.market != "spot":
             raise NotPossible(f"{instance.id} is on demand: only spot instances are interrupted")
         instance.interrupt(datetime.now(timezone.utc) + timedelta(seconds=seconds))
 
-    def kill_boot(self, instance: "Instance") -> None:
+    def kill_boot(self, instance: Instance) -> None:
         """Kill an instance's boot program with signal 9."""
         killed = instance.running_machine.kill("boot.py")
         if not killed:
             raise NotPossible(f"{instance.id} runs no boot.py; what it printed is in {instance.log}")
 
-    def fill_disk(self, instance: "Instance") -> None:
+    def fill_disk(self, instance: Instance) -> None:
         """Fill an instance's disk, of which the size was ordered with `disk_size` before the launch."""
         machine = instance.running_machine
         if machine.limits.disk is None:
             raise NotPossible(f"{instance.id} shares this machine's disk: order disk_size(…) before its launch")
         machine.fill_disk()
 
-    def cut_network(self, instance: "Instance", seconds: float) -> None:
+    def cut_network(self, instance: Instance, seconds: float) -> None:
         """An instance's connections to the API break for so long. Its metadata service is not behind the network."""
         with self._lock:
             self._cuts[instance.id] = time.monotonic() + seconds
 
-    def terminate(self, instance: "Instance") -> None:
+    def terminate(self, instance: Instance) -> None:
         """Terminate an instance, as a person does from the console."""
         instance.terminate()
 

@@ -1,23 +1,77 @@
 """Gives each instance of EC2's a machine, and tells EC2 what becomes of it."""
 
+import base64
 import threading
 import time
 import traceback
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Literal
 
+from moto.core.types import Base64EncodedString
 from moto.core.utils import utcnow
+from moto.ec2.models import EC2Backend
 from moto.ec2.models.amis import Ami
 from moto.ec2.models.instances import Instance as InstanceRecord
-from moto.ec2.models.instances import StateReason
+from moto.ec2.models.instances import InstanceState, StateReason
 from moto.iam.models import iam_backends
 
-from acceptance.sandbox.ec2 import ACCOUNT, decoded, set_state
-from acceptance.sandbox.faults import NEVER_BOOTS, Faults, Market, NotPossible, Orders
-from acceptance.sandbox.machine import Machine, Mode
+from acceptance.sandbox.machine import Limits, Machine
 
+Market = Literal["spot", "on-demand"]
+
+STATES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
+
+NEVER_BOOTS = b"#!/bin/sh\necho 'this boot never finishes'\nexec sleep infinity\n"
 _PENDING_SECONDS = 0.5  # how long an instance is pending that will have no capacity
+
+
+class NotPossible(Exception):
+    """A fault can't be played on this instance or this machine."""
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What was ordered for the next instance."""
+
+    limits: Limits = field(default_factory=Limits)
+    loses_capacity: bool = False
+    never_boots: bool = False
+
+
+class Mode(ABC):
+    """A way to have machines."""
+
+    @abstractmethod
+    def register_images(self, backend: EC2Backend) -> None:
+        """Make this project's images known to EC2, as far as there are any."""
+
+    @abstractmethod
+    def machine(self, instance: "Instance", user_data: bytes) -> AbstractContextManager[Machine]:
+        """The machine of an instance; at the end of the context nothing of it runs. Used from the instance's thread."""
+
+    @abstractmethod
+    def keep_image(self, instance: "Instance", image: Ami) -> None:
+        """Let an instance's disk be an image's."""
+
+    @abstractmethod
+    def delete_disk(self, instance: "Instance") -> None:
+        """Delete what an instance wrote."""
+
+    @abstractmethod
+    def image_changed(self, image: Ami) -> None:
+        """Note that an image has other tags."""
+
+    @abstractmethod
+    def forget_image(self, image_id: str) -> None:
+        """Note that an image is not used any more."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Tidy up when the last machine has ended."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +143,7 @@ class Instance:
     def role(self) -> str | None:
         """The role of its instance profile."""
         arn = (self.about.iam_instance_profile or {}).get("Arn")
-        profiles = iam_backends[ACCOUNT]["aws"].instance_profiles.values()
+        profiles = iam_backends[self.about.owner_id]["aws"].instance_profiles.values()
         return next((profile.roles[0].name for profile in profiles if profile.arn == arn and profile.roles), None)
 
     @property
@@ -201,11 +255,20 @@ class Instance:
                 self._mode.delete_disk(self)
 
 
+def decoded(user_data: Base64EncodedString | None) -> bytes:
+    """User data as it was before its transport."""
+    return base64.b64decode(str(user_data)) if user_data else b""
+
+
+def set_state(record: InstanceRecord, name: str) -> None:
+    """Change an instance's state; a response that was given the former one keeps it."""
+    record._state = InstanceState(name, STATES[name])
+
+
 class Hypervisor:
     """All instances that were launched, in order."""
 
-    def __init__(self, folder: Path, mode: Mode, faults: Faults, lock: threading.RLock):
-        self.faults = faults
+    def __init__(self, folder: Path, mode: Mode, lock: threading.RLock):
         self._folder, self._mode, self._lock = folder, mode, lock
         self._instances: dict[str, Instance] = {}
 
@@ -219,10 +282,10 @@ class Hypervisor:
         """The instance of an id."""
         return self._instances[instance_id]
 
-    def launch(self, record: InstanceRecord) -> None:
+    def launch(self, record: InstanceRecord, orders: Orders) -> None:
         """Give a new instance its machine."""
         folder = self._folder / record.id
-        self._instances[record.id] = Instance(record, folder, self.faults.take_orders(), self._mode, self._lock)
+        self._instances[record.id] = Instance(record, folder, orders, self._mode, self._lock)
 
     def make_image(self, instance_id: str, image: Ami) -> None:
         """Make an image of a stopped instance's disk, which is available when that is done."""

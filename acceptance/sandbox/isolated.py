@@ -14,13 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
+from moto.ec2.models import EC2Backend
 from moto.ec2.models.amis import Ami
 
 from acceptance.sandbox.aws import Api
-from acceptance.sandbox.ec2 import Backend, register_image
-from acceptance.sandbox.faults import NotPossible
-from acceptance.sandbox.hypervisor import Instance
-from acceptance.sandbox.machine import FIRST_PROCESS, Limits, Machine, Mode
+from acceptance.sandbox.ec2 import register_image
+from acceptance.sandbox.hypervisor import Instance, Mode, NotPossible
+from acceptance.sandbox.machine import FIRST_PROCESS, Limits, Machine
 from acceptance.sandbox.metadata_service import MetadataService
 from acceptance.sandbox.network import METADATA_ADDRESS, Listener, leave_host_network
 from acceptance.sandbox.roots import Roots, created_at
@@ -48,7 +48,7 @@ class IsolatedMode(Mode):
             raise NotPossible(f"the isolated mode lacks {', '.join(missing)} (Debian: debootstrap iproute2 util-linux)")
         self._api, self._roots = api, roots
 
-    def register_images(self, backend: Backend) -> None:
+    def register_images(self, backend: EC2Backend) -> None:
         """The images that were kept."""
         for image in self._roots.images():
             register_image(backend, image.name, image.id, image.description, tags=image.tags, created=created_at(image))

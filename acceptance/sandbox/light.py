@@ -11,12 +11,13 @@ from shlex import quote
 
 import psutil
 from moto.core.utils import utcnow
+from moto.ec2.models import EC2Backend
 from moto.ec2.models.amis import Ami
 
 from acceptance.sandbox.aws import Api
-from acceptance.sandbox.ec2 import Backend, register_image
-from acceptance.sandbox.hypervisor import Instance
-from acceptance.sandbox.machine import ENVIRONMENT, FIRST_PROCESS, Limits, Machine, MachineFailed, Mode
+from acceptance.sandbox.ec2 import register_image
+from acceptance.sandbox.hypervisor import Instance, Mode
+from acceptance.sandbox.machine import ENVIRONMENT, FIRST_PROCESS, Limits, Machine, MachineFailed
 from acceptance.sandbox.metadata_service import MetadataService
 from acceptance.sandbox.network import Listener
 from ami.images import NAME, tags_of
@@ -32,7 +33,7 @@ class LightMode(Mode):
     def __init__(self, api: Api):
         self._api = api
 
-    def register_images(self, backend: Backend) -> None:
+    def register_images(self, backend: EC2Backend) -> None:
         """One image, of today, which holds what this Python has."""
         dependencies = {name: _version(name) for name in REQUIRES}
         register_image(backend, f"{NAME}{utcnow():%Y-%m-%d}", tags=tags_of(python_version(), dependencies))

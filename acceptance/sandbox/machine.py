@@ -13,17 +13,10 @@ import subprocess
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
-from moto.ec2.models.amis import Ami
-
-if TYPE_CHECKING:
-    from acceptance.sandbox.ec2 import Backend
-    from acceptance.sandbox.hypervisor import Instance
 
 FIRST_PROCESS = Path(__file__).with_name("first_process.sh")
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
@@ -148,38 +141,6 @@ class Machine(ABC):
     @abstractmethod
     def _disk_inside(self) -> str:
         """A folder on the machine's disk, as the machine names it."""
-
-
-class Mode(ABC):
-    """A way to have machines."""
-
-    @abstractmethod
-    def register_images(self, backend: "Backend") -> None:
-        """Make this project's images known to EC2, as far as there are any."""
-
-    @abstractmethod
-    def machine(self, instance: "Instance", user_data: bytes) -> AbstractContextManager[Machine]:
-        """The machine of an instance; at the end of the context nothing of it runs. Used from the instance's thread."""
-
-    @abstractmethod
-    def keep_image(self, instance: "Instance", image: Ami) -> None:
-        """Let an instance's disk be an image's."""
-
-    @abstractmethod
-    def delete_disk(self, instance: "Instance") -> None:
-        """Delete what an instance wrote."""
-
-    @abstractmethod
-    def image_changed(self, image: Ami) -> None:
-        """Note that an image has other tags."""
-
-    @abstractmethod
-    def forget_image(self, image_id: str) -> None:
-        """Note that an image is not used any more."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Tidy up when the last machine has ended."""
 
 
 @contextlib.contextmanager

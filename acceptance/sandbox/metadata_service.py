@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from werkzeug.wrappers import Request, Response
 
+from acceptance.sandbox.hypervisor import Instance
+
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
-
-    from acceptance.sandbox.hypervisor import Instance
 
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -22,7 +22,7 @@ _TIME = "%Y-%m-%dT%H:%M:%SZ"
 class MetadataService:
     """An app that answers the questions of one instance about itself."""
 
-    def __init__(self, instance: "Instance"):
+    def __init__(self, instance: Instance):
         self._instance = instance
         self._tokens: set[str] = set()
 

@@ -1,6 +1,5 @@
 """Asking for the run of a whole month, as sensor and schedule do."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,13 @@ import dagster as dg
 import yaml
 from pydantic import ValidationError
 
+from audience_explorer_dagster import settings
 from audience_explorer_dagster.assets import whole_month
 from audience_explorer_dagster.planning import MONTH_OP
 from audience_explorer_dagster.run_config import MonthRunConfig
 from spark_jobs.errors import InputError
 
-RUN_CONFIG = "AUDIENCE_EXPLORER_RUN_CONFIG"
+RUN_CONFIG = settings.variable("run_config")
 
 
 def config_from_environment() -> dict[str, Any]:
@@ -23,7 +23,7 @@ def config_from_environment() -> dict[str, Any]:
     Raises:
         InputError: The file can't be read, or holds no config of a month; the message names both.
     """
-    file = os.environ.get(RUN_CONFIG)
+    file = settings.read().run_config
     if not file:
         return {}
     try:

@@ -30,14 +30,13 @@ Files = Mapping[str, storage.ListedFile]
 
 def settle_seconds() -> float:
     """How long a month without a marker must stay unchanged to be complete, AUDIENCE_EXPLORER_SETTLE_SECONDS."""
-    longest = 366 * 86400
-    return settings.number("AUDIENCE_EXPLORER_SETTLE_SECONDS", 3600, longest, "a number of seconds, 0 or more")
+    return settings.read().settle_seconds
 
 
 def default_status() -> dg.DefaultSensorStatus:
     """On if AUDIENCE_EXPLORER_AUTOMATIC is 1."""
-    on = settings.switch("AUDIENCE_EXPLORER_AUTOMATIC", "new months run by themselves")
-    return dg.DefaultSensorStatus.RUNNING if on else dg.DefaultSensorStatus.STOPPED
+    is_on = settings.read().automatic == "1"
+    return dg.DefaultSensorStatus.RUNNING if is_on else dg.DefaultSensorStatus.STOPPED
 
 
 @dg.sensor(

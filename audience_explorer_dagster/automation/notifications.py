@@ -2,7 +2,6 @@
 
 import html
 import logging
-import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_after_delay, wait_exponential
 
+from audience_explorer_dagster import settings
 from audience_explorer_dagster.partitions import of_run
 from spark_jobs.errors import InputError
 
@@ -53,7 +53,7 @@ class Notice:
                 errors.append((data.error.cause or data.error).message.strip())
         if not failed and not errors:
             errors.append(failure.message or "its process ended, and nothing is known of why")
-        ui = os.environ.get("AUDIENCE_EXPLORER_UI_URL", "").rstrip("/")
+        ui = settings.read().ui_url.rstrip("/")
         return cls(
             job=_job(run),
             partitions=of_run(run.tags),
@@ -192,9 +192,9 @@ def sinks_from_environment(log: logging.Logger) -> list[Sink]:
     Raises:
         InputError: One is of no known kind. What it is is not told, for it may be a secret.
     """
-    name = "AUDIENCE_EXPLORER_NOTIFY"
+    name = settings.variable("notify")
     sinks: list[Sink] = []
-    for place, target in enumerate(map(str.strip, (os.environ.get(name) or "log").split(",")), 1):
+    for place, target in enumerate(map(str.strip, settings.read().notify.split(",")), 1):
         if target == "log":
             sinks.append(LogSink(log))
         elif target.startswith(("https://", "http://")):

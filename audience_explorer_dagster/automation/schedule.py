@@ -1,9 +1,8 @@
 """Schedules."""
 
-import os
-
 import dagster as dg
 
+from audience_explorer_dagster import settings
 from audience_explorer_dagster.assets import WHOLE_MONTH_JOB
 from audience_explorer_dagster.automation.month_requests import config_from_environment, month_request
 from audience_explorer_dagster.partitions import months
@@ -11,7 +10,7 @@ from audience_explorer_dagster.partitions import months
 
 @dg.schedule(
     job_name=WHOLE_MONTH_JOB,
-    cron_schedule=os.environ.get("AUDIENCE_EXPLORER_SCHEDULE") or "0 6 2 * *",
+    cron_schedule=settings.read().schedule,
     execution_timezone="UTC",
     description="Runs the month that just ended, with the config of AUDIENCE_EXPLORER_RUN_CONFIG.",
     default_status=dg.DefaultScheduleStatus.STOPPED,

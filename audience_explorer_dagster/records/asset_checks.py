@@ -63,7 +63,7 @@ def specs(asset: str) -> list[dg.AssetCheckSpec]:
 
 def drift_limit() -> float:
     """The share by which a figure may change from month to month before that is a warning, AUDIENCE_EXPLORER_DRIFT."""
-    return settings.number("AUDIENCE_EXPLORER_DRIFT", 0.5, 1, "a number from 0 to 1, the share that may change")
+    return settings.read().drift
 
 
 def has_drift(asset: str) -> bool:
