@@ -16,7 +16,8 @@ from spark_jobs.clusters.learned import ASSIGNMENT, Clusters
 from spark_jobs.engines.pieces import Piece, Spill
 from spark_jobs.outputs import Output
 from spark_jobs.outputs.schemas import AT_LEAST_0, AT_LEAST_1, TableRules
-from spark_jobs.texts import json_items, run_starts
+from spark_jobs.sorting import run_starts
+from spark_jobs.texts import json_items
 from spark_jobs.vectors.clustering_inputs import InputsMetadata
 
 CENTER = pa.schema([("cluster_id", pa.int32()), ("users", pa.int64()), ("center", pa.list_(pa.float64()))])
