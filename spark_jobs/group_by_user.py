@@ -17,7 +17,6 @@ from typing import NamedTuple, TypeVar
 import click
 import pyarrow as pa
 import pyarrow.parquet as pq
-from upath import UPath
 
 from spark_jobs import engines, outputs, storage
 from spark_jobs.config import ACTIONS, EngineConfig, GroupedUsersConfig
@@ -302,7 +301,7 @@ def _read_back(
 ) -> list[Seen]:
     """Inspect the files of a table, several at a time, and give back what is seen in each."""
 
-    def inspect(file: UPath) -> tuple[Inspection, Seen]:
+    def inspect(file: storage.AnyPath) -> tuple[Inspection, Seen]:
         own = Inspection(inspection.table)
         return own, look(outputs.read_back(folder, f"{table}/{file.name}", own))
 
