@@ -22,6 +22,7 @@ from typing import Any
 import click
 from dagster_pipes import PipesContext, open_dagster_pipes
 
+from spark_jobs.arrow import leave_pandas_out
 from spark_jobs.errors import InputError, S3Error
 from spark_jobs.reporting import PipesReporter
 
@@ -89,6 +90,7 @@ def main(with_stdin: bool, stop_file: Path | None) -> None:
     """Run the jobs of a Pipes context, one after another."""
     if with_stdin:
         end_with_stdin()
+    leave_pandas_out()
     with open_dagster_pipes() as context:
         exit_code = run(context, stop_file)
     sys.exit(exit_code)

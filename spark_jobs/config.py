@@ -26,7 +26,7 @@ _LABEL = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 class StepConfig(BaseModel):
     """The config of one step. Its fields decide the step's result, but for the label."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     def fingerprinted(self) -> dict[str, Any]:
         """The fields that decide the result, as JSON values."""
@@ -182,7 +182,7 @@ def _renamed(engine: str) -> str:
 class EngineConfig(BaseModel):
     """How the jobs run. The result does not depend on it, so it is in no fingerprint."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     engine: Engine = Field(
         default_factory=_engine_by_default,

@@ -11,6 +11,7 @@ from typing import Any
 import click
 from dagster_pipes import PipesContext
 
+from spark_jobs.arrow import leave_pandas_out
 from spark_jobs.errors import InputError, S3Error
 from spark_jobs.outputs import Manifest
 
@@ -100,6 +101,7 @@ def heartbeat(report: Reporter, message: Callable[[], str], seconds: float = 10)
 
 def run_as_command(command: click.Command) -> None:
     """Run a job from a terminal; bad input, or an S3 that does not answer, is reported in a line, with exit code 1."""
+    leave_pandas_out()
     try:
         command(standalone_mode=True)
     except (InputError, S3Error) as error:

@@ -22,7 +22,7 @@ _CGROUPS = Path("/sys/fs/cgroup")
 class ResourcesConfig(BaseModel):
     """What the jobs may use. The result does not depend on it, so it is in no fingerprint."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     memory: str | None = Field(
         default=None, description="Memory, such as 6GB or 512MiB; if not given, what the machine or container has."

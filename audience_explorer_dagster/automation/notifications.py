@@ -10,11 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-import boto3
 import dagster as dg
-import requests
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop_after_delay, wait_exponential
 
 from audience_explorer_dagster import settings
@@ -148,6 +144,8 @@ class WebhookSink(Sink):
         retrying(self._post, _as_json(notice))
 
     def _post(self, body: dict[str, Any]) -> None:
+        import requests
+
         try:
             with requests.post(self.url, json=body, timeout=_TIMEOUT, allow_redirects=False, stream=True) as answer:
                 status = answer.status_code
@@ -178,6 +176,10 @@ class SnsSink(Sink):
 
     def tell(self, notice: Notice) -> None:
         """Publish the notice."""
+        import boto3  # takes its time, which each run of the pipeline would wait for
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError, ClientError
+
         twice = Config(connect_timeout=_TIMEOUT, read_timeout=_TIMEOUT, retries={"mode": "standard", "max_attempts": 2})
         try:
             sns = boto3.client("sns", region_name=self.topic.split(":")[3], config=twice)

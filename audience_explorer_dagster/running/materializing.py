@@ -28,8 +28,9 @@ def carry_out(
     recorder = _Recorder(context, store, plan, records, asset_checks.drift_limit())
     for target, why in plan.failed.items():
         context.log.error(f"{_name(target)}: {why}")
+    if plan.reused:  # in one message: a message costs a write to the database
+        context.log.info("\n".join(_told_of_reuse(target, record) for target, record in plan.reused.items()))
     for target, record in plan.reused.items():
-        context.log.info(f"{_name(target)}: reused from {record.recorded_at:%Y-%m-%d %H:%M} UTC, {record.folder}")
         recorder.reuse(target, record)
 
     failed = dict(plan.failed)
@@ -200,6 +201,10 @@ def _told(failed: dict[str, str]) -> str:
     for name, why in failed.items():
         names.setdefault(why, []).append(name)
     return " ".join(f"[{', '.join(of_why)}] {why}" for why, of_why in names.items())
+
+
+def _told_of_reuse(target: Target, record: Record) -> str:
+    return f"{_name(target)}: reused from {record.recorded_at:%Y-%m-%d %H:%M} UTC, {record.folder}"
 
 
 def _name(target: Target) -> str:

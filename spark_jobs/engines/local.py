@@ -17,6 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
 
+from spark_jobs.arrow import leave_pandas_out
 from spark_jobs.engines.engine import Counted, Engine, Exchange, Exchanged, Item, Merged, Turns
 from spark_jobs.engines.pieces import Piece, Spill
 from spark_jobs.errors import InputError
@@ -193,7 +194,7 @@ def _processes(count: int) -> Iterator[Executor]:
     from loky import get_reusable_executor
 
     pool = get_reusable_executor(
-        max_workers=count, timeout=_IDLE_SECONDS, initializer=_end_with, initargs=(os.getpid(),)
+        max_workers=count, timeout=_IDLE_SECONDS, initializer=_prepare, initargs=(os.getpid(),)
     )
     try:
         yield pool
@@ -205,6 +206,11 @@ def _processes(count: int) -> Iterator[Executor]:
 # --- in the processes ------------------------------------------------------------------------------
 
 _functions: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {}  # by the token of the exchange
+
+
+def _prepare(parent: int) -> None:
+    leave_pandas_out()
+    _end_with(parent)
 
 
 def _end_with(parent: int) -> None:

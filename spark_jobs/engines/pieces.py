@@ -3,7 +3,6 @@
 import os
 import sys
 import tempfile
-from multiprocessing.reduction import DupFd
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -84,6 +83,8 @@ class Spill:
     def __reduce__(self) -> tuple[Any, ...]:
         if sys.platform == "linux":
             return _opened, (self._folder, f"/proc/{os.getpid()}/fd/{self._descriptor}")
+        from multiprocessing.reduction import DupFd
+
         return _received, (self._folder, DupFd(self._descriptor))
 
     @property

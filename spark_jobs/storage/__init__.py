@@ -5,24 +5,33 @@ On S3 all of these raise `S3Error` if it does not answer or refuses a request.
 
 import hashlib
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
 
-from upath import UPath
+if TYPE_CHECKING:
+    from upath import UPath
 
-from spark_jobs.storage import s3
+AnyPath: TypeAlias = Union[Path, "UPath"]
 
 _CHUNK = 1 << 20
 
 
-def at(location: str | os.PathLike[str]) -> UPath:
+def at(location: str | os.PathLike[str]) -> AnyPath:
     """The path object of a location."""
     text = os.fspath(location)
+    if "://" not in text or text.startswith("file://"):
+        return Path(text.removeprefix("file://"))
+    # Their imports take as long as a small job, so local files do without.
+    from upath import UPath
+
+    import spark_jobs.storage.s3  # noqa: F401 # where UPath finds it
+
     if text.startswith("s3a://"):
         text = "s3://" + text.removeprefix("s3a://")
     return UPath(text)
@@ -51,7 +60,7 @@ def new_file(location: str) -> Iterator[IO[bytes]]:
     A task that runs twice, even at the same time, leaves one complete file.
     """
     path = at(location)
-    if path.protocol in ("", "file"):
+    if isinstance(path, Path):
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         try:
@@ -62,18 +71,20 @@ def new_file(location: str) -> Iterator[IO[bytes]]:
             raise
         draft.rename(path)
     else:
+        from spark_jobs.storage import s3
+
         with s3.new_object(str(path)) as file:
             yield file
 
 
-def visible_files(folder: str) -> list[UPath]:
+def visible_files(folder: str) -> list[AnyPath]:
     """The files in a folder, by name, but for drafts of `new_file` that a killed task left; none if it is missing."""
     path = at(folder)
     found = path.iterdir() if path.is_dir() else ()
     return sorted((file for file in found if not is_draft(file)), key=str)
 
 
-def is_draft(path: UPath) -> bool:
+def is_draft(path: AnyPath) -> bool:
     """Whether a file is what a killed task has left of `new_file`."""
     return bool(path.name.startswith("."))
 
@@ -93,7 +104,7 @@ def list_files(folder: str) -> list[StoredFile]:
     path = at(folder)
     if not path.is_dir():
         return []
-    if path.protocol in ("", "file"):
+    if isinstance(path, Path):
         local = [entry for entry in path.iterdir() if entry.is_file() and _is_listed(entry.name)]
         with ThreadPoolExecutor(8) as pool:
             found = list(pool.map(describe, local))
@@ -107,9 +118,9 @@ def _is_listed(name: str) -> bool:
     return name[0] not in "._"
 
 
-def describe(path: UPath) -> StoredFile:
+def describe(path: AnyPath) -> StoredFile:
     """Name, size and content digest of one file."""
-    if path.protocol in ("", "file"):
+    if isinstance(path, Path):
         return StoredFile(str(path), path.name, path.stat().st_size, content_digest(path))
     return _stored_object(path.fs.info(path.path))
 
@@ -119,7 +130,7 @@ def _stored_object(info: dict[str, Any]) -> StoredFile:
     return StoredFile(location, location.rpartition("/")[2], info["size"], info["ETag"].strip('"'))
 
 
-def content_digest(path: UPath) -> str:
+def content_digest(path: AnyPath) -> str:
     """SHA-256 of a file's bytes, in hex."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -132,7 +143,10 @@ def delete_folder(location: str) -> None:
     """Delete a folder and all in it; nothing happens if it is missing."""
     path = at(location)
     if path.exists():
-        path.fs.rm(path.path, recursive=True)
+        if isinstance(path, Path):
+            shutil.rmtree(path)
+        else:
+            path.fs.rm(path.path, recursive=True)
 
 
 @dataclass(frozen=True)
@@ -147,10 +161,10 @@ class ListedFile:
 def list_below(folder: str) -> dict[str, ListedFile]:
     """All files below a folder, at any depth, by their path from it; none if it is missing. One listing on S3."""
     path = at(folder)
-    if path.protocol in ("", "file"):
+    if isinstance(path, Path):
         # Links are followed, as by everything else that reads files.
-        below = [Path(parent, name) for parent, _, names in os.walk(path.path, followlinks=True) for name in names]
-        stats = {file.relative_to(path.path).as_posix(): file.stat() for file in below if file.exists()}
+        below = [Path(parent, name) for parent, _, names in os.walk(path, followlinks=True) for name in names]
+        stats = {file.relative_to(path).as_posix(): file.stat() for file in below if file.exists()}
         return {name: ListedFile(stat.st_size, stat.st_mtime, "") for name, stat in stats.items()}
     prefix = path.path.rstrip("/") + "/"
     # Objects that S3's console makes for folders are not files.

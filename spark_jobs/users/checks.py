@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import pyarrow as pa
-from upath import UPath
 
 from spark_jobs import storage
 from spark_jobs.config import ACTIONS
@@ -46,7 +45,7 @@ def _read_back(
 ) -> tuple[Inspection, list[Seen]]:
     """Inspect the files of a table, several at a time; the inspection of all, and what `look` gives of each."""
 
-    def inspect(file: UPath) -> tuple[Inspection, Seen]:
+    def inspect(file: storage.AnyPath) -> tuple[Inspection, Seen]:
         of_file = Inspection(rules)
         return of_file, look(read_back.parquet(folder, f"{table}/{file.name}", of_file))
 

@@ -4,8 +4,6 @@ import json
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 if TYPE_CHECKING:
@@ -50,6 +48,9 @@ def _spot(ec2: "EC2Client", instance_type: str, zone: str) -> float:
 
 def _on_demand(ec2: "EC2Client", instance_type: str) -> float:
     """https://docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/using-price-list-query-api.html"""
+    import boto3  # takes its time, which command lines have not
+    from botocore.config import Config
+
     # The price list is served in few regions only, of which this is one, for all of them.
     # Nobody waits long for it.
     config = Config(retries={"total_max_attempts": 2}, connect_timeout=2, read_timeout=5)
