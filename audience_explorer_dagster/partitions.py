@@ -43,6 +43,9 @@ class Partition:
     month: str
     category: str | None = None
 
+    def __str__(self) -> str:
+        return self.key
+
     @property
     def key(self) -> str:
         """The partition key, such as `2024-01` or `coffee|2024-01`: Dagster joins the dimensions by their names."""

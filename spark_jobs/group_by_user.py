@@ -28,8 +28,8 @@ from spark_jobs.outputs import checks
 from spark_jobs.outputs.fingerprints import files_fingerprint, fingerprint
 from spark_jobs.outputs.schemas import Inspection, strictness
 from spark_jobs.raw import rules
-from spark_jobs.reporting import heartbeat, reporter, run_as_command
-from spark_jobs.resources import ResourcesConfig
+from spark_jobs.reporting import Reporter, heartbeat, run_as_command
+from spark_jobs.resources import Resources, ResourcesConfig
 from spark_jobs.users.grouping import GROUPED_USER, USERS, nest_users, split_by_user
 
 Seen = TypeVar("Seen")
@@ -101,9 +101,20 @@ def main(
     engine: EngineConfig,
     allowed: ResourcesConfig,
 ) -> None:
-    report = reporter()
+    run(raw, output, month, config, engine, allowed.resolve(), Reporter())
+
+
+def run(
+    raw: str,
+    output: str,
+    month: str | None,
+    config: GroupedUsersConfig,
+    engine: EngineConfig,
+    resources: Resources,
+    report: Reporter,
+) -> None:
+    """Group; see the command."""
     started = time.monotonic()
-    resources = allowed.resolve()
     raw, folder = storage.absolute(raw), storage.absolute(output)
     span = rules.Month.parse(month or _month_of(raw))
     files = list_raw_files(raw)

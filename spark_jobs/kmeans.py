@@ -27,7 +27,7 @@ from spark_jobs.options import config_options
 from spark_jobs.outputs import checks
 from spark_jobs.outputs.fingerprints import fingerprint
 from spark_jobs.outputs.schemas import AT_LEAST_0, AT_LEAST_1, Inspection, Table, strictness
-from spark_jobs.reporting import Reporter, reporter, run_as_command
+from spark_jobs.reporting import Reporter, run_as_command
 from spark_jobs.resources import Resources, ResourcesConfig
 from spark_jobs.texts import json_items
 from spark_jobs.vectors import clustering_inputs
@@ -115,7 +115,9 @@ def main(
     engine: EngineConfig,
     allowed: ResourcesConfig,
 ) -> None:
-    run(inputs, output, k_selection, config, engine, allowed.resolve())
+    if config.k is None and k_selection is None:
+        raise click.UsageError("Give --k, or with --k-selection an output of select_k.")
+    run(inputs, output, k_selection, config, engine, allowed.resolve(), Reporter())
 
 
 def run(
@@ -125,17 +127,16 @@ def run(
     config: KMeansConfig,
     engine: EngineConfig,
     resources: Resources,
+    report: Reporter,
 ) -> None:
-    """Cluster; see the command."""
-    report = reporter()
+    """Cluster; see the command. Without a k in the config, `k_selection` has it."""
     started = time.monotonic()
     head = clustering_inputs.read_head(storage.absolute(inputs), engine.strict_schema)
     if config.k is not None:
         wanted, verdict, choice = config.k, None, None
-    elif k_selection is not None:
-        wanted, verdict, choice = select_k.read_choice(storage.absolute(k_selection))
     else:
-        raise click.UsageError("Give --k, or with --k-selection an output of select_k.")
+        assert k_selection is not None
+        wanted, verdict, choice = select_k.read_choice(storage.absolute(k_selection))
     if wanted > max(1, head.profiles):
         report.progress(f"k is cut from {wanted} to {head.profiles}: there are no more distinct profiles")
     folder = storage.absolute(output)

@@ -22,7 +22,7 @@ from spark_jobs.options import config_options
 from spark_jobs.outputs import checks
 from spark_jobs.outputs.fingerprints import fingerprint
 from spark_jobs.outputs.schemas import Inspection, strictness
-from spark_jobs.reporting import heartbeat, reporter, run_as_command
+from spark_jobs.reporting import Reporter, heartbeat, run_as_command
 from spark_jobs.resources import Resources, ResourcesConfig
 from spark_jobs.users import grouped_users
 from spark_jobs.users.grouping import CODED_USERS
@@ -80,19 +80,20 @@ def main(
     engine: EngineConfig,
     allowed: ResourcesConfig,
 ) -> None:
-    make(storage.absolute(grouped_users), storage.absolute(output), category_files, config, engine, allowed.resolve())
+    run(grouped_users, output, category_files, config, engine, allowed.resolve(), Reporter())
 
 
-def make(
+def run(
     grouped: str,
     output: str,
     category_files: tuple[str, ...],
     config: ClusteringInputsConfig,
     engine: EngineConfig,
     resources: Resources,
+    report: Reporter,
 ) -> None:
     """Make the inputs of all categories, and report each; see the command."""
-    report = reporter()
+    grouped, output = storage.absolute(grouped), storage.absolute(output)
     started = time.monotonic()
     categories = [read_category(file) for file in category_files]
     folders = _folders(output, [category.name for category in categories])

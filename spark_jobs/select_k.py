@@ -19,8 +19,8 @@ from spark_jobs.options import config_options
 from spark_jobs.outputs import checks
 from spark_jobs.outputs.fingerprints import fingerprint
 from spark_jobs.outputs.schemas import AT_LEAST_0, AT_LEAST_1, Inspection, Table
-from spark_jobs.reporting import reporter, run_as_command
-from spark_jobs.resources import ResourcesConfig
+from spark_jobs.reporting import Reporter, run_as_command
+from spark_jobs.resources import Resources, ResourcesConfig
 from spark_jobs.vectors import clustering_inputs
 
 STEP = "k_selection"
@@ -71,8 +71,14 @@ def step_fingerprint(config: KSelectionConfig, inputs: str) -> str:
 @config_options(EngineConfig, "engine")
 @config_options(ResourcesConfig, "allowed")
 def main(inputs: str, output: str, config: KSelectionConfig, engine: EngineConfig, allowed: ResourcesConfig) -> None:
+    run(inputs, output, config, engine, allowed.resolve(), Reporter())
+
+
+def run(
+    inputs: str, output: str, config: KSelectionConfig, engine: EngineConfig, resources: Resources, report: Reporter
+) -> None:
+    """Choose k; see the command."""
     # The work is the same on any engine, on a sample of bounded size; all jobs take the same options.
-    report = reporter()
     started = time.monotonic()
     head = clustering_inputs.read_head(storage.absolute(inputs), engine.strict_schema)
     folder = storage.absolute(output)
@@ -80,7 +86,6 @@ def main(inputs: str, output: str, config: KSelectionConfig, engine: EngineConfi
     if finished := outputs.start(folder, made_from):
         report.output(folder, finished)
         return
-    resources = allowed.resolve()
     drawn = min(1.0, (LEARN + PLACE) / max(1, head.profiles))
     sample = replace(head, profiles=int(drawn * head.profiles), entries=int(drawn * head.entries))
     clustering_inputs.check_memory(sample, config.k_max, resources)

@@ -64,12 +64,12 @@ def test_a_category_that_has_no_file_is_named(project: Project) -> None:
 def test_what_an_attempt_finished_before_it_was_killed_is_not_made_again(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die(_recorder: Any, _computation: Any, report: Any) -> None:
+    def die(_recorder: Any, _target: Any, _computation: Any, report: Any) -> None:
         if report.job.startswith("kmeans games"):
             raise SystemExit  # nothing before it was recorded either
 
     with monkeypatch.context() as killed:
-        killed.setattr("audience_explorer_dagster.running.materializing._Recorder.accept", die)
+        killed.setattr("audience_explorer_dagster.running.recording.Recorder.accept", die)
         assert not project.run_month("2024-01").success
     assert project.records("grouped_users", "2024-01") == []
     lost = project.instance.get_runs(limit=1)[0]

@@ -9,7 +9,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -163,7 +163,7 @@ def open_project(root: str) -> Iterator[Project]:
 
 def outcomes_as_json(outcomes: "Sequence[Outcome]") -> str:
     """The outcomes, for a program."""
-    return json.dumps({**_counts(outcomes), "partitions": [asdict(outcome) for outcome in outcomes]}, indent=1)
+    return json.dumps({**_counts(outcomes), "partitions": [outcome.as_json() for outcome in outcomes]}, indent=1)
 
 
 def outcomes_as_table(outcomes: "Sequence[Outcome]", root: str) -> str:
@@ -171,7 +171,7 @@ def outcomes_as_table(outcomes: "Sequence[Outcome]", root: str) -> str:
     from audience_explorer_dagster.records.findings import with_verdict
 
     columns: dict[str, Callable[[Outcome], str]] = {
-        "partition": lambda o: o.partition,
+        "partition": lambda o: str(o.partition),
         "asset": lambda o: o.asset,
         "status": lambda o: o.status,
         "users": lambda o: "" if o.users is None else f"{o.users:,}",
@@ -187,7 +187,7 @@ def outcomes_as_table(outcomes: "Sequence[Outcome]", root: str) -> str:
 def failures_as_mail(outcomes: "Sequence[Outcome]", last_lines: Sequence[str]) -> str:
     """What failed and why, and what was logged last, for a person who saw nothing else of it."""
     columns: dict[str, Callable[[Outcome], str]] = {
-        "partition": lambda o: o.partition,
+        "partition": lambda o: str(o.partition),
         "asset": lambda o: o.asset,
         "why": lambda o: " ".join((o.error or "").split()),
     }

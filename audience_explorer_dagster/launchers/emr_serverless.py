@@ -19,7 +19,15 @@ from dagster_aws.pipes import PipesEMRServerlessClient
 from dagster_pipes import PipesContextData, PipesParams
 from pydantic import Field
 
-from audience_explorer_dagster.launchers import Job, Launcher, LaunchFailed, Report, packing, refuse_local_engine
+from audience_explorer_dagster.launchers import (
+    Job,
+    Launcher,
+    LaunchFailed,
+    Report,
+    packing,
+    pipes_extras,
+    refuse_local_engine,
+)
 from audience_explorer_dagster.launchers.ec2.access import client, launches_of_root
 from audience_explorer_dagster.launchers.ec2.errors import Refused, kind_of
 from audience_explorer_dagster.launchers.ec2.images import PROJECT
@@ -255,7 +263,7 @@ class _Launch:
             pipes.run(
                 context=cast(dg.OpExecutionContext, _RunContext(self._context)),
                 start_job_run_params=request,
-                extras={"jobs": [asdict(job) for job in self._jobs]},
+                extras=pipes_extras(self._jobs),
             )
         except Exception as error:  # told by who reads the messages, of which there may be more
             self._failure = error
