@@ -25,7 +25,7 @@ def start_month() -> str:
     return month
 
 
-# The running month is no partition until it ends.
+# The running month is not a partition until it ends.
 months = dg.TimeWindowPartitionsDefinition(
     cron_schedule="0 0 1 * *",
     start=start_month(),

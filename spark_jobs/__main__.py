@@ -7,7 +7,7 @@ stop the others, but those that need it are not run. Messages are those of `repo
 With `--end-with-stdin` it ends, with all it started, when its standard input does: whoever holds the other end is gone.
 With `--stop-file` it takes no further job once that file is there.
 
-It exits with 0 if all jobs ended well, with 1 if some failed, with 3 if it was told to stop before all had their turn.
+It exits with 0 if all jobs ended well, with 1 if some failed, with 3 if it had to stop before all had their turn.
 """
 
 import importlib

@@ -189,10 +189,42 @@ def test_what_is_held_back_is_that_of_other_processes_too(capfd: pytest.CaptureF
     assert capfd.readouterr() == ("after\n", "")
 
 
-def test_what_prints_nothing_prints_no_json(project: Project) -> None:
-    result = run(project, "pipeline", "--quiet", "--json")
+@pytest.mark.parametrize("option", ["--json", "--dry-run"])
+def test_what_prints_nothing_shows_nothing(project: Project, option: str) -> None:
+    result = run(project, "pipeline", "--quiet", option)
     assert result.exit_code == 2
-    assert "--json does not go with it" in result.stderr
+    assert f"{option} does not go with it" in result.stderr
+
+
+def test_a_dry_run_says_what_would_be_done_and_why_and_leaves_no_trace(project: Project) -> None:
+    project.pipeline(["2024-01"], ["tea"], kmeans={"k": 2})
+    project.write_category("bread", "tea-1")  # which is no partition yet
+    project.write_category("pi|pe", "p")
+    before = (project.instance.get_runs_count(), sorted(project.root.rglob("*")))
+
+    def dry_run(*arguments: str) -> str:
+        result = run(project, "pipeline", "--month", "2024-01", "--dry-run", *arguments)
+        assert (result.exit_code, result.stderr) == (0, "")
+        return result.stdout
+
+    unchanged = dry_run("--category", "tea", "--k", "2")
+    assert unchanged.endswith("\n\nnothing to launch, 3 to reuse\n")
+    assert re.search(r"tea\|2024-01 +kmeans +reuse +as recorded \d{4}-\d\d-\d\d \d\d:\d\d UTC\n", unchanged)
+    changed = dry_run("--category", "tea", "--k", "3")
+    assert re.search(r"tea\|2024-01 +kmeans +launch +k 2 → 3\n", changed)
+    assert changed.endswith("\n\n1 to launch (1 job), 2 to reuse\n")
+
+    said = json.loads(dry_run("--k", "2", "--json"))
+    assert (said["launch"], said["reuse"], said["impossible"]) == (6, 3, 1)
+    by_name = {f"{target['asset']} {target['partition']}": target for target in said["partitions"]}
+    assert by_name["kmeans bread|2024-01"]["why"] == "never made"
+    assert by_name["clustering_inputs bread|2024-01"]["job"] == "make_clustering_inputs 2024-01"
+    assert by_name["category pi|pe"]["action"] == "impossible"
+    assert by_name["kmeans tea|2024-01"]["folder"].startswith(str(project.root))
+    assert re.search(r"\n2024-05 +grouped_users +impossible +There is no raw data", dry_run("--month", "2024-05"))
+
+    assert (project.instance.get_runs_count(), sorted(project.root.rglob("*"))) == before
+    assert "bread" not in project.instance.get_dynamic_partitions("category")
 
 
 def test_an_interrupt_before_anything_runs_is_told_too(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

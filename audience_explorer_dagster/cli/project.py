@@ -193,7 +193,7 @@ def plan_as_table(targets: "Sequence[Planned]") -> str:
     }
     actions = _actions(targets)
     jobs = len({target.job for target in targets if target.job})
-    launched = f"{actions['launch']} to launch, by {jobs} jobs" if jobs else "nothing to launch"
+    launched = f"{actions['launch']} to launch ({jobs} job{'s' * (jobs > 1)})" if jobs else "nothing to launch"
     impossible = f", {actions['impossible']} impossible" if actions["impossible"] else ""
     return f"{as_table(columns, targets)}\n\n{launched}, {actions['reuse']} to reuse{impossible}"
 

@@ -172,6 +172,7 @@ class _Steps:
     folder_name: str
 
     def grouped_users(self, month: Partition, raw: str | Exception, config: GroupedUsersConfig) -> Decision:
+        """Decide for a month's grouped users."""
         if isinstance(raw, Exception):
             return Impossible(str(raw))
         recipe = Recipe(

@@ -79,7 +79,7 @@ def _planned(target: Target, decision: Decision, job: str | None) -> Planned:
                 asset,
                 partition,
                 "reuse",
-                f"unchanged since {record.recorded_at:%Y-%m-%d %H:%M} UTC",
+                f"as recorded {record.recorded_at:%Y-%m-%d %H:%M} UTC",
                 None,
                 record.folder,
             )

@@ -77,7 +77,7 @@ def run_pipeline(
     wanted_months: Sequence[str],
     wanted_categories: Sequence[str],
     config: MonthRunConfig,
-    tell: Callable[[str], None],
+    announce: Callable[[str], None],
 ) -> list[Outcome]:
     """Materialize months × categories, each month in a run.
 
@@ -87,7 +87,7 @@ def run_pipeline(
         wanted_months: Checked months.
         wanted_categories: Checked categories.
         config: The config, but for the categories.
-        tell: Called with a line on what starts.
+        announce: Called with a line on each month that starts.
 
     Returns:
         What became of each partition of each asset, also of those that had no chance. After an interrupt (SIGINT,
@@ -105,7 +105,7 @@ def run_pipeline(
         if any(outcome.error == INTERRUPTED for outcome in outcomes):
             outcomes += [_failed(target, INTERRUPTED) for target in targets]
             continue
-        tell(f"{month}: {len(wanted_categories)} categories")
+        announce(f"{month}: {len(wanted_categories)} categories")
         outcomes += _run(definitions, instance, pipeline, month, targets, run_config)
     return outcomes
 
