@@ -313,7 +313,7 @@ def test_a_month_without_raw_data_takes_its_segments_along(world: World) -> None
     world.raw["2024-02"] = ValueError("There is no raw data")
     whys = impossible(world.month("2024-02"))
     assert whys["grouped_users 2024-02"] == "There is no raw data"
-    assert whys["kmeans tea|2024-02"] == "grouped_users of 2024-02 failed"
+    assert whys["kmeans tea|2024-02"] == "grouped_users of 2024-02 can't be made"
     raw = {Partition(month): fingerprint for month, fingerprint in world.raw.items()}
     plan = plan_grouping(raw, GroupingRunConfig(), world.records[GROUPED_USERS], world.store, "run")
     assert [job.id for job in plan.jobs] == ["group_by_user 2024-01"]

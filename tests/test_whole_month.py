@@ -40,7 +40,7 @@ def test_a_new_category_file_needs_no_other_step_to_become_a_partition(project: 
 def test_a_failed_month_takes_its_segments_along_and_says_so(project: Project) -> None:
     result = project.run_month("2024-05")
     assert "[grouped_users 2024-05] There is no raw data in" in why(result)
-    assert "kmeans tea|2024-05] grouped_users of 2024-05 failed" in why(result)
+    assert "kmeans tea|2024-05] grouped_users of 2024-05 can't be made" in why(result)
     assert LAUNCHES == []
     (project.root / "raw" / "month=2024-01" / "actions.jsonl").write_text("no JSON\n")
     result = project.run_month("2024-01", categories=["tea"])

@@ -8,28 +8,26 @@ from audience_explorer_dagster.planning.targets import CLUSTERING_INPUTS, GROUPE
 from spark_jobs.job_configs import JobConfig, MakeClusteringInputs
 
 
+# Of a month, in this order: its users, the inputs of all categories together, and the rest a category at a time.
+_FIRST = {GROUPED_USERS: 0, CLUSTERING_INPUTS: 1}
+
+
 def jobs_for(computed: Mapping[Target, Compute]) -> tuple[Job, ...]:
     """The jobs, in an order in which each comes after those that it needs.
 
     A job makes one target, but for the clustering inputs: one job makes those of all of a month's categories, for it
     reads the month once.
     """
-    jobs: list[Job] = []
-    for month in dict.fromkeys(target.partition.month for target in computed):
-        of_month = [target for target in computed if target.partition.month == month]
-        grouped = [target for target in of_month if target.asset == GROUPED_USERS]
-        inputs = [target for target in of_month if target.asset == CLUSTERING_INPUTS]
-        rest = [target for target in of_month if target.asset not in (GROUPED_USERS, CLUSTERING_INPUTS)]
-        made_together = [(target,) for target in grouped] + ([tuple(inputs)] if inputs else []) + [(t,) for t in rest]
-        jobs += [_job(targets, computed) for targets in made_together]
-    return tuple(jobs)
+    made_by: dict[str, list[Target]] = {}
+    for target in sorted(computed, key=lambda target: (target.partition.month, _FIRST.get(target.asset, 2))):
+        made_by.setdefault(_job_id(target, computed[target]), []).append(target)
+    return tuple(_job(name, tuple(targets), computed) for name, targets in made_by.items())
 
 
-def _job(targets: tuple[Target, ...], computed: Mapping[Target, Compute]) -> Job:
-    needs = [source.target for target in targets for source in computed[target].sources if source.target in computed]
-    needed_jobs = dict.fromkeys(_job_id(target, computed[target]) for target in needs)
-    config = _one_for_all([computed[target].config for target in targets])
-    return Job(_job_id(targets[0], computed[targets[0]]), targets, config, tuple(needed_jobs))
+def _job(name: str, targets: tuple[Target, ...], computed: Mapping[Target, Compute]) -> Job:
+    sources = [source.target for target in targets for source in computed[target].sources if source.target in computed]
+    needs = dict.fromkeys(_job_id(target, computed[target]) for target in sources)
+    return Job(name, targets, _one_for_all([computed[target].config for target in targets]), tuple(needs))
 
 
 def _job_id(target: Target, compute: Compute) -> str:

@@ -139,7 +139,7 @@ def plan_month(
     decisions: dict[Target, Decision] = {target: steps.grouped_users(month, raw, config.grouped_users)}
     grouped = _source(target, decisions[target])
     if isinstance(grouped, Impossible):
-        grouped = Impossible(f"{GROUPED_USERS} of {month} failed")
+        grouped = Impossible(f"{GROUPED_USERS} of {month} can't be made")
     selected = set(assets_of_category(config))
     for name, category in categories.items():
         decisions |= steps.of_category(Partition(month.month, name), grouped, category, selected, config)

@@ -75,15 +75,9 @@ def _planned(target: Target, decision: Decision, job: str | None) -> Planned:
     asset, partition = target.asset, target.partition.key
     match decision:
         case Reuse(record):
-            return Planned(
-                asset,
-                partition,
-                "reuse",
-                f"as recorded {record.recorded_at:%Y-%m-%d %H:%M} UTC",
-                None,
-                record.folder,
-            )
+            why = f"as recorded {record.recorded_at:%Y-%m-%d %H:%M} UTC"
+            return Planned(asset, partition, "reuse", why, folder=record.folder)
         case Compute():
-            return Planned(asset, partition, "launch", decision.why, job)
+            return Planned(asset, partition, "launch", decision.why, job=job)
         case Impossible(why):
             return Planned(asset, partition, "impossible", why)
