@@ -7,7 +7,6 @@ from audience_explorer_dagster.planning.decisions import Compute
 from audience_explorer_dagster.planning.targets import CLUSTERING_INPUTS, GROUPED_USERS, Target
 from spark_jobs.job_configs import JobConfig, MakeClusteringInputs
 
-
 # Of a month, in this order: its users, the inputs of all categories together, and the rest a category at a time.
 _FIRST = {GROUPED_USERS: 0, CLUSTERING_INPUTS: 1}
 
