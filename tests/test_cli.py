@@ -12,7 +12,8 @@ from botocore.exceptions import EndpointConnectionError
 from click.testing import CliRunner, Result
 
 from audience_explorer_dagster import definitions as loaded
-from audience_explorer_dagster.cli import main, project
+from audience_explorer_dagster.cli import main
+from audience_explorer_dagster.cli import project as shared
 from audience_explorer_dagster.run_config import MonthRunConfig
 from audience_explorer_dagster.running.pipeline import Outcome
 from spark_jobs.config import KSelectionConfig
@@ -92,7 +93,7 @@ def test_fit_min_actions_is_that_of_both_steps_that_learn(project: Project, monk
         asked.append(config)
         return []
 
-    monkeypatch.setattr(project.Project, "run", keep)
+    monkeypatch.setattr(shared.Project, "run", keep)
     options = ("--fit-min-actions", "3", "--min-segment", "20", "--min-segment-share", "0.1", "--k-max", "6")
     run(project, "pipeline", *options, "--n-init", "2", "--seed", "9")
     (config,) = asked
@@ -123,7 +124,7 @@ def test_where_no_segments_were_found_the_table_says_so_beside_k_and_so_does_the
 
 def test_where_segments_were_found_the_table_has_k_alone() -> None:
     outcomes = [Outcome("kmeans", "tea|2024-01", "launched", "/root/x", users=90, k=4, verdict="segments")]
-    assert re.search(r"kmeans +launched +90 +4 +x\n", project.outcomes_as_table(outcomes, "/root"))
+    assert re.search(r"kmeans +launched +90 +4 +x\n", shared.outcomes_as_table(outcomes, "/root"))
 
 
 def test_who_asks_for_all_categories_is_told_of_a_file_that_cannot_be_one(project: Project) -> None:
@@ -178,7 +179,7 @@ def test_quiet_tells_what_failed_and_why_and_what_was_logged_last(
 
 
 def test_what_is_held_back_is_that_of_other_processes_too(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ZeroDivisionError), project.held_back() as last:  # noqa: PT012
+    with pytest.raises(ZeroDivisionError), shared.held_back() as last:  # noqa: PT012
         print("ours")
         subprocess.run("echo theirs; seq 30; echo worse >&2", shell=True, check=True)
         raise ZeroDivisionError
@@ -228,7 +229,7 @@ def test_a_dry_run_says_what_would_be_done_and_why_and_leaves_no_trace(project: 
 
 
 def test_an_interrupt_before_anything_runs_is_told_too(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(project.Project, "run", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(shared.Project, "run", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     result = run(project, "pipeline", "--quiet")
     assert (result.exit_code, result.stderr) == (130, "Interrupted before it was done.\n")
 
@@ -237,7 +238,7 @@ def test_an_s3_that_does_not_answer_is_told_in_a_line(project: Project, monkeypa
     def fail(*_: object) -> None:
         raise EndpointConnectionError(endpoint_url="http://nowhere")
 
-    monkeypatch.setattr(project.Project, "run", fail)
+    monkeypatch.setattr(shared.Project, "run", fail)
     result = run(project, "pipeline")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == 'Error: AWS: Could not connect to the endpoint URL: "http://nowhere"\n'

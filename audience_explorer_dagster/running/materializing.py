@@ -24,14 +24,11 @@ def carry_out(
     """
     recorder = Recorder(context, store, plan, records, asset_checks.drift_limit())
     failed = {target: decision.why for target, decision in plan.impossible.items()}
-    for target, why in failed.items():
-        context.log.error(f"{target}: {why}")
+    _log_plan(context, plan)
     for target, reuse in plan.reused.items():
-        context.log.info(f"{target}: reused from {reuse.record.recorded_at:%Y-%m-%d %H:%M} UTC, {reuse.folder}")
         recorder.reuse(target, reuse.record)
     try:
         if plan.jobs:
-            _log_jobs(context, plan)
             failed |= _launch(context, plan, launcher, recorder)
     finally:
         recorder.record_checks()
@@ -44,11 +41,22 @@ def carry_out(
         )
 
 
-def _log_jobs(context: dg.OpExecutionContext, plan: Plan) -> None:
-    for job in plan.jobs:
-        for target in job.targets:
-            computation = plan.computed[target]
-            context.log.info(f"{target}: computed by {job.id}: {computation.why}; into {computation.folder}")
+def _log_plan(context: dg.OpExecutionContext, plan: Plan) -> None:
+    """Log what is planned for each target, and why; in few messages, for each is a write to Dagster's database."""
+    impossible = [f"{target}: {decision.why}" for target, decision in plan.impossible.items()]
+    reused = [
+        f"{target}: reused from {reuse.record.recorded_at:%Y-%m-%d %H:%M} UTC, {reuse.folder}"
+        for target, reuse in plan.reused.items()
+    ]
+    computed = [
+        f"{target}: computed by {job.id}: {plan.computed[target].why}; into {plan.computed[target].folder}"
+        for job in plan.jobs
+        for target in job.targets
+    ]
+    if impossible:
+        context.log.error("\n".join(impossible))
+    if reused or computed:
+        context.log.info("\n".join([*reused, *computed]))
 
 
 def _launch(context: dg.OpExecutionContext, plan: Plan, launcher: Launcher, recorder: Recorder) -> dict[Target, str]:
