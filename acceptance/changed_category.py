@@ -1,4 +1,5 @@
-"""A category file changes and is computed again; then it breaks a rule and fails by name. No other is touched."""
+"""A category file changes: a dry run says what that costs, and it is computed again; then it breaks a rule and fails by
+name. No other is touched."""
 
 import json
 from pathlib import Path
@@ -16,8 +17,12 @@ def test_only_the_changed_category_is_computed(explorer: Explorer, ansible: Path
     category = json.loads(file.read_text())
     category["facebook"] = category["facebook"][:-3]
     file.write_text(json.dumps(category))
+    dry_run = explorer.command("audience-explorer", "pipeline", "--month", MONTH, "--dry-run", "--json")
     changed = explorer.pipeline("--month", MONTH)
 
+    planned = {f"{p['asset']} {p['partition']}": p for p in json.loads(dry_run.stdout)["partitions"]}
+    assert {name for name, target in planned.items() if target["action"] == "launch"} == changed.launched
+    assert planned[f"clustering_inputs files|{MONTH}"]["why"] == "category file changed"
     assert changed.launched == {f"{asset} files|{MONTH}" for asset in ("clustering_inputs", "k_selection", "kmeans")}
 
     category["facebook"].append(category["facebook"][0])

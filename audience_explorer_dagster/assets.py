@@ -1,8 +1,7 @@
 """The assets: raw audience → grouped users → clustering inputs → k selection → k-means."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
@@ -11,30 +10,37 @@ from audience_explorer_dagster import planning
 from audience_explorer_dagster.categories.known import list_categories, sync_categories
 from audience_explorer_dagster.launchers import Launcher
 from audience_explorer_dagster.partitions import MONTH, Partition, month_by_category, months
+from audience_explorer_dagster.planning.plan import plan_grouping, plan_month, plan_segments
 from audience_explorer_dagster.records import asset_checks
 from audience_explorer_dagster.records.attempts import Attempt, HistoryWithAttempts, attempts_of
 from audience_explorer_dagster.records.column_schemas import column_schema
 from audience_explorer_dagster.records.history import History
 from audience_explorer_dagster.run_config import GroupingRunConfig, MonthRunConfig, SegmentsRunConfig
-from audience_explorer_dagster.running.materializing import carry_out, tell_checks_again
+from audience_explorer_dagster.running.inputs import (
+    category_fingerprints,
+    list_raw_files,
+    needed_records,
+    raw_fingerprints,
+)
+from audience_explorer_dagster.running.materializing import carry_out
+from audience_explorer_dagster.running.recording import record_checks_again
 from audience_explorer_dagster.store import Store
 from spark_jobs import group_by_user, kmeans, make_clustering_inputs, select_k, storage
 from spark_jobs.clusters import learned
 from spark_jobs.errors import InputError
-from spark_jobs.outputs.fingerprints import files_fingerprint
 from spark_jobs.raw import rules
 from spark_jobs.raw.files import check_file_type
 from spark_jobs.users.grouping import GROUPED_USER
 from spark_jobs.vectors import profiles
-from spark_jobs.vectors.category_files import check_name, read_category
-
-Key = TypeVar("Key")
-Value = TypeVar("Value")
 
 # A launch at a time comes from a step, so the limit of this pool is that of launches, and so of instances, at once.
 LAUNCHES_POOL = "launches"
 
 WHOLE_MONTH_JOB = "whole_month"
+
+# The ops: that of grouped_users has its name, the three assets of month × category share one, and one does all of it.
+SEGMENTS_OP = "segments"
+MONTH_OP = "month"
 
 _GROUP = "audience"
 _OWNERS = ["team:audience"]
@@ -58,7 +64,7 @@ def _spec(name: str, *, columns: dg.TableSchema, **facts: Any) -> dg.AssetSpec:
 
 
 @dg.multi_asset(
-    name=planning.GROUPED_USERS_OP,
+    name=planning.GROUPED_USERS,
     specs=[
         _spec(
             planning.GROUPED_USERS,
@@ -83,18 +89,18 @@ def grouped_users(
     launcher: dg.ResourceParam[Launcher],
 ) -> Iterator[dg.MaterializeResult[None]]:
     if not context.selected_asset_keys:
-        tell_checks_again(context, store)
+        record_checks_again(context, store)
         return
     partitions = _partitions_of_run(context)
     raw = _observe_raw_audience(context.op_execution_context, store, partitions)
     attempt, records = _records(context.op_execution_context, store, {planning.GROUPED_USERS: partitions})
-    plan = planning.plan_grouping(raw, config, records[planning.GROUPED_USERS], store, attempt.folder_name)
+    plan = plan_grouping(raw, config, records[planning.GROUPED_USERS], store, attempt.folder_name)
     carry_out(context.op_execution_context, plan, launcher, store, records)
     yield from ()  # each partition is recorded already
 
 
 @dg.multi_asset(
-    name=planning.SEGMENTS_OP,
+    name=SEGMENTS_OP,
     specs=[
         _spec(
             planning.CLUSTERING_INPUTS,
@@ -145,20 +151,20 @@ def segments(
     launcher: dg.ResourceParam[Launcher],
 ) -> Iterator[dg.MaterializeResult[None]]:
     if not context.selected_asset_keys:
-        tell_checks_again(context, store)
+        record_checks_again(context, store)
         return
     partitions = _partitions_of_run(context)
     names = sorted({str(partition.category) for partition in partitions})
     selected = {key.to_user_string() for key in context.selected_asset_keys}
-    attempt, records = _records(context.op_execution_context, store, _needed(partitions))
-    categories = _category_fingerprints(store, names)
-    plan = planning.plan_segments(partitions, selected, categories, config, records, store, attempt.folder_name)
+    attempt, records = _records(context.op_execution_context, store, needed_records(partitions))
+    categories = category_fingerprints(store, names)
+    plan = plan_segments(partitions, selected, categories, config, records, store, attempt.folder_name)
     carry_out(context.op_execution_context, plan, launcher, store, records)
     yield from ()  # each partition is recorded already
 
 
 @dg.op(
-    name=planning.MONTH_OP,
+    name=MONTH_OP,
     description="Groups a month's raw actions by user, and clusters the users of its categories, in one launch; what"
     " is there already is reused.",
     pool=LAUNCHES_POOL,
@@ -175,9 +181,9 @@ def month(
     if not names:
         raise dg.Failure(f"There is no category file in {store.categories}. Put one there, NAME.json.")
     raw = _observe_raw_audience(context, store, [of_month])[of_month]
-    attempt, records = _records(context, store, _needed([Partition(of_month.month, name) for name in names]))
-    categories = _category_fingerprints(store, names)
-    plan = planning.plan_month(of_month, raw, categories, config, records, store, attempt.folder_name)
+    attempt, records = _records(context, store, needed_records([Partition(of_month.month, name) for name in names]))
+    categories = category_fingerprints(store, names)
+    plan = plan_month(of_month, raw, categories, config, records, store, attempt.folder_name)
     carry_out(context, plan, launcher, store, records)
 
 
@@ -193,14 +199,6 @@ def whole_month() -> None:
     month()
 
 
-def _needed(partitions: Sequence[Partition]) -> dict[str, Sequence[Partition]]:
-    """What months × categories are planned from, by asset: their records, and those of their months' grouped users."""
-    return {
-        planning.GROUPED_USERS: sorted({Partition(partition.month) for partition in partitions}),
-        **dict.fromkeys((planning.CLUSTERING_INPUTS, planning.K_SELECTION, planning.KMEANS), partitions),
-    }
-
-
 def _records(
     context: dg.OpExecutionContext, store: Store, partitions: Mapping[str, Sequence[Partition]]
 ) -> tuple[Attempt, dict[str, History]]:
@@ -210,11 +208,6 @@ def _records(
         asset: HistoryWithAttempts(context.instance, store, asset, of_asset, earlier)
         for asset, of_asset in partitions.items()
     }
-
-
-def _category_fingerprints(store: Store, names: Sequence[str]) -> dict[str, str | Exception]:
-    """The fingerprint of each category's file, or what is wrong with it."""
-    return _ask_all(names, lambda name: read_category(store.category_file(check_name(name))).fingerprint)
 
 
 def _partitions_of_run(context: dg.AssetExecutionContext) -> list[Partition]:
@@ -230,39 +223,24 @@ def _partitions_of_run(context: dg.AssetExecutionContext) -> list[Partition]:
     return partitions
 
 
-def _ask_all(keys: Sequence[Key], ask: Callable[[Key], Value]) -> dict[Key, Value | Exception]:
-    """Ask for each key, at the same time; an error that is the input's is an answer."""
-
-    def answer(key: Key) -> Value | Exception:
-        try:
-            return ask(key)
-        except InputError as error:
-            return error
-
-    with ThreadPoolExecutor(8) as pool:
-        return dict(zip(keys, pool.map(answer, keys), strict=True))
-
-
 def _observe_raw_audience(
     context: dg.OpExecutionContext, store: Store, partitions: Sequence[Partition]
 ) -> dict[Partition, str | Exception]:
     """The fingerprint of each month's raw files, or why there is none. What is there is on record as an observation."""
-    fingerprints: dict[Partition, str | Exception] = {}
-    listed = _ask_all(partitions, lambda partition: group_by_user.list_raw_files(store.raw(partition.month)))
-    for partition, files in listed.items():
+    listed = list_raw_files(store, partitions)
+    fingerprints = raw_fingerprints(listed)
+    for month, files in listed.items():
         if isinstance(files, Exception):
-            fingerprints[partition] = files
             continue
-        fingerprints[partition] = files_fingerprint(files)
         context.log_event(
             dg.AssetObservation(
                 asset_key=raw_audience.key,
-                partition=partition.key,
+                partition=month.key,
                 metadata={
                     "raw_files": len(files),
                     "bytes": sum(file.size for file in files),
-                    "folder": dg.MetadataValue.path(store.raw(partition.month)),
-                    "fingerprint": files_fingerprint(files),
+                    "folder": dg.MetadataValue.path(store.raw(month.month)),
+                    "fingerprint": str(fingerprints[month]),
                 },
             )
         )

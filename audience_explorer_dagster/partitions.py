@@ -12,7 +12,7 @@ CATEGORY = "category"
 MONTH = "month"
 
 
-# The running month is no partition until it ends.
+# The running month is not a partition until it ends.
 months = dg.TimeWindowPartitionsDefinition(
     cron_schedule="0 0 1 * *",
     start=settings.read().start_month,
@@ -29,6 +29,9 @@ class Partition:
 
     month: str
     category: str | None = None
+
+    def __str__(self) -> str:
+        return self.key
 
     @property
     def key(self) -> str:

@@ -5,7 +5,6 @@ from pydantic import Field
 
 from spark_jobs import config as jobs
 from spark_jobs import resources
-from spark_jobs.options import to_arguments
 
 
 class GroupedUsersConfig(dg.Config, jobs.GroupedUsersConfig):
@@ -41,10 +40,6 @@ class RunConfig(dg.Config, jobs.EngineConfig):
     def engine_config(self) -> jobs.EngineConfig:
         """The engine that the jobs run on."""
         return jobs.EngineConfig(**{name: getattr(self, name) for name in jobs.EngineConfig.model_fields})
-
-    def job_options(self) -> list[str]:
-        """What all jobs get of it, as on a command line."""
-        return to_arguments(self.engine_config) + to_arguments(self.resources)
 
 
 class GroupingRunConfig(RunConfig):

@@ -18,13 +18,15 @@ from dagster_pipes import (
 )
 
 from benchmarks.actions import MONTH
+from spark_jobs.config import ClusteringInputsConfig, GroupedUsersConfig, KMeansConfig
+from spark_jobs.job_configs import GroupByUser, JobConfig, KMeans, MakeClusteringInputs
 
 Command = list[str]
 
 OURS = "ours"
 # As the peers do, so that outputs can be compared.
-_SCALING = ("--scaling", "max")
-_LEARN_FROM_ALL = ("--fit-min-actions", "1")
+_SCALING = "max"
+_FIT_MIN_ACTIONS = 1
 
 
 class Contender(ABC):
@@ -66,31 +68,29 @@ class Ours(Contender):
 
     def inputs(self, users: Path, out: Path, categories: Sequence[Path], memory: int) -> list[Command]:  # noqa: ARG002
         files = _category_options(categories)
-        return [_job("make_clustering_inputs", users, out / "{category}", *files, *_SCALING)]
+        return [_job("make_clustering_inputs", users, out / "{category}", *files, "--scaling", _SCALING)]
 
     def kmeans(self, inputs: Path, out: Path, k: int, memory: int) -> list[Command]:  # noqa: ARG002
-        return [_job("kmeans", inputs, out, "--k", k, *_LEARN_FROM_ALL)]
+        return [_job("kmeans", inputs, out, "--k", k, "--fit-min-actions", _FIT_MIN_ACTIONS)]
 
     def month(self, raw: Path, out: Path, categories: Sequence[Path], k: int, memory: int) -> list[Command]:  # noqa: ARG002
         """One launch, as Dagster's local launcher makes it."""
-        files = _category_options(categories)
-        jobs = [
-            _launched("users", "group_by_user", raw, out / "users"),
-            _launched(
-                "inputs",
-                "make_clustering_inputs",
-                out / "users",
-                out / "inputs" / "{category}",
-                *files,
-                *_SCALING,
-                needs=["users"],
-            ),
-        ]
-        for category in categories:
-            name = category.stem
-            folders = (out / "inputs" / name, out / "kmeans" / name)
-            options = ("--k", k, *_LEARN_FROM_ALL)
-            jobs.append(_launched(f"kmeans {name}", "kmeans", *folders, *options, needs=["inputs"]))
+        users = str(out / "users")
+        grouping = GroupByUser(raw=str(raw), output=users, month=MONTH, config=GroupedUsersConfig())
+        inputs = MakeClusteringInputs(
+            grouped=users,
+            output=str(out / "inputs" / "{category}"),
+            category_files=tuple(map(str, categories)),
+            config=ClusteringInputsConfig(scaling=_SCALING),
+        )
+        jobs = [_launched("users", grouping), _launched("inputs", inputs, needs=["users"])]
+        for name in (category.stem for category in categories):
+            clusters = KMeans(
+                inputs=str(out / "inputs" / name),
+                output=str(out / "kmeans" / name),
+                config=KMeansConfig(k=k, fit_min_actions=_FIT_MIN_ACTIONS),
+            )
+            jobs.append(_launched(f"kmeans {name}", clusters, needs=["inputs"]))
         out.mkdir(parents=True, exist_ok=True)
         context, messages = out / "context.json", out / "messages.jsonl"
         unset = ["asset_keys", "code_version_by_asset_key", "provenance_by_asset_key", "partition_key"]
@@ -158,8 +158,8 @@ def _job(module: str, *arguments: object) -> Command:
     return [sys.executable, "-m", f"spark_jobs.{module}", *map(str, arguments)]
 
 
-def _launched(job: str, module: str, *arguments: object, needs: Sequence[str] = ()) -> dict[str, object]:
-    return {"id": job, "module": module, "arguments": list(map(str, arguments)), "needs": list(needs)}
+def _launched(job: str, config: JobConfig, needs: Sequence[str] = ()) -> dict[str, object]:
+    return {"id": job, "module": config.module, "config": config.model_dump(mode="json"), "needs": list(needs)}
 
 
 def _category_options(files: Sequence[Path]) -> list[str]:

@@ -1,13 +1,13 @@
 """Run the jobs of a launch, one after another in this process, and report each to the Dagster run that launched it.
 
 A launcher starts `python -m spark_jobs` with a Pipes context whose extras hold `jobs`: a list of
-`{"id": …, "module": …, "arguments": […], "needs": [ids]}`. A job gets its arguments as from a command line. One that
-fails does not stop the others, but those that need it are not run. Messages are those of `reporting.PipesReporter`.
+`{"id": …, "module": …, "config": {…}, "needs": [ids]}`, with the configs of `job_configs`. A job that fails does not
+stop the others, but those that need it are not run. Messages are those of `reporting.PipesReporter`.
 
 With `--end-with-stdin` it ends, with all it started, when its standard input does: whoever holds the other end is gone.
 With `--stop-file` it takes no further job once that file is there.
 
-It exits with 0 if all jobs ended well, with 1 if some failed, with 3 if it was told to stop before all had their turn.
+It exits with 0 if all jobs ended well, with 1 if some failed, with 3 if it had to stop before all had their turn.
 """
 
 import importlib
@@ -24,10 +24,8 @@ from dagster_pipes import PipesContext, open_dagster_pipes
 
 from spark_jobs.arrow import leave_pandas_out
 from spark_jobs.errors import InputError, S3Error
+from spark_jobs.job_configs import JOBS
 from spark_jobs.reporting import PipesReporter
-
-JOBS = ("group_by_user", "make_clustering_inputs", "select_k", "kmeans")
-
 
 STOPPED = 3
 
@@ -60,12 +58,10 @@ def _run_job(job: dict[str, Any], report: PipesReporter) -> str | None:
         return f"there is no job {job['module']}"
     report.progress(f"{job['id']} starts")
     try:
-        command: click.Command = importlib.import_module(f"spark_jobs.{job['module']}").main
-        command.main(job["arguments"], prog_name=job["module"], standalone_mode=False, obj=report)
+        values = JOBS[job["module"]].model_validate(job["config"]).values()
+        importlib.import_module(f"spark_jobs.{job['module']}").run(**values, report=report)
     except (InputError, S3Error) as error:
         return str(error)
-    except click.ClickException as error:
-        return error.format_message()
     except Exception as error:  # whatever it is, the jobs after it have their turn
         traceback.print_exc()
         return f"{type(error).__name__}: {error}"

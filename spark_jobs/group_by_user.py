@@ -18,7 +18,7 @@ from spark_jobs.outputs.fingerprints import files_fingerprint, fingerprint
 from spark_jobs.outputs.tables import read_table
 from spark_jobs.raw.files import check_file_type
 from spark_jobs.raw.rules import Month
-from spark_jobs.reporting import Reporter, heartbeat, reporter, run_as_command
+from spark_jobs.reporting import Reporter, heartbeat, run_as_command
 from spark_jobs.resources import Resources, ResourcesConfig
 from spark_jobs.users.checks import check_grouped_users
 from spark_jobs.users.counts import RawCounts, UserCounts
@@ -49,7 +49,7 @@ def main(
     engine: EngineConfig,
     allowed: ResourcesConfig,
 ) -> None:
-    run(raw, output, month, config, engine, allowed.resolve(), reporter())
+    run(raw, output, month, config, engine, allowed.resolve(), Reporter())
 
 
 def run(

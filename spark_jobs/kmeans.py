@@ -19,7 +19,7 @@ from spark_jobs.errors import InputError
 from spark_jobs.options import config_options
 from spark_jobs.outputs.fingerprints import fingerprint
 from spark_jobs.outputs.schemas import strictness
-from spark_jobs.reporting import Reporter, reporter, run_as_command
+from spark_jobs.reporting import Reporter, run_as_command
 from spark_jobs.resources import Resources, ResourcesConfig
 from spark_jobs.vectors.clustering_inputs import InputsMetadata, read_metadata
 
@@ -52,7 +52,7 @@ def main(
 ) -> None:
     if config.k is None and k_selection is None:
         raise click.UsageError("Give --k, or with --k-selection an output of select_k.")
-    run(inputs, output, k_selection, config, engine, allowed.resolve(), reporter())
+    run(inputs, output, k_selection, config, engine, allowed.resolve(), Reporter())
 
 
 def run(

@@ -18,7 +18,7 @@ from spark_jobs.errors import InputError
 from spark_jobs.options import config_options
 from spark_jobs.outputs.fingerprints import fingerprint
 from spark_jobs.outputs.schemas import strictness
-from spark_jobs.reporting import Reporter, heartbeat, reporter, run_as_command
+from spark_jobs.reporting import Reporter, heartbeat, run_as_command
 from spark_jobs.resources import Resources, ResourcesConfig
 from spark_jobs.users.grouped_users import fingerprint_of, list_parts
 from spark_jobs.vectors.category_files import Category, read_category
@@ -51,7 +51,7 @@ def main(
     engine: EngineConfig,
     allowed: ResourcesConfig,
 ) -> None:
-    run(grouped_users, output, category_files, config, engine, allowed.resolve(), reporter())
+    run(grouped_users, output, category_files, config, engine, allowed.resolve(), Reporter())
 
 
 def run(

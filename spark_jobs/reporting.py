@@ -68,12 +68,6 @@ class PipesReporter(Reporter):
         self._pipes.report_custom_message({"job": self.job, "event": event, **facts})
 
 
-def reporter() -> Reporter:
-    """Where the command that runs now reports to: what its caller handed over, or else the terminal."""
-    given = click.get_current_context().find_object(Reporter)
-    return given if given is not None else Reporter()
-
-
 @contextmanager
 def heartbeat(report: Reporter, message: Callable[[], str], seconds: float = 10) -> Iterator[None]:
     """While the body runs, report `message()` every so many seconds, if it changed or half a minute went by."""

@@ -20,7 +20,7 @@ from spark_jobs.outputs import checks, read_back
 from spark_jobs.outputs.checks import CheckResult
 from spark_jobs.outputs.fingerprints import fingerprint
 from spark_jobs.outputs.schemas import AT_LEAST_0, AT_LEAST_1, Inspection, TableRules
-from spark_jobs.reporting import Reporter, reporter, run_as_command
+from spark_jobs.reporting import Reporter, run_as_command
 from spark_jobs.resources import Resources, ResourcesConfig
 from spark_jobs.vectors import clustering_inputs
 from spark_jobs.vectors.clustering_inputs import InputsMetadata
@@ -73,7 +73,7 @@ def step_fingerprint(config: KSelectionConfig, inputs: str) -> str:
 @config_options(EngineConfig, "engine")
 @config_options(ResourcesConfig, "allowed")
 def main(inputs: str, output: str, config: KSelectionConfig, engine: EngineConfig, allowed: ResourcesConfig) -> None:
-    run(inputs, output, config, engine, allowed.resolve(), reporter())
+    run(inputs, output, config, engine, allowed.resolve(), Reporter())
 
 
 def run(

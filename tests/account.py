@@ -9,9 +9,10 @@ import pytest
 from moto.moto_api._internal import moto_api_backend
 
 from ami import instances
-from audience_explorer_dagster.launchers import Job
+from audience_explorer_dagster.launchers import pipes_extras
 from audience_explorer_dagster.launchers.launch_store import LaunchStore, LaunchTags
 from spark_jobs.launch.aws import PROJECT
+from tests.jobs import kmeans_job
 
 BUCKET = "audience"
 LOCATION = f"s3://{BUCKET}/explorer/launches"
@@ -57,17 +58,17 @@ class Account:
         self._made += 1
         tags = LaunchTags(launch or f"20240102T0000{self._made:02}-0000000{self._made:x}", pipeline, run, label)
         folder = self.store.folder(tags)
-        listed = [asdict(Job(job, "kmeans", ["in put", "out"])) for job in jobs]
+        listed = [kmeans_job(job, inputs="in put") for job in jobs]
         folder.describe(
             {
                 "code": "s3://audience/code/1.tar.gz",
                 "max_runtime": 60,
-                "context": {"extras": {"jobs": listed}},
+                "context": {"extras": pipes_extras(listed)},
                 "launched": {
                     "launcher": launcher,
                     "image": "audience-explorer-2024-01-01 (ami-1)",
                     "options": ["m5.large (spot)", "m5.large (on-demand)"],
-                    "commands": [[job["module"], *job["arguments"]] for job in listed],
+                    "commands": [[job.module, *job.arguments] for job in listed],
                 },
             }
         )

@@ -10,11 +10,11 @@ from typing import Any, cast
 import dagster as dg
 from dagster_pipes import PipesContext
 
-from audience_explorer_dagster.assets import WHOLE_MONTH_JOB
+from audience_explorer_dagster.assets import MONTH_OP, SEGMENTS_OP, WHOLE_MONTH_JOB
 from audience_explorer_dagster.categories.known import sync_categories
 from audience_explorer_dagster.definitions import definitions
 from audience_explorer_dagster.launchers import Job, Launcher, Report, pipes_context
-from audience_explorer_dagster.planning import GROUPED_USERS, GROUPED_USERS_OP, MONTH_OP, SEGMENTS_OP
+from audience_explorer_dagster.planning import GROUPED_USERS
 from audience_explorer_dagster.records.asset_checks import specs
 from audience_explorer_dagster.run_config import MonthRunConfig
 from audience_explorer_dagster.running.pipeline import Outcome, run_pipeline
@@ -95,7 +95,7 @@ class Project:
     ) -> dg.ExecuteInProcessResult:
         """Materialize assets over a range of partitions, as the UI and the dagster CLI do."""
         LAUNCHES.clear()
-        op = GROUPED_USERS_OP if GROUPED_USERS in assets else SEGMENTS_OP
+        op = GROUPED_USERS if GROUPED_USERS in assets else SEGMENTS_OP
         return self.definitions.resolve_implicit_global_asset_job_def().execute_in_process(
             instance=self.instance,
             asset_selection=[dg.AssetKey(asset) for asset in assets],

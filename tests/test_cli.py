@@ -12,7 +12,8 @@ from botocore.exceptions import EndpointConnectionError
 from click.testing import CliRunner, Result
 
 from audience_explorer_dagster import definitions as loaded
-from audience_explorer_dagster.cli import main, project
+from audience_explorer_dagster.cli import main
+from audience_explorer_dagster.cli import project as shared
 from audience_explorer_dagster.run_config import MonthRunConfig
 from audience_explorer_dagster.running.pipeline import Outcome
 from spark_jobs.config import KSelectionConfig
@@ -92,7 +93,7 @@ def test_fit_min_actions_is_that_of_both_steps_that_learn(project: Project, monk
         asked.append(config)
         return []
 
-    monkeypatch.setattr(project.Project, "run", keep)
+    monkeypatch.setattr(shared.Project, "run", keep)
     options = ("--fit-min-actions", "3", "--min-segment", "20", "--min-segment-share", "0.1", "--k-max", "6")
     run(project, "pipeline", *options, "--n-init", "2", "--seed", "9")
     (config,) = asked
@@ -123,7 +124,7 @@ def test_where_no_segments_were_found_the_table_says_so_beside_k_and_so_does_the
 
 def test_where_segments_were_found_the_table_has_k_alone() -> None:
     outcomes = [Outcome("kmeans", "tea|2024-01", "launched", "/root/x", users=90, k=4, verdict="segments")]
-    assert re.search(r"kmeans +launched +90 +4 +x\n", project.outcomes_as_table(outcomes, "/root"))
+    assert re.search(r"kmeans +launched +90 +4 +x\n", shared.outcomes_as_table(outcomes, "/root"))
 
 
 def test_who_asks_for_all_categories_is_told_of_a_file_that_cannot_be_one(project: Project) -> None:
@@ -178,7 +179,7 @@ def test_quiet_tells_what_failed_and_why_and_what_was_logged_last(
 
 
 def test_what_is_held_back_is_that_of_other_processes_too(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ZeroDivisionError), project.held_back() as last:  # noqa: PT012
+    with pytest.raises(ZeroDivisionError), shared.held_back() as last:  # noqa: PT012
         print("ours")
         subprocess.run("echo theirs; seq 30; echo worse >&2", shell=True, check=True)
         raise ZeroDivisionError
@@ -189,14 +190,46 @@ def test_what_is_held_back_is_that_of_other_processes_too(capfd: pytest.CaptureF
     assert capfd.readouterr() == ("after\n", "")
 
 
-def test_what_prints_nothing_prints_no_json(project: Project) -> None:
-    result = run(project, "pipeline", "--quiet", "--json")
+@pytest.mark.parametrize("option", ["--json", "--dry-run"])
+def test_what_prints_nothing_shows_nothing(project: Project, option: str) -> None:
+    result = run(project, "pipeline", "--quiet", option)
     assert result.exit_code == 2
-    assert "--json does not go with it" in result.stderr
+    assert f"{option} does not go with it" in result.stderr
+
+
+def test_a_dry_run_says_what_would_be_done_and_why_and_leaves_no_trace(project: Project) -> None:
+    project.pipeline(["2024-01"], ["tea"], kmeans={"k": 2})
+    project.write_category("bread", "tea-1")  # which is no partition yet
+    project.write_category("pi|pe", "p")
+    before = (project.instance.get_runs_count(), sorted(project.root.rglob("*")))
+
+    def dry_run(*arguments: str) -> str:
+        result = run(project, "pipeline", "--month", "2024-01", "--dry-run", *arguments)
+        assert (result.exit_code, result.stderr) == (0, "")
+        return result.stdout
+
+    unchanged = dry_run("--category", "tea", "--k", "2")
+    assert unchanged.endswith("\n\nnothing to launch, 3 to reuse\n")
+    assert re.search(r"tea\|2024-01 +kmeans +reuse +as recorded \d{4}-\d\d-\d\d \d\d:\d\d UTC\n", unchanged)
+    changed = dry_run("--category", "tea", "--k", "3")
+    assert re.search(r"tea\|2024-01 +kmeans +launch +k 2 → 3\n", changed)
+    assert changed.endswith("\n\n1 to launch (1 job), 2 to reuse\n")
+
+    said = json.loads(dry_run("--k", "2", "--json"))
+    assert (said["launch"], said["reuse"], said["impossible"]) == (6, 3, 1)
+    by_name = {f"{target['asset']} {target['partition']}": target for target in said["partitions"]}
+    assert by_name["kmeans bread|2024-01"]["why"] == "never made"
+    assert by_name["clustering_inputs bread|2024-01"]["job"] == "make_clustering_inputs 2024-01"
+    assert by_name["category pi|pe"]["action"] == "impossible"
+    assert by_name["kmeans tea|2024-01"]["folder"].startswith(str(project.root))
+    assert re.search(r"\n2024-05 +grouped_users +impossible +There is no raw data", dry_run("--month", "2024-05"))
+
+    assert (project.instance.get_runs_count(), sorted(project.root.rglob("*"))) == before
+    assert "bread" not in project.instance.get_dynamic_partitions("category")
 
 
 def test_an_interrupt_before_anything_runs_is_told_too(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(project.Project, "run", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(shared.Project, "run", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     result = run(project, "pipeline", "--quiet")
     assert (result.exit_code, result.stderr) == (130, "Interrupted before it was done.\n")
 
@@ -205,7 +238,7 @@ def test_an_s3_that_does_not_answer_is_told_in_a_line(project: Project, monkeypa
     def fail(*_: object) -> None:
         raise EndpointConnectionError(endpoint_url="http://nowhere")
 
-    monkeypatch.setattr(project.Project, "run", fail)
+    monkeypatch.setattr(shared.Project, "run", fail)
     result = run(project, "pipeline")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == 'Error: AWS: Could not connect to the endpoint URL: "http://nowhere"\n'

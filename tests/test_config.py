@@ -154,7 +154,7 @@ def test_the_engine_of_runs_that_name_none_is_a_setting(monkeypatch: pytest.Monk
 
     for setting, engine in (("", "local"), ("spark", "spark")):
         monkeypatch.setenv("AUDIENCE_EXPLORER_ENGINE", setting)
-        assert RunConfig().job_options()[:2] == ["--engine", engine]
+        assert RunConfig().engine_config.engine == engine
     assert RunConfig(engine="spark").engine_config.engine == "spark"
     monkeypatch.setenv("AUDIENCE_EXPLORER_ENGINE", "flink")
     with pytest.raises(InputError, match="AUDIENCE_EXPLORER_ENGINE is 'flink'; it must be one of local, spark"):

@@ -19,7 +19,7 @@ from moto import mock_aws
 from ami import instances
 from ami.images import Image, misfits, tags_of
 from ami.instances import Instance
-from audience_explorer_dagster.launchers import Job, Report
+from audience_explorer_dagster.launchers import Report
 from audience_explorer_dagster.launchers.ec2 import code, launch, outcome, prices
 from audience_explorer_dagster.launchers.ec2.errors import (
     BootFailed,
@@ -45,6 +45,7 @@ from audience_explorer_dagster.partitions import Partition, short_name
 from spark_jobs import REQUIRES
 from spark_jobs.errors import InputError
 from spark_jobs.launch.aws import PROJECT
+from tests.jobs import kmeans_job
 
 TAGS = LaunchTags(launch="20260101T000000-00000001", pipeline="p1", run="r1", label="coffee-2024-01")
 IMAGE = Image("ami-1", "audience-explorer-2026-01-01", {}, "/dev/xvda")
@@ -292,7 +293,7 @@ class Watched:
         run = SimpleNamespace(run_id="r1", job_name="j")
         context = SimpleNamespace(log=log, run=run, retry_number=0)
         watched = Launch(self.settings, self.folder, TAGS, cast(dg.OpExecutionContext, context))
-        return list(watched.run(IMAGE, "s3://b/code", [], [Job("a", "kmeans", []), Job("b", "kmeans", [])]))
+        return list(watched.run(IMAGE, "s3://b/code", [], [kmeans_job("a"), kmeans_job("b")]))
 
 
 def report(job: str, event: str = "done", **facts: Any) -> dict[str, Any]:

@@ -24,10 +24,11 @@ from audience_explorer_dagster.definitions import definitions
 from audience_explorer_dagster.launchers import Job, LaunchFailed, Report, packing
 from audience_explorer_dagster.launchers.emr_serverless.launcher import EMRServerlessLauncher
 from spark_jobs.errors import InputError
+from tests.jobs import kmeans_job
 
 ROLE = "arn:aws:iam::123456789012:role/jobs"
 LAUNCHES = "s3://bucket/explorer/launches"
-JOBS = [Job(job, "kmeans", ["in", "out", "--engine", "spark"]) for job in ("a", "b")]
+JOBS = [kmeans_job(job, "spark") for job in ("a", "b")]
 BILLED = {"vCPUHour": 2.0, "memoryGBHour": 10.0, "storageGBHour": 0.0}
 
 
@@ -326,9 +327,7 @@ def test_an_application_or_a_role_that_aws_refuses_is_told(account: Account) -> 
 
 
 def test_the_local_engine_is_refused_before_anything_is_asked_for(account: Account) -> None:
-    assert "a asks for the engine local" in account.launch(
-        jobs=[Job("a", "kmeans", ["in", "out", "--engine", "local"])]
-    )
+    assert "a asks for the engine local" in account.launch(jobs=[kmeans_job("a", "local")])
     assert account.runs == []
 
 

@@ -12,9 +12,12 @@ from typing import Any, cast
 
 import pytest
 
-from audience_explorer_dagster.launchers import Job, LaunchFailed, Report
+from audience_explorer_dagster.launchers import LaunchFailed, Report
 from audience_explorer_dagster.launchers.local import LocalLauncher
+from spark_jobs.config import ClusteringInputsConfig, KMeansConfig
+from spark_jobs.job_configs import KMeans, MakeClusteringInputs
 from tests.conftest import started
+from tests.jobs import kmeans_job
 from tests.project import Project
 
 PREPARE = """
@@ -47,7 +50,7 @@ class Context:
 
 def launch_script(script: str) -> Iterator[Report]:
     """Launch a script as the one job of a launch."""
-    return ScriptLauncher(script=script).launch(cast(Any, Context()), [Job("job", "kmeans", [])])
+    return ScriptLauncher(script=script).launch(cast(Any, Context()), [kmeans_job("job")])
 
 
 @pytest.fixture
@@ -125,22 +128,25 @@ with open_dagster_pipes() as pipes:
 
 def test_jobs_end_with_whoever_launched_them(golden: Path, tmp_path: Path) -> None:
     """A killed orchestrator can't end them, so they watch it."""
-    from spark_jobs import kmeans, make_clustering_inputs
-
-    arguments = [str(golden / "grouped_users.jsonl"), str(tmp_path / "in"), "--category", str(golden / "category.json")]
-    endless = [str(tmp_path / "in"), str(tmp_path / "out"), "--k", "2", "--n-init", "100000000"]
-    jobs = [
-        Job(m.__name__.split(".")[1], m.__name__.split(".")[1], a)
-        for m, a in ((make_clustering_inputs, arguments), (kmeans, endless))
-    ]
+    inputs, category = str(tmp_path / "in"), str(golden / "category.json")
+    first = MakeClusteringInputs(
+        grouped=str(golden / "grouped_users.jsonl"),
+        output=inputs,
+        category_files=(category,),
+        config=ClusteringInputsConfig(),
+    )
+    endless = KMeans(inputs=inputs, output=str(tmp_path / "out"), config=KMeansConfig(k=2, n_init=100_000_000))
     script = tmp_path / "orchestrator.py"
     script.write_text(
         "import dagster as dg, sys\n"
         "from tests.test_local_launcher import Context\n"
         "from audience_explorer_dagster.launchers import Job\n"
         "from audience_explorer_dagster.launchers.local import LocalLauncher\n"
-        f"jobs = {[[job.id, job.module, job.arguments] for job in jobs]!r}\n"
-        "for report in LocalLauncher().launch(Context(), [Job(*job) for job in jobs]):\n"
+        "from spark_jobs.job_configs import KMeans, MakeClusteringInputs\n"
+        f"first = MakeClusteringInputs.model_validate({first.model_dump(mode='json')!r})\n"
+        f"endless = KMeans.model_validate({endless.model_dump(mode='json')!r})\n"
+        "jobs = [Job('first', (), first), Job('endless', (), endless)]\n"
+        "for report in LocalLauncher().launch(Context(), jobs):\n"
         "    print(report.event, flush=True)\n"
     )
     with started(

@@ -19,6 +19,7 @@ from spark_jobs.clusters import clustering, description, scores
 from spark_jobs.clusters.mllib import ClusterTotals
 from spark_jobs.config import KMeansConfig, Library, parse_params
 from spark_jobs.errors import InputError
+from spark_jobs.job_configs import KMeans
 from spark_jobs.outputs.fingerprints import fingerprint
 from spark_jobs.resources import Resources
 from spark_jobs.vectors.clustering_inputs import InputsMetadata, check_memory
@@ -259,5 +260,6 @@ def test_with_the_library_mllib_kmeans_is_made_anew_and_nothing_else(project: Pr
     project.pipeline(["2024-01"], ["tea"], kmeans={"k": 2, "library": "mllib"}, engine="spark", spark_master=MASTER)
     (job,) = JOBS
     assert (job.id, job.module) == ("kmeans tea|2024-01", "kmeans")
-    assert job.arguments[job.arguments.index("--spark-master") + 1] == MASTER
-    assert job.arguments[job.arguments.index("--library") + 1] == "mllib"
+    assert isinstance(job.config, KMeans)
+    assert (job.config.engine.engine, job.config.engine.spark_master) == ("spark", MASTER)
+    assert job.config.config.library == "mllib"

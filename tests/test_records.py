@@ -1,4 +1,4 @@
-"""Records instead of output-folder caching: what is there is reused, per partition, config included."""
+"""Records: what is there is reused, per partition. What is planned when: test_planning."""
 
 import json
 from collections.abc import Generator, Sequence
@@ -11,7 +11,6 @@ import pytest
 from audience_explorer_dagster.definitions import definitions
 from audience_explorer_dagster.launchers import Job, LaunchFailed, Report
 from audience_explorer_dagster.running.pipeline import Outcome
-from spark_jobs import group_by_user, kmeans, make_clustering_inputs, select_k
 from tests.project import LAUNCHES, InProcessLauncher, Project, why
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -54,16 +53,6 @@ def test_a_rerun_with_the_same_parameters_launches_nothing(project: Project) -> 
     assert {"computed_by_run", "computed_at"} <= newest.keys()
 
 
-def test_changed_kmeans_parameters_launch_kmeans_alone_and_going_back_nothing(project: Project) -> None:
-    project.pipeline()
-    tweaked = project.pipeline(["2024-01"], ["tea"], kmeans={"params": "random,5,0.1", "label": "tweak"})
-    assert computed(tweaked) == {"kmeans tea|2024-01"}
-    assert LAUNCHES == [["kmeans tea|2024-01"]]
-    assert computed(project.pipeline(["2024-01"], ["tea"])) == set()
-    assert computed(project.pipeline(["2024-01"], ["tea"], kmeans={"params": "random,5,0.1"})) == set()
-    assert LAUNCHES == []
-
-
 def test_a_label_names_a_record_and_computes_nothing(project: Project) -> None:
     project.pipeline(["2024-01"], ["tea"])
     assert computed(project.pipeline(["2024-01"], ["tea"], kmeans={"label": "final"})) == set()
@@ -74,88 +63,37 @@ def test_a_label_names_a_record_and_computes_nothing(project: Project) -> None:
     assert "label" not in newest, "nobody asked for one this time"
 
 
-def test_params_that_mean_the_same_compute_nothing(project: Project) -> None:
-    project.pipeline(["2024-01"], ["tea"], kmeans={"params": "kmeans||,100,0.001"})
-    assert computed(project.pipeline(["2024-01"], ["tea"], kmeans={"params": "k-means++,100,1e-3"})) == set()
-
-
-def test_with_a_given_k_the_choice_of_k_is_no_input(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = project.pipeline(["2024-01"], ["tea"], kmeans={"k": 2})
-    assert computed(first) == {"grouped_users 2024-01"} | segments(
-        "tea|2024-01", assets=("clustering_inputs", "kmeans")
-    )
-    monkeypatch.setattr(select_k, "CODE_VERSION", "new")
-    assert computed(project.pipeline(["2024-01"], ["tea"], kmeans={"k": 2})) == set()
-
-
-def test_changed_scaling_redoes_the_inputs_and_what_follows(project: Project) -> None:
-    project.pipeline()
-    changed = project.pipeline(["2024-02"], ["tea"], clustering_inputs={"scaling": "none"})
-    assert computed(changed) == segments("tea|2024-02")
-
-
-def test_changed_raw_data_redo_that_month(project: Project) -> None:
-    project.pipeline()
-    project.write_raw("2024-02", users=13)
-    redone = {"grouped_users 2024-02"} | segments(*(f"{c}|2024-02" for c in project.categories))
-    assert computed(project.pipeline()) == redone
-
-
-def test_raw_data_that_were_only_touched_redo_nothing(project: Project) -> None:
-    project.pipeline()
-    project.write_raw("2024-02")
-    assert computed(project.pipeline()) == set()
-
-
-def test_a_changed_category_file_redoes_that_category(project: Project) -> None:
-    project.pipeline()
+def test_what_changed_is_computed_again_and_the_runs_log_says_why(project: Project) -> None:
+    project.pipeline(["2024-01"], ["games", "tea"])
+    project.write_raw("2024-01")  # the same again
     project.write_category("games", "games-1")
-    assert computed(project.pipeline()) == segments("games|2024-01", "games|2024-02")
+    changed = project.pipeline(["2024-01"], ["games", "tea"])
+    assert computed(changed) == segments("games|2024-01")
+    run = project.instance.get_runs(limit=1)[0]
+    logged = "\n".join(str(entry.user_message) for entry in project.instance.all_logs(run.run_id))
+    assert "games|2024-01: computed by make_clustering_inputs 2024-01: category file changed; into" in logged
+    assert "kmeans games|2024-01: computed by kmeans games|2024-01: clustering_inputs changed, k_sel" in logged
+    assert "kmeans tea|2024-01: reused from" in logged
 
 
-@pytest.mark.parametrize(
-    ("job", "from_it_on"),
-    [
-        (group_by_user, ("grouped_users", "clustering_inputs", "k_selection", "kmeans")),
-        (make_clustering_inputs, ("clustering_inputs", "k_selection", "kmeans")),
-        (select_k, ("k_selection", "kmeans")),
-        (kmeans, ("kmeans",)),
-    ],
-)
-def test_a_new_code_version_of_a_job_redoes_from_it_on(
-    project: Project, monkeypatch: pytest.MonkeyPatch, job: Any, from_it_on: tuple[str, ...]
-) -> None:
-    project.pipeline(["2024-01"], ["tea"])
-    monkeypatch.setattr(job, "CODE_VERSION", "new")
-    redone = {name.split()[0] for name in computed(project.pipeline(["2024-01"], ["tea"]))}
-    assert redone == set(from_it_on)
-
-
-def test_a_deleted_output_is_noticed_and_made_again(project: Project) -> None:
+def test_deleted_outputs_and_those_without_a_manifest_are_noticed_and_made_again(project: Project) -> None:
     first = project.pipeline(["2024-01"], ["tea"])
-    project.delete(first["kmeans tea|2024-01"].folder)
-    assert computed(project.pipeline(["2024-01"], ["tea"])) == {"kmeans tea|2024-01"}
-    project.delete(first["grouped_users 2024-01"].folder)
-    assert computed(project.pipeline(["2024-01"], ["tea"])) == {"grouped_users 2024-01"}
-
-
-def test_an_output_without_its_manifest_is_none(project: Project) -> None:
-    first = project.pipeline(["2024-01"], ["tea"])
+    for name in ("kmeans tea|2024-01", "grouped_users 2024-01"):
+        project.delete(first[name].folder)
     Path(str(first["k_selection tea|2024-01"].folder), "manifest.json").unlink()
-    assert computed(project.pipeline(["2024-01"], ["tea"])) == {"k_selection tea|2024-01"}
+    again = project.pipeline(["2024-01"], ["tea"])
+    assert computed(again) == {"grouped_users 2024-01", "k_selection tea|2024-01", "kmeans tea|2024-01"}
 
 
-def test_force_computes_what_is_there(project: Project) -> None:
-    first = project.pipeline(["2024-01"], ["tea"])
-    again = project.pipeline(["2024-01"], ["tea"], force=True)
-    assert computed(again) == set(first)
-    assert all(again[name].folder != first[name].folder for name in first)
-
-
-def test_the_engine_decides_nothing(project: Project) -> None:
-    project.pipeline(["2024-01"], ["tea"])
-    spark = {"engine": "spark"}
-    assert computed(project.pipeline(["2024-01"], ["tea"], **spark)) == set()
+def test_kmeans_alone_reads_what_the_records_point_at(project: Project) -> None:
+    result = project.run(["kmeans"], "tea|2024-01", "tea|2024-01")
+    assert "clustering_inputs of tea|2024-01 was never materialized here. Select it as well." in why(result)
+    assert LAUNCHES == []
+    project.pipeline(["2024-01"], ["tea"], clustering_inputs={"scaling": "none"})
+    config = {"kmeans": {"k": 2, "label": "two"}}
+    assert project.run(["kmeans"], "tea|2024-01", "tea|2024-01", config).success
+    assert LAUNCHES == [["kmeans tea|2024-01"]]
+    assert project.records("kmeans", "tea|2024-01")[0]["k"] == 2
 
 
 def test_records_of_another_root_are_not_reused(project: Project, tmp_path: Path) -> None:
@@ -198,31 +136,6 @@ def test_a_single_partition_is_a_range_of_one(project: Project) -> None:
     assert len(project.records("kmeans", "tea|2024-01")) == 1
 
 
-def test_kmeans_alone_reads_what_the_records_point_at(project: Project) -> None:
-    project.pipeline(["2024-01"], ["tea"], clustering_inputs={"scaling": "none"})
-    config = {"kmeans": {"k": 2, "label": "two"}}
-    assert project.run(["kmeans"], "tea|2024-01", "tea|2024-01", config).success
-    assert LAUNCHES == [["kmeans tea|2024-01"]]
-    assert project.records("kmeans", "tea|2024-01")[0]["k"] == 2
-
-
-def test_kmeans_alone_without_its_inputs_says_what_to_do(project: Project) -> None:
-    result = project.run(["kmeans"], "tea|2024-01", "tea|2024-01")
-    assert "clustering_inputs of tea|2024-01 was never materialized here. Select it as well." in why(result)
-    result = project.run(SEGMENTS, "tea|2024-01", "tea|2024-01")
-    assert "grouped_users of 2024-01 was never materialized here. Materialize it first." in why(result)
-    assert LAUNCHES == []
-
-
-def test_kmeans_alone_does_not_take_a_k_that_was_chosen_for_other_inputs(project: Project) -> None:
-    project.pipeline(["2024-01"], ["tea"])
-    project.pipeline(["2024-01"], ["tea"], clustering_inputs={"scaling": "l2"}, kmeans={"k": 2})
-    result = project.run(["kmeans"], "tea|2024-01", "tea|2024-01")
-    assert "k_selection of tea|2024-01 was made from other clustering inputs. Select it as well, or give k." in why(
-        result
-    )
-
-
 def test_a_reversed_range_is_an_error(project: Project) -> None:
     for assets, start, end in (
         (["grouped_users"], "2024-02", "2024-01"),
@@ -262,14 +175,6 @@ def test_a_bad_category_stops_no_other_and_the_run_names_it(project: Project) ->
     result = project.run(SEGMENTS, "coffee|2024-01", "tea|2024-01")
     assert "[clustering_inputs games|2024-01, k_selection games|2024-01, kmeans games|2024-01]" in why(result)
     assert LAUNCHES == []
-
-
-def test_a_category_whose_file_is_gone_is_named(project: Project) -> None:
-    (project.root / "categories" / "games.json").unlink()
-    project.run(["grouped_users"], "2024-01", "2024-01")
-    result = project.run(SEGMENTS, "coffee|2024-01", "tea|2024-01")
-    assert "games.json does not exist" in why(result)
-    assert len(project.records("kmeans", "tea|2024-01")) == 1
 
 
 def test_a_month_without_raw_data_stops_no_other(project: Project) -> None:

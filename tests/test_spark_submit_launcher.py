@@ -16,9 +16,10 @@ from audience_explorer_dagster.launchers import Job, LaunchFailed, Report, packi
 from audience_explorer_dagster.launchers.spark_submit import SparkSubmitLauncher
 from spark_jobs.errors import InputError
 from tests.conftest import started
+from tests.jobs import kmeans_job
 from tests.test_local_launcher import Context
 
-JOB = Job("job", "kmeans", ["in", "out", "--engine", "spark"])
+JOB = kmeans_job("job", "spark")
 
 # As the real one does, it gives the program a standard input of its own, and brings what that prints to its output.
 SUBMIT = """
@@ -90,9 +91,10 @@ def test_spark_in_one_process_needs_no_archive(
 
 
 def test_jobs_report_through_it(submit: Callable[[str], str]) -> None:
-    job = Job("job", "no_such_job", ["--engine", "spark"])
+    job = kmeans_job("job", "spark", inputs="nowhere")
     (report,) = launch(job, master="local", submit=submit(RUN))
-    assert (report.event, report.error) == ("failed", "there is no job no_such_job")
+    assert report.event == "failed"
+    assert "nowhere holds no finished output" in report.error
 
 
 def test_a_spark_that_does_not_start_says_why(submit: Callable[[str], str]) -> None:
@@ -107,7 +109,7 @@ def test_a_spark_submit_that_is_missing_is_named_with_the_way_out() -> None:
 
 def test_the_local_engine_is_refused() -> None:
     with pytest.raises(LaunchFailed, match=r"job asks for the engine local.*--engine"):
-        list(launch(Job("job", "kmeans", ["in", "out", "--engine", "local"]), master="yarn"))
+        list(launch(kmeans_job("job", "local"), master="yarn"))
 
 
 def test_jobs_end_with_whoever_launched_them(submit: Callable[[str], str], tmp_path: Path) -> None:

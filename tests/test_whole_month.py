@@ -40,7 +40,7 @@ def test_a_new_category_file_needs_no_other_step_to_become_a_partition(project: 
 def test_a_failed_month_takes_its_segments_along_and_says_so(project: Project) -> None:
     result = project.run_month("2024-05")
     assert "[grouped_users 2024-05] There is no raw data in" in why(result)
-    assert "kmeans tea|2024-05] grouped_users of 2024-05 failed" in why(result)
+    assert "kmeans tea|2024-05] grouped_users of 2024-05 can't be made" in why(result)
     assert LAUNCHES == []
     (project.root / "raw" / "month=2024-01" / "actions.jsonl").write_text("no JSON\n")
     result = project.run_month("2024-01", categories=["tea"])
@@ -64,12 +64,12 @@ def test_a_category_that_has_no_file_is_named(project: Project) -> None:
 def test_what_an_attempt_finished_before_it_was_killed_is_not_made_again(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die(_recorder: Any, _computation: Any, report: Any) -> None:
+    def die(_recorder: Any, _target: Any, _computation: Any, report: Any) -> None:
         if report.job.startswith("kmeans games"):
             raise SystemExit  # nothing before it was recorded either
 
     with monkeypatch.context() as killed:
-        killed.setattr("audience_explorer_dagster.running.materializing._Recorder.accept", die)
+        killed.setattr("audience_explorer_dagster.running.recording.Recorder.accept", die)
         assert not project.run_month("2024-01").success
     assert project.records("grouped_users", "2024-01") == []
     lost = project.instance.get_runs(limit=1)[0]

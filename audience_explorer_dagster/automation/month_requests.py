@@ -9,8 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from audience_explorer_dagster import settings
-from audience_explorer_dagster.assets import whole_month
-from audience_explorer_dagster.planning import MONTH_OP
+from audience_explorer_dagster.assets import MONTH_OP, whole_month
 from audience_explorer_dagster.run_config import MonthRunConfig
 from spark_jobs.errors import InputError
 

@@ -15,6 +15,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, stop
 
 from audience_explorer_dagster import settings
 from audience_explorer_dagster.partitions import of_run
+from audience_explorer_dagster.records.metadata import failed_targets
 from spark_jobs.errors import InputError
 
 _MOST_NAMES = 5  # that a reason is told with
@@ -40,9 +41,10 @@ class Notice:
         """The notice of a run, of its failure and of its steps' failures."""
         failed: dict[str, str] = {}
         errors: list[str] = []
-        for data in (event.step_failure_data for event in steps):
-            if data.user_failure_data is not None and "failed" in data.user_failure_data.metadata:
-                failed |= data.user_failure_data.metadata["failed"].value  # type: ignore[arg-type]
+        for step in steps:
+            data, targets = step.step_failure_data, failed_targets(step)
+            if targets is not None:
+                failed |= {str(target): why for target, why in targets.items()}
             elif data.user_failure_data is not None and data.user_failure_data.description:
                 errors.append(data.user_failure_data.description)
             elif data.error is not None:

@@ -38,13 +38,21 @@ def list_categories(instance: dg.DagsterInstance, store: Store) -> list[str]:
     return [name for name in instance.get_dynamic_partitions(str(categories.name)) if name in with_file]
 
 
-def check_categories(instance: dg.DagsterInstance, store: Store, names: Iterable[str]) -> list[str]:
+def check_categories(
+    instance: dg.DagsterInstance, store: Store, names: Iterable[str], new: Iterable[str] = ()
+) -> list[str]:
     """The categories, once each; all that have a file and a partition, if none is given.
+
+    Args:
+        instance: Where the partitions are.
+        store: Where the files are.
+        names: Those that are wanted.
+        new: Those that have a file and will have a partition.
 
     Raises:
         InputError: One has no file, or there is none at all.
     """
-    known = list_categories(instance, store)
+    known = [*list_categories(instance, store), *new]
     wanted = list(dict.fromkeys(names)) or known
     if not wanted:
         raise InputError(f"There is no category file in {store.categories}. Put one there, NAME.json.")

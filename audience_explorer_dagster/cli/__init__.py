@@ -21,6 +21,8 @@ from audience_explorer_dagster.cli.project import (
     open_project,
     outcomes_as_json,
     outcomes_as_table,
+    plan_as_json,
+    plan_as_table,
     root_option,
     tell,
 )
@@ -53,6 +55,7 @@ def main() -> None:
 @config_options(EngineConfig, "engine")
 @config_options(ResourcesConfig, "resources")
 @click.option("--force", is_flag=True, help="Compute even what is there already.")
+@click.option("--dry-run", is_flag=True, help="Show what would be launched and what reused, and why, and do nothing.")
 @click.option("--json", "as_json", is_flag=True, help="End with JSON instead of a table.")
 @click.option("--quiet", is_flag=True, help="Print nothing, unless something failed.")
 def pipeline(
@@ -66,6 +69,7 @@ def pipeline(
     engine: EngineConfig,
     resources: ResourcesConfig,
     force: bool,
+    dry_run: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -75,10 +79,11 @@ def pipeline(
     --n-init and --seed.
 
     Fit for cron: the exit code is 0 if all is done, 1 if something failed, 2 if an option makes no sense, 130 if it was
-    interrupted.
+    interrupted. That of --dry-run is 0, whatever it shows.
     """
-    if quiet and as_json:
-        raise click.UsageError("--quiet prints nothing, so --json does not go with it.")
+    for option, given in {"--json": as_json, "--dry-run": dry_run}.items():
+        if quiet and given:
+            raise click.UsageError(f"--quiet prints nothing, so {option} does not go with it.")
     printing: AbstractContextManager[list[str]] = held_back() if quiet else nullcontext([])
     with interrupts_told(), printing as last_lines, errors_told(), open_project(root) as project:
         from audience_explorer_dagster.run_config import MonthRunConfig
@@ -92,6 +97,10 @@ def pipeline(
         }
         values: dict[str, Any] = {name: part.model_dump() for name, part in parts.items()}
         config = MonthRunConfig(**values, **engine.model_dump(), force=force)
+        if dry_run:
+            targets = project.dry_run(months, categories, config)
+            click.echo(plan_as_json(targets) if as_json else plan_as_table(targets))
+            return
         outcomes = project.run(months, categories, config)
     code = exit_code(outcomes)
     if not quiet:

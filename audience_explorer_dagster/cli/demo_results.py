@@ -47,6 +47,7 @@ def _found(result: _Result) -> str:
 
 
 def _results(outcomes: "Sequence[Outcome]", root: str) -> list[_Result]:
+    from audience_explorer_dagster.partitions import Partition
     from audience_explorer_dagster.planning import CLUSTERING_INPUTS, KMEANS
     from audience_explorer_dagster.records.findings import SEGMENTS
 
@@ -56,11 +57,12 @@ def _results(outcomes: "Sequence[Outcome]", root: str) -> list[_Result]:
         inputs = folders.get((CLUSTERING_INPUTS, outcome.partition))
         if outcome.asset != KMEANS or outcome.folder is None or inputs is None:
             continue
-        category = outcome.partition.split("|")[0]
+        assert isinstance(outcome.partition, Partition)
+        category = str(outcome.partition.category)
         planted = demo_audience.planted(category)
         comparable = planted > 1 and outcome.verdict == SEGMENTS
         agreement = demo_audience.agreement(root, category, inputs, outcome.folder) if comparable else None
         results.append(
-            _Result(outcome.partition, outcome.users or 0, planted, outcome.k or 0, str(outcome.verdict), agreement)
+            _Result(outcome.partition.key, outcome.users or 0, planted, outcome.k or 0, str(outcome.verdict), agreement)
         )
     return results

@@ -9,7 +9,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from audience_explorer_dagster.run_config import MonthRunConfig
+    from audience_explorer_dagster.running.dry_run import Planned
     from audience_explorer_dagster.running.pipeline import Outcome
     from audience_explorer_dagster.store import Store
 
@@ -125,9 +126,25 @@ class Project:
         _, refused = sync_categories(self.instance, self.store)
         wanted = check_categories(self.instance, self.store, categories)
         outcomes = run_pipeline(self.definitions, self.instance, wanted_months, wanted, config, tell)
-        # Who asks for all categories is told of a file that can't be one.
-        unasked = {} if categories else refused
-        return [*outcomes, *(Outcome("category", name, "failed", error=why) for name, why in unasked.items())]
+        # Only who asks for all categories asks for files that can't be one.
+        unfit = {} if categories else refused
+        return [*outcomes, *(Outcome("category", name, "failed", error=why) for name, why in unfit.items())]
+
+    def dry_run(self, months: Sequence[str], categories: Sequence[str], config: "MonthRunConfig") -> "list[Planned]":
+        """What `run` would do, and why; nothing is launched or recorded."""
+        from audience_explorer_dagster.categories.known import check_categories, new_categories
+        from audience_explorer_dagster.running.dry_run import Planned, plan_pipeline, planned
+        from audience_explorer_dagster.running.pipeline import check_months
+
+        wanted_months = check_months(months)
+        new, refused = new_categories(self.instance, self.store)
+        wanted = check_categories(self.instance, self.store, categories, new)
+        plans = plan_pipeline(self.instance, self.store, wanted_months, wanted, config)
+        unfit = {} if categories else refused
+        return [
+            *(target for plan in plans for target in planned(plan)),
+            *(Planned("category", name, "impossible", why) for name, why in unfit.items()),
+        ]
 
 
 @contextmanager
@@ -158,12 +175,39 @@ def open_project(root: str) -> Iterator[Project]:
         yield Project(defs, instance, Store(root=os.environ[ROOT]))
 
 
+# --- what a pipeline would do ----------------------------------------------------------------------
+
+
+def plan_as_json(targets: "Sequence[Planned]") -> str:
+    """What would be done, for a program."""
+    return json.dumps({**_actions(targets), "partitions": [target.as_json() for target in targets]}, indent=1)
+
+
+def plan_as_table(targets: "Sequence[Planned]") -> str:
+    """What would be done, for a person."""
+    columns: dict[str, Callable[[Planned], str]] = {
+        "partition": lambda t: t.partition,
+        "asset": lambda t: t.asset,
+        "plan": lambda t: t.action,
+        "why": lambda t: " ".join(t.why.split()),
+    }
+    actions = _actions(targets)
+    jobs = len({target.job for target in targets if target.job})
+    launched = f"{actions['launch']} to launch ({jobs} job{'s' * (jobs > 1)})" if jobs else "nothing to launch"
+    impossible = f", {actions['impossible']} impossible" if actions["impossible"] else ""
+    return f"{as_table(columns, targets)}\n\n{launched}, {actions['reuse']} to reuse{impossible}"
+
+
+def _actions(targets: "Sequence[Planned]") -> dict[str, int]:
+    return {action: sum(t.action == action for t in targets) for action in ("launch", "reuse", "impossible")}
+
+
 # --- what became of a pipeline ---------------------------------------------------------------------
 
 
 def outcomes_as_json(outcomes: "Sequence[Outcome]") -> str:
     """The outcomes, for a program."""
-    return json.dumps({**_counts(outcomes), "partitions": [asdict(outcome) for outcome in outcomes]}, indent=1)
+    return json.dumps({**_counts(outcomes), "partitions": [outcome.as_json() for outcome in outcomes]}, indent=1)
 
 
 def outcomes_as_table(outcomes: "Sequence[Outcome]", root: str) -> str:
@@ -171,7 +215,7 @@ def outcomes_as_table(outcomes: "Sequence[Outcome]", root: str) -> str:
     from audience_explorer_dagster.records.findings import with_verdict
 
     columns: dict[str, Callable[[Outcome], str]] = {
-        "partition": lambda o: o.partition,
+        "partition": lambda o: str(o.partition),
         "asset": lambda o: o.asset,
         "status": lambda o: o.status,
         "users": lambda o: "" if o.users is None else f"{o.users:,}",
@@ -187,7 +231,7 @@ def outcomes_as_table(outcomes: "Sequence[Outcome]", root: str) -> str:
 def failures_as_mail(outcomes: "Sequence[Outcome]", last_lines: Sequence[str]) -> str:
     """What failed and why, and what was logged last, for a person who saw nothing else of it."""
     columns: dict[str, Callable[[Outcome], str]] = {
-        "partition": lambda o: o.partition,
+        "partition": lambda o: str(o.partition),
         "asset": lambda o: o.asset,
         "why": lambda o: " ".join((o.error or "").split()),
     }

@@ -3,31 +3,48 @@
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
-from dataclasses import asdict, dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import dagster as dg
 from dagster_pipes import PipesContextData
+
+from audience_explorer_dagster.planning.targets import Target
+from spark_jobs.job_configs import JobConfig
 
 PIPELINE_TAG = "audience-explorer/pipeline"  # of Dagster runs: the id that the runs of one pipeline share
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job of a launch: a module of `spark_jobs`, and its arguments as on a command line."""
+    """One job of a launch: what it makes, and what it is given for that."""
 
     id: str  # unique within the launch
-    module: str
-    arguments: list[str]
+    targets: tuple[Target, ...]
+    config: JobConfig
     needs: tuple[str, ...] = ()  # ids of jobs of the launch without which it is pointless
+
+    @property
+    def module(self) -> str:
+        """The module of `spark_jobs`."""
+        return self.config.module
+
+    @property
+    def arguments(self) -> list[str]:
+        """What to type after `python -m spark_jobs.MODULE` to run it by hand."""
+        return self.config.arguments
+
+    def as_json(self) -> dict[str, Any]:
+        """The job as `python -m spark_jobs` takes it."""
+        config = self.config.model_dump(mode="json")
+        return {"id": self.id, "module": self.module, "config": config, "needs": list(self.needs)}
 
 
 @dataclass(frozen=True)
 class Report:
     """What a job reports: that an output folder is finished (with its manifest), that it ended, or why it failed."""
 
-    job: str
+    job: str  # its id
     event: Literal["output", "done", "failed"]
     folder: str = ""
     manifest: dict[str, Any] | None = None
@@ -66,7 +83,7 @@ def refuse_local_engine(jobs: Sequence[Job]) -> None:
         LaunchFailed: One does.
     """
     for job in jobs:
-        if dict(pairwise(job.arguments)).get("--engine", "local") == "local":
+        if job.config.engine.engine == "local":
             raise LaunchFailed(
                 f"{job.id} asks for the engine local, which runs on one machine, and this launcher's is a Spark"
                 " cluster. Choose the engine spark: --engine, `engine` in the run's config, or"
@@ -86,8 +103,13 @@ def pipes_context(context: dg.OpExecutionContext, jobs: Sequence[Job]) -> PipesC
         "run_id": context.run.run_id,
         "job_name": context.run.job_name,
         "retry_number": context.retry_number,
-        "extras": {"jobs": [asdict(job) for job in jobs]},
+        "extras": pipes_extras(jobs),
     }
+
+
+def pipes_extras(jobs: Sequence[Job]) -> dict[str, Any]:
+    """What `python -m spark_jobs` finds in its Pipes context."""
+    return {"jobs": [job.as_json() for job in jobs]}
 
 
 def receive(context: dg.OpExecutionContext, message: dict[str, Any]) -> Report | None:

@@ -69,7 +69,7 @@ class LocalLauncher(Launcher):
         return subprocess.Popen(
             self._command(context_file.parent),
             env={**os.environ, **pipes},
-            stdin=subprocess.PIPE,  # never written; its end tells the jobs that this process is gone
+            stdin=subprocess.PIPE,  # never written; when it ends, the jobs know that this process is gone
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

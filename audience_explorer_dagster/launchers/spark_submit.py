@@ -71,7 +71,7 @@ class SparkSubmitLauncher(LocalLauncher):
         program.write_text(_PROGRAM, encoding="utf-8")
         conf = {"spark.ui.showConsoleProgress": "false", **self.conf}
         conf |= {"spark.pyspark.driver.python": sys.executable, "spark.pyspark.python": sys.executable}
-        # Executors of another process, though it be on this machine, start in a folder of their own.
+        # Executors that are processes of their own, on this machine too, start in a folder of their own.
         if not re.match(r"local(\[|$)", self.master):
             packed = packing.build(packing.of_this_machine())
             conf |= {"spark.pyspark.python": packing.PYTHON, "spark.archives": f"{packed}#{packing.NAME}"}

@@ -34,7 +34,7 @@ def attempts_of(instance: dg.DagsterInstance, run: dg.DagsterRun) -> tuple[Attem
         record = instance.get_run_record_by_id(run_id)
         if record is None:  # it was deleted
             break
-        # It sorts by time, and tells the run.
+        # It sorts by time, and names the run.
         name = f"{record.create_timestamp:%Y%m%dT%H%M%S}-{run_id[:8]}"
         resumed = instance.count_resume_run_attempts(run_id)
         found += [Attempt(run_id, f"{name}-{number}") for number in range(resumed, 0, -1)]

@@ -29,7 +29,23 @@ class Record:
     run_id: str
     recorded_at: datetime
     metadata: dict[str, Any]
-    on_record: bool = True  # False: an attempt that was killed finished the output, and could not tell
+    on_record: bool = True  # False: an attempt that was killed finished the output, and did not record it
+
+    @property
+    def code_version(self) -> str | None:
+        """The version of the job that made the output; None if the record does not say."""
+        version = self._value("code_version")
+        return None if version is None else str(version)
+
+    @property
+    def config(self) -> dict[str, Any] | None:
+        """The config that the output was made with; None if the record does not say."""
+        config = self._value("config")
+        return None if config is None else dict(config)
+
+    def _value(self, name: str) -> Any:
+        found = self.metadata.get(name)
+        return getattr(found, "value", found)
 
 
 class History:

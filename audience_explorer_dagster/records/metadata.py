@@ -1,16 +1,18 @@
-"""What a materialization shows of itself, made from its manifest."""
+"""What a materialization shows of itself, made from its manifest; and what a failed run shows."""
 
-import json
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 
 from audience_explorer_dagster import planning
+from audience_explorer_dagster.planning import Target
 from audience_explorer_dagster.records import findings, pictures
 from audience_explorer_dagster.records.history import FINGERPRINT, FOLDER, INPUTS, Record
 
 REUSED = "reused"
 CHECKS = "checks"
+FAILED = "failed"
 LAUNCH = "launch/"  # what begins the names of facts about where an output was computed, and what that cost
 
 _SCORES = ("k", "prediction", "smallest_segment", "wssse", "silhouette", "calinski_harabasz")
@@ -151,6 +153,15 @@ def _shown(score: float | None) -> str:
     return "not defined" if score is None else f"{score:.6g}"
 
 
-def of_failures(failed: dict[str, str]) -> dict[str, Any]:
-    """The metadata of a run's failure: why, by target."""
-    return {"failed": dg.MetadataValue.json(json.loads(json.dumps(failed)))}
+def of_failures(failed: Mapping[Target, str]) -> dict[str, Any]:
+    """The metadata of a step's failure: which targets failed, and why."""
+    return {FAILED: dg.MetadataValue.json({str(target): why for target, why in failed.items()})}
+
+
+def failed_targets(failure: dg.DagsterEvent) -> dict[Target, str] | None:
+    """Which targets a step's failure names, and why they failed (see `of_failures`); None if it has another reason."""
+    data = failure.step_failure_data.user_failure_data
+    if data is None or FAILED not in data.metadata:
+        return None
+    failed: Any = data.metadata[FAILED].value
+    return {Target.parse(name): why for name, why in failed.items()}

@@ -1,19 +1,20 @@
 """The whole pipeline in this process: a run for each month."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Literal
 
 import dagster as dg
 
-from audience_explorer_dagster import planning
-from audience_explorer_dagster.assets import WHOLE_MONTH_JOB
+from audience_explorer_dagster.assets import MONTH_OP, WHOLE_MONTH_JOB
 from audience_explorer_dagster.launchers import PIPELINE_TAG
 from audience_explorer_dagster.partitions import Partition, months, of_run
+from audience_explorer_dagster.planning import GROUPED_USERS, Target
+from audience_explorer_dagster.planning.plan import assets_of_category
 from audience_explorer_dagster.records.findings import VERDICT
 from audience_explorer_dagster.records.history import FOLDER
-from audience_explorer_dagster.records.metadata import REUSED
+from audience_explorer_dagster.records.metadata import REUSED, failed_targets
 from audience_explorer_dagster.run_config import MonthRunConfig
 from audience_explorer_dagster.store import new_folder_name
 from spark_jobs.errors import InputError
@@ -31,10 +32,10 @@ _AS_IN_THE_UI = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one partition of one asset."""
+    """What became of a target, or of something else that failed: a launch as a whole, a category file, a job."""
 
     asset: str
-    partition: str
+    partition: Partition | str  # str: of what is not a target
     status: Status
     folder: str | None = None
     error: str | None = None
@@ -42,12 +43,16 @@ class Outcome:
     k: int | None = None
     verdict: str | None = None  # of k_selection: segments, none or too_few
 
+    def as_json(self) -> dict[str, Any]:
+        """The outcome for a program."""
+        return {**{item.name: getattr(self, item.name) for item in fields(self)}, "partition": str(self.partition)}
+
 
 def check_months(keys: Iterable[str]) -> list[str]:
     """The months, in order and once each; the last one that ended, if none is given.
 
     Raises:
-        InputError: One is no partition; the message says why.
+        InputError: One is not a partition; the message says why.
     """
     known = list(months.get_partition_keys())
     if not known:
@@ -72,7 +77,7 @@ def run_pipeline(
     wanted_months: Sequence[str],
     wanted_categories: Sequence[str],
     config: MonthRunConfig,
-    tell: Callable[[str], None],
+    announce: Callable[[str], None],
 ) -> list[Outcome]:
     """Materialize months × categories, each month in a run.
 
@@ -82,27 +87,25 @@ def run_pipeline(
         wanted_months: Checked months.
         wanted_categories: Checked categories.
         config: The config, but for the categories.
-        tell: Told what starts.
+        announce: Called with a line on each month that starts.
 
     Returns:
         What became of each partition of each asset, also of those that had no chance. After an interrupt (SIGINT,
         SIGTERM) nothing more is started, and what is not done has the error INTERRUPTED.
     """
-    # With a given k, k_selection is no input of kmeans, and nothing that was asked for.
-    assets = [planning.CLUSTERING_INPUTS, planning.KMEANS]
-    if config.kmeans.k is None:
-        assets.insert(1, planning.K_SELECTION)
     values = {**config.model_dump(mode="json", exclude_none=True), "categories": list(wanted_categories)}
-    run_config = {"ops": {planning.MONTH_OP: {"config": values}}}
+    run_config = {"ops": {MONTH_OP: {"config": values}}}
     pipeline = new_folder_name()
     outcomes: list[Outcome] = []
     for month in wanted_months:
-        targets = [(planning.GROUPED_USERS, month)]
-        targets += [(asset, Partition(month, name).key) for name in wanted_categories for asset in assets]
+        targets = [Target(GROUPED_USERS, Partition(month))]
+        targets += [
+            Target(asset, Partition(month, name)) for name in wanted_categories for asset in assets_of_category(config)
+        ]
         if any(outcome.error == INTERRUPTED for outcome in outcomes):
-            outcomes += [Outcome(*target, "failed", error=INTERRUPTED) for target in targets]
+            outcomes += [_failed(target, INTERRUPTED) for target in targets]
             continue
-        tell(f"{month}: {len(wanted_categories)} categories")
+        announce(f"{month}: {len(wanted_categories)} categories")
         outcomes += _run(definitions, instance, pipeline, month, targets, run_config)
     return outcomes
 
@@ -136,11 +139,11 @@ def run_again(
     except dg.DagsterInvariantViolationError as error:
         raise InputError(f"Run {run.run_id} can't be repeated: the project has no job {run.job_name} now.") from error
     result = _execute(job, instance, assets, tags, run.run_config)
-    recorded, errors, run_error = _ended(instance, result)
-    failed = [Outcome(*_asset_and_partition(name), "failed", error=why) for name, why in errors.items()]
-    if not result.success and not failed:
-        failed = [Outcome(run.job_name, of_run(run.tags), "failed", error=run_error)]
-    return [*recorded.values(), *failed]
+    ended = _ended(instance, result)
+    outcomes = [*ended.recorded.values(), *(_failed(target, why) for target, why in ended.failed.items())]
+    if not result.success and not ended.failed:
+        outcomes.append(Outcome(run.job_name, of_run(run.tags), "failed", error=ended.otherwise))
+    return outcomes
 
 
 def _is_repeated(tag: str) -> bool:
@@ -150,29 +153,23 @@ def _is_repeated(tag: str) -> bool:
     return not tag.startswith(("dagster/", ".dagster/"))
 
 
-def _asset_and_partition(name: str) -> tuple[str, str]:
-    asset, _, partition = name.partition(" ")
-    return asset, partition
-
-
 def _run(
     definitions: dg.Definitions,
     instance: dg.DagsterInstance,
     pipeline: str,
     month: str,
-    targets: Sequence[tuple[str, str]],
+    targets: Sequence[Target],
     run_config: Mapping[str, Any],
 ) -> list[Outcome]:
-    """Run a month, and tell what became of its targets, each an asset and a partition."""
+    """Run a month; what became of its targets."""
     tags = {"dagster/partition": month, PIPELINE_TAG: pipeline, **_AS_IN_THE_UI}
     result = _execute(definitions.resolve_job_def(WHOLE_MONTH_JOB), instance, None, tags, run_config)
-    recorded, errors, run_error = _ended(instance, result)
+    ended = _ended(instance, result)
     outcomes = [
-        recorded.get(target) or Outcome(*target, "failed", error=errors.get(" ".join(target), run_error))
-        for target in targets
+        ended.recorded.get(target) or _failed(target, ended.failed.get(target, ended.otherwise)) for target in targets
     ]
     if not result.success and all(outcome.status != "failed" for outcome in outcomes):
-        outcomes.append(Outcome("launch", month, "failed", error=run_error))
+        outcomes.append(Outcome("launch", Partition(month), "failed", error=ended.otherwise))
     return outcomes
 
 
@@ -187,43 +184,54 @@ def _execute(
         instance=instance,
         asset_selection=assets,
         tags=dict(tags),
-        # What goes wrong is told once, by the caller; the run's log has it all.
+        # The caller reports what goes wrong, once; the run's log has it all.
         run_config={**run_config, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         raise_on_error=False,
     )
 
 
-def _ended(
-    instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult
-) -> tuple[dict[tuple[str, str], Outcome], dict[str, str], str]:
-    """How a run ended: what it recorded by asset and partition; what failed, and why, by both with a space between; and
-    why anything else was not recorded."""
-    recorded: dict[tuple[str, str], Outcome] = {}
+@dataclass(frozen=True)
+class _Ended:
+    """How a run ended."""
+
+    recorded: Mapping[Target, Outcome]
+    failed: Mapping[Target, str]
+    otherwise: str  # why any other target is not done
+
+
+def _ended(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> _Ended:
     # From the instance, for a step that fails hands over none of what it recorded.
-    for entry in instance.all_logs(result.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION):
-        if entry.asset_materialization is not None:
-            recorded |= _recorded(entry.asset_materialization)
-    failures = [event.step_failure_data for event in result.all_events if event.is_step_failure]
-    errors: dict[str, str] = {}
-    run_error = "its run failed" if not result.success else "it was not recorded"
-    for failure in failures:
-        if failure.user_failure_data and "failed" in failure.user_failure_data.metadata:
-            errors |= failure.user_failure_data.metadata["failed"].value  # type: ignore[arg-type]
-        elif failure.error:
-            cause = failure.error.cause or failure.error
-            is_interrupt = "DagsterExecutionInterruptedError" in (failure.error.cls_name, cause.cls_name)
-            run_error = INTERRUPTED if is_interrupt else cause.message.strip()
-    return recorded, errors, run_error
+    entries = instance.all_logs(result.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    recorded = dict(_recorded(entry.asset_materialization) for entry in entries if entry.asset_materialization)
+    failed: dict[Target, str] = {}
+    otherwise = "its run failed" if not result.success else "it was not recorded"
+    for failure in (event for event in result.all_events if event.is_step_failure):
+        targets, error = failed_targets(failure), failure.step_failure_data.error
+        if targets is not None:
+            failed |= targets
+        elif error:
+            cause = error.cause or error
+            is_interrupt = "DagsterExecutionInterruptedError" in (error.cls_name, cause.cls_name)
+            otherwise = INTERRUPTED if is_interrupt else cause.message.strip()
+    return _Ended(recorded, failed, otherwise)
 
 
-def _recorded(event: dg.AssetMaterialization) -> dict[tuple[str, str], Outcome]:
-    asset, partition = event.asset_key.to_user_string(), Partition.parse(str(event.partition)).key
+def _recorded(event: dg.AssetMaterialization) -> tuple[Target, Outcome]:
+    target = Target(event.asset_key.to_user_string(), Partition.parse(str(event.partition)))
 
     def value(name: str) -> Any:
         return event.metadata[name].value if name in event.metadata else None
 
-    status: Status = "reused" if value(REUSED) else "launched"
-    outcome = Outcome(
-        asset, partition, status, value(FOLDER), users=value("users"), k=value("k"), verdict=value(VERDICT)
+    return target, Outcome(
+        target.asset,
+        target.partition,
+        "reused" if value(REUSED) else "launched",
+        value(FOLDER),
+        users=value("users"),
+        k=value("k"),
+        verdict=value(VERDICT),
     )
-    return {(asset, partition): outcome}
+
+
+def _failed(target: Target, why: str) -> Outcome:
+    return Outcome(target.asset, target.partition, "failed", error=why)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import dagster as dg
 from botocore.exceptions import BotoCoreError, ClientError
 
-from audience_explorer_dagster.launchers import Job, Report, packing
+from audience_explorer_dagster.launchers import Job, Report, packing, pipes_extras
 from audience_explorer_dagster.launchers.aws import is_refusal
 from audience_explorer_dagster.launchers.emr_serverless.errors import EMRServerlessLaunchFailed
 from audience_explorer_dagster.launchers.emr_serverless.outcome import ENDED, Snapshot, find_problem
@@ -146,7 +146,7 @@ class Launch:
             pipes.run(
                 context=cast(dg.OpExecutionContext, RunContext(self._context)),
                 start_job_run_params=request,
-                extras={"jobs": [asdict(job) for job in self._jobs]},
+                extras=pipes_extras(self._jobs),
             )
         except Exception as error:  # part of the launch's error, once all messages are read
             self._failure = error

@@ -1,0 +1,67 @@
+"""Why a target is computed: what changed since its newest record."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from audience_explorer_dagster.records.history import Record
+from spark_jobs.config import StepConfig
+
+RAW_DATA = "raw data"
+CATEGORY_FILE = "category file"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides a target's fingerprint."""
+
+    fingerprint: str
+    code_version: str
+    config: StepConfig
+    inputs: Mapping[str, str]  # fingerprints by what they are of, in the order of the manifest's
+
+
+def why_not_reused(newest: Record | None, recipe: Recipe) -> str:
+    """What keeps the newest record of a target from being reused, such as `code version 3 → 4, k 12 → 13`."""
+    if newest is None:
+        return "never made"
+    if newest.fingerprint == recipe.fingerprint:
+        return "its output is gone"
+    changes = [*_changed_code(newest, recipe), *_changed_config(newest, recipe), *_changed_inputs(newest, recipe)]
+    # Records of early versions do not have all that this compares.
+    return ", ".join(changes) or "made from something else"
+
+
+def _changed_code(newest: Record, recipe: Recipe) -> Iterator[str]:
+    if newest.code_version not in (None, recipe.code_version):
+        yield f"code version {newest.code_version} → {recipe.code_version}"
+
+
+def _changed_config(newest: Record, recipe: Recipe) -> Iterator[str]:
+    if newest.config is None:
+        return
+    now = recipe.config.model_dump(mode="json", exclude={"label"})
+    # A field that decides nothing with its value of now, and that there was not yet, did not change.
+    new_and_without_effect = now.keys() - recipe.config.fingerprinted().keys() - newest.config.keys()
+    before = {name: value for name, value in newest.config.items() if name != "label"}
+    yield from _differences(before, {name: now[name] for name in now if name not in new_and_without_effect})
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for name in dict.fromkeys([*now, *before]):
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differences(old, new, f"{prefix}{name}.")
+        elif old != new:
+            yield f"{prefix}{name} {_shown(old)} → {_shown(new)}"
+
+
+def _shown(value: Any) -> str:
+    return "not given" if value is None else str(value)
+
+
+def _changed_inputs(newest: Record, recipe: Recipe) -> Iterator[str]:
+    # With a given k there is one input less.
+    for before, (name, now) in zip(newest.inputs, recipe.inputs.items(), strict=False):
+        if before != now:
+            yield f"{name} changed"

@@ -1,0 +1,83 @@
+"""What a pipeline would do, and why: its plans, which are made as runs make them, and not carried out."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import dagster as dg
+
+from audience_explorer_dagster.partitions import Partition
+from audience_explorer_dagster.planning import Target
+from audience_explorer_dagster.planning.decisions import Compute, Decision, Impossible, Reuse
+from audience_explorer_dagster.planning.plan import Plan, plan_month
+from audience_explorer_dagster.records.history import History
+from audience_explorer_dagster.run_config import MonthRunConfig
+from audience_explorer_dagster.running.inputs import (
+    category_fingerprints,
+    list_raw_files,
+    needed_records,
+    raw_fingerprints,
+)
+from audience_explorer_dagster.store import Store, new_folder_name
+
+Action = Literal["launch", "reuse", "impossible"]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What would become of a target, or of a category file that can't be a partition."""
+
+    asset: str
+    partition: str
+    action: Action
+    why: str
+    job: str | None = None  # that would make it
+    folder: str | None = None  # of the output that would be reused
+
+    def as_json(self) -> dict[str, Any]:
+        """The same for a program."""
+        return asdict(self)
+
+
+def plan_pipeline(
+    instance: dg.DagsterInstance,
+    store: Store,
+    wanted_months: Sequence[str],
+    wanted_categories: Sequence[str],
+    config: MonthRunConfig,
+) -> list[Plan]:
+    """The plan of each month. Nothing is launched or recorded.
+
+    Args:
+        instance: Where the records are.
+        store: Where inputs and outputs are.
+        wanted_months: Checked months.
+        wanted_categories: Checked categories.
+        config: The config, but for the categories.
+    """
+    months = [Partition(month) for month in wanted_months]
+    raw = raw_fingerprints(list_raw_files(store, months))
+    categories = category_fingerprints(store, wanted_categories)
+    partitions = [Partition(month, name) for month in wanted_months for name in wanted_categories]
+    records = {
+        asset: History(instance, store, asset, of_asset) for asset, of_asset in needed_records(partitions).items()
+    }
+    return [plan_month(month, raw[month], categories, config, records, store, new_folder_name()) for month in months]
+
+
+def planned(plan: Plan) -> list[Planned]:
+    """What a plan would do with each of its targets."""
+    jobs = {target: job.id for job in plan.jobs for target in job.targets}
+    return [_planned(target, decision, jobs.get(target)) for target, decision in plan.decisions.items()]
+
+
+def _planned(target: Target, decision: Decision, job: str | None) -> Planned:
+    asset, partition = target.asset, target.partition.key
+    match decision:
+        case Reuse(record):
+            why = f"as recorded {record.recorded_at:%Y-%m-%d %H:%M} UTC"
+            return Planned(asset, partition, "reuse", why, folder=record.folder)
+        case Compute():
+            return Planned(asset, partition, "launch", decision.why, job=job)
+        case Impossible(why):
+            return Planned(asset, partition, "impossible", why)

@@ -1,0 +1,122 @@
+"""The records of a run: a materialization for each target that is done, and in the end its checks."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import dagster as dg
+
+from audience_explorer_dagster.launchers import Report
+from audience_explorer_dagster.partitions import Partition
+from audience_explorer_dagster.planning import KMEANS, Target
+from audience_explorer_dagster.planning.decisions import Compute
+from audience_explorer_dagster.planning.plan import Plan
+from audience_explorer_dagster.records import asset_checks, metadata, variants
+from audience_explorer_dagster.records.history import History, Record
+from audience_explorer_dagster.store import Store, Why
+
+
+@dataclass
+class Recorder:
+    """Records targets, and keeps what was found of them."""
+
+    context: dg.OpExecutionContext
+    store: Store
+    plan: Plan
+    records: Mapping[str, History]
+    drift_limit: float
+    recorded: dict[str, dict[Partition, dict[str, Any]]] = field(default_factory=lambda: defaultdict(dict))
+
+    def reuse(self, target: Target, record: Record) -> None:
+        """Record that an earlier output is what was asked for."""
+        details = metadata.of_reused(record, self.plan.label if target.asset == KMEANS else None)
+        why: Why = "reused" if record.on_record else "computed"
+        self._record(target, details, record.folder, record.fingerprint, why)
+
+    def accept(self, target: Target, computation: Compute, report: Report) -> str | None:
+        """Record an output that a job reports; or why it is not the one that was asked for."""
+        assert report.manifest is not None
+        if report.manifest["fingerprint"] != computation.fingerprint:
+            return "its input changed between planning and reading. Run it again."
+        details = metadata.of_computed(target.asset, report.folder, report.manifest, report.launch)
+        self._record(target, details, report.folder, computation.fingerprint, "computed")
+        return None
+
+    def record_checks(self) -> None:
+        """Record the checks of all that was recorded; what failed is in the log as well."""
+        found = {
+            asset: {partition: details[metadata.CHECKS].value for partition, details in by_partition.items()}
+            for asset, by_partition in self.recorded.items()
+        }
+        for evaluation in asset_checks.evaluations(found):
+            if not evaluation.passed:
+                # The asset's page shows the newest run's evaluation only.
+                name = f"{evaluation.asset_key.to_user_string()}: check {evaluation.check_name} failed"
+                level = "warning" if evaluation.severity == dg.AssetCheckSeverity.WARN else "error"
+                self.context.log.log(level.upper(), f"{name} for {evaluation.description}")
+            self.context.log_event(evaluation)  # type: ignore[arg-type]  # it takes them, and does not say so
+
+    def _record(self, target: Target, details: dict[str, Any], folder: str, fingerprint: str, why: Why) -> None:
+        details = self._with_drift(target, details)
+        current = self.store.point_current(target.asset, target.partition, folder, fingerprint, why)
+        if target.asset == KMEANS:
+            details |= variants.beside(self.records[KMEANS], target.partition, details, current)
+        event = dg.AssetMaterialization(asset_key=target.asset, partition=target.partition.key, metadata=details)
+        # Logged, not yielded: an event that is yielded would wait for the end of the step, and be lost if it fails.
+        self.context.log_event(event)
+        self.recorded[target.asset][target.partition] = dict(event.metadata)
+
+    def _with_drift(self, target: Target, details: dict[str, Any]) -> dict[str, Any]:
+        found = dict(details[metadata.CHECKS].value) if metadata.CHECKS in details else {}
+        if asset_checks.has_drift(target.asset):
+            before = self._month_before(target)
+            found[asset_checks.DRIFT] = asset_checks.drift(
+                target.asset, _values(details), None if before is None else _values(before), self.drift_limit
+            )
+        return {**details, metadata.CHECKS: dg.MetadataValue.json(found)}
+
+    def _month_before(self, target: Target) -> Mapping[str, Any] | None:
+        partition = target.partition.month_before
+        in_this_run = self.recorded[target.asset].get(partition)
+        if in_this_run is not None:
+            return in_this_run
+        record = self._months_before[target.asset].get(partition)
+        return None if record is None else record.metadata
+
+    @cached_property
+    def _months_before(self) -> dict[str, dict[Partition, Record | None]]:
+        """The newest records of the months before, by asset and partition."""
+        targets = [*self.plan.reused, *self.plan.computed]
+        newest: dict[str, dict[Partition, Record | None]] = {}
+        for asset in {target.asset for target in targets if asset_checks.has_drift(target.asset)}:
+            # Only of those that have one: in search of another's, all records would be read.
+            materialized = self.context.instance.get_materialized_partitions(dg.AssetKey(asset))
+            wanted = {target.partition.month_before for target in targets if target.asset == asset}
+            partitions = [partition for partition in wanted if partition.key in materialized]
+            history = History(self.context.instance, self.store, asset, partitions)
+            newest[asset] = {partition: history.newest(partition) for partition in partitions}
+        return newest
+
+
+def record_checks_again(context: dg.AssetExecutionContext, store: Store) -> None:
+    """Record the checks that a run is for, and no asset, from what is on record of all partitions; nothing is read."""
+    for asset in sorted({key.asset_key.to_user_string() for key in context.selected_asset_check_keys}):
+        keys = context.instance.get_materialized_partitions(dg.AssetKey(asset))
+        partitions = [Partition.parse(key) for key in keys]
+        history = History(context.instance, store, asset, partitions)
+        newest = {partition: history.newest(partition) for partition in partitions}
+        found: dict[Partition, asset_checks.Checks] = {
+            partition: record.metadata[metadata.CHECKS].value
+            for partition, record in newest.items()
+            if record is not None and metadata.CHECKS in record.metadata
+        }
+        for evaluation in asset_checks.evaluations({asset: found}):
+            if evaluation.asset_check_key in context.selected_asset_check_keys:
+                context.log_event(evaluation)
+
+
+def _values(details: Mapping[str, Any]) -> dict[str, Any]:
+    """A record's metadata as plain values."""
+    return {name: getattr(value, "value", value) for name, value in details.items()}

@@ -1,0 +1,102 @@
+"""What each job is given. It travels as JSON from a launcher to `python -m spark_jobs`, which hands it to the job."""
+
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from spark_jobs.config import ClusteringInputsConfig, EngineConfig, GroupedUsersConfig, KMeansConfig, KSelectionConfig
+from spark_jobs.options import to_arguments
+from spark_jobs.resources import ResourcesConfig
+
+
+class JobConfig(BaseModel):
+    """What a job reads, what it makes, and how. The fields are the parameters of its `run`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    module: ClassVar[str]  # of spark_jobs, whose `run` is the job
+
+    engine: EngineConfig = Field(default_factory=EngineConfig)
+    resources: ResourcesConfig = Field(default_factory=ResourcesConfig)
+
+    def values(self) -> dict[str, Any]:
+        """The arguments of `run`, by parameter, with the resources that this machine has.
+
+        Raises:
+            InputError: There is no such scratch folder.
+        """
+        return {**dict(self), "resources": self.resources.resolve()}
+
+    @property
+    def arguments(self) -> list[str]:
+        """The arguments of `python -m spark_jobs.MODULE`, for people who want to run the job by hand."""
+        return [*self._own_arguments(), *to_arguments(self.engine), *to_arguments(self.resources)]
+
+    def _own_arguments(self) -> list[str]:
+        raise NotImplementedError
+
+
+class GroupByUser(JobConfig):
+    """A month's raw actions → grouped users."""
+
+    module = "group_by_user"
+
+    raw: str
+    output: str
+    month: str
+    config: GroupedUsersConfig
+
+    def _own_arguments(self) -> list[str]:
+        return [self.raw, self.output, "--month", self.month, *to_arguments(self.config)]
+
+
+class MakeClusteringInputs(JobConfig):
+    """A month's grouped users → the clustering inputs of some categories."""
+
+    module = "make_clustering_inputs"
+
+    grouped: str
+    output: str  # with the text {category} in it
+    category_files: tuple[str, ...]
+    config: ClusteringInputsConfig
+
+    def _own_arguments(self) -> list[str]:
+        files = (part for file in self.category_files for part in ("--category", file))
+        return [self.grouped, self.output, *files, *to_arguments(self.config)]
+
+
+class SelectK(JobConfig):
+    """A category's clustering inputs → whether there are segments, and how many."""
+
+    module = "select_k"
+
+    inputs: str
+    output: str
+    config: KSelectionConfig
+
+    def _own_arguments(self) -> list[str]:
+        return [self.inputs, self.output, *to_arguments(self.config)]
+
+
+class KMeans(JobConfig):
+    """A category's clustering inputs → clusters."""
+
+    module = "kmeans"
+
+    inputs: str
+    output: str
+    k_selection: str | None = None  # whose k is taken where the config has none
+    config: KMeansConfig
+
+    @model_validator(mode="after")
+    def _has_k(self) -> "KMeans":
+        if self.config.k is None and self.k_selection is None:
+            raise ValueError("there is neither a k nor a k_selection that has one")
+        return self
+
+    def _own_arguments(self) -> list[str]:
+        choice = [] if self.k_selection is None else ["--k-selection", self.k_selection]
+        return [self.inputs, self.output, *choice, *to_arguments(self.config)]
+
+
+JOBS: dict[str, type[JobConfig]] = {job.module: job for job in (GroupByUser, MakeClusteringInputs, SelectK, KMeans)}
