@@ -33,7 +33,7 @@ def test_it_has_the_jobs_their_packages_and_the_drivers_program(cache: Path) -> 
     assert {"bin/python", *code} <= set(names)
     assert "lib/package/__init__.py" in names
     assert not [name for name in names if name.startswith(("lib/ami/", "lib/audience_explorer_dagster/"))]
-    assert not [name for name in names if "tests" in name or "script" in name]
+    assert not [name for name in names if {"tests", "bin"} & set(Path(name).parts[1:])]
     assert [file.name for file in cache.iterdir()] == [packing.name("x86_64")]
 
 
