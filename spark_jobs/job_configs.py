@@ -1,5 +1,6 @@
 """What each job is given. It travels as JSON from a launcher to `python -m spark_jobs`, which hands it to the job."""
 
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -9,7 +10,7 @@ from spark_jobs.options import to_arguments
 from spark_jobs.resources import ResourcesConfig
 
 
-class JobConfig(BaseModel):
+class JobConfig(BaseModel, ABC):
     """What a job reads, what it makes, and how. The fields are the parameters of its `run`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -23,7 +24,7 @@ class JobConfig(BaseModel):
         """The arguments of `run`, by parameter, with the resources that this machine has.
 
         Raises:
-            InputError: There is no such scratch folder.
+            InputError: The scratch folder does not exist.
         """
         return {**dict(self), "resources": self.resources.resolve()}
 
@@ -32,8 +33,9 @@ class JobConfig(BaseModel):
         """The arguments of `python -m spark_jobs.MODULE`, for people who want to run the job by hand."""
         return [*self._own_arguments(), *to_arguments(self.engine), *to_arguments(self.resources)]
 
+    @abstractmethod
     def _own_arguments(self) -> list[str]:
-        raise NotImplementedError
+        """Those of the job alone."""
 
 
 class GroupByUser(JobConfig):

@@ -123,7 +123,7 @@ def plan_month(
 ) -> Plan:
     """Plan a whole month in one launch: grouped_users, and the segments that are made from it.
 
-    With a given k, k_selection is no input of kmeans, and left out.
+    With a given k, kmeans does not read k_selection, which is left out.
 
     Args:
         month: The month.
