@@ -1,8 +1,11 @@
-"""Run the jobs of a launch, one after another in this process, and report each to the Dagster run that launched it.
+"""Run the jobs of a launch, and report each to the Dagster run that launched it.
 
 A launcher starts `python -m spark_jobs` with a Pipes context whose extras hold `jobs`: a list of
 `{"id": …, "module": …, "config": {…}, "needs": [ids]}`, with the configs of `job_configs`. A job that fails does not
 stop the others, but those that need it are not run. Messages are those of `reporting.PipesReporter`.
+
+Jobs run in this process, one after another, each on all cores. But k-means of small categories leaves cores idle: if
+that takes long, such jobs run beside each other, in `workers`.
 
 With `--end-with-stdin` it ends, with all it started, when its standard input does: whoever holds the other end is gone.
 With `--stop-file` it takes no further job once that file is there.
@@ -10,12 +13,12 @@ With `--stop-file` it takes no further job once that file is there.
 It exits with 0 if all jobs ended well, with 1 if some failed, with 3 if it had to stop before all had their turn.
 """
 
-import importlib
+import contextlib
 import os
 import signal
 import sys
 import threading
-import traceback
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,49 +26,77 @@ import click
 from dagster_pipes import PipesContext, open_dagster_pipes
 
 from spark_jobs.arrow import leave_pandas_out
-from spark_jobs.errors import InputError, S3Error
-from spark_jobs.job_configs import JOBS
 from spark_jobs.reporting import PipesReporter
+from spark_jobs.workers import Workers, room_for, run_job
 
 STOPPED = 3
+_PATIENCE = 1.0  # seconds; a worker takes about that to start
 
 
-def run(pipes: PipesContext, stop_file: Path | None = None) -> int:
-    """Run the jobs of the context; the exit code."""
-    report = PipesReporter(pipes)
+def run(pipes: PipesContext, stop_file: Path | None = None, patience: float = _PATIENCE) -> int:
+    """Run the jobs of the context; the exit code.
+
+    Args:
+        pipes: The context.
+        stop_file: No further job is started once it is there.
+        patience: Seconds that jobs which leave cores idle may take, before others run beside them.
+    """
+    waiting: dict[str, dict[str, Any]] = {job["id"]: job for job in pipes.extras["jobs"]}
+    reports = {name: PipesReporter(pipes, name) for name in waiting}
+    room_of: dict[str, int] = {}
     failed: set[str] = set()
-    for job in pipes.extras["jobs"]:
-        if stop_file is not None and stop_file.exists():
-            report.progress(f"{job['id']} is not started: this machine is about to go")
-            return STOPPED
-        report.job = job["id"]
-        missing = failed.intersection(job["needs"])
-        if missing:
-            error: str | None = f"not run, because {', '.join(sorted(missing))} failed"
-        else:
-            error = _run_job(job, report)
-        if error is None:
-            report.done()
-        else:
-            failed.add(job["id"])
-            report.failed(error)
+
+    def room(job: dict[str, Any]) -> int:
+        if job["id"] not in room_of:
+            room_of[job["id"]] = room_for(job)
+        return room_of[job["id"]]
+
+    def end(name: str, error: str | None) -> None:
+        reports[name].ended(error)
+        if error is not None:
+            failed.add(name)
+
+    spent = 0.0
+    with contextlib.closing(Workers()) as workers:
+        while waiting or workers.running:
+            stopping = stop_file is not None and stop_file.exists()
+            job = None if stopping else _next(waiting, workers.running)
+            if job is not None and (error := _why_not(job, failed)) is not None:
+                del waiting[job["id"]]
+                end(job["id"], error)
+            elif job is not None and spent >= patience and len(workers.running) < room(job) > 1:
+                del waiting[job["id"]]
+                workers.start(job, beside=room(job))
+            elif workers.running:
+                said = workers.hear()
+                if said.what == "ended":
+                    end(said.job, *said.values)
+                elif said.what == "output":
+                    reports[said.job].output(*said.values)
+                else:
+                    reports[said.job].progress(*said.values)
+            elif job is not None:
+                del waiting[job["id"]]
+                began = time.monotonic()
+                end(job["id"], run_job(job, reports[job["id"]]))
+                spent += time.monotonic() - began if room(job) > 1 else 0
+            else:
+                name = next(iter(waiting))
+                reports[name].progress(f"{name} is not started: this machine is about to go")
+                return STOPPED
     return 1 if failed else 0
 
 
-def _run_job(job: dict[str, Any], report: PipesReporter) -> str | None:
-    """Run a job; what went wrong, if anything did."""
-    if job["module"] not in JOBS:
-        return f"there is no job {job['module']}"
-    report.progress(f"{job['id']} starts")
-    try:
-        values = JOBS[job["module"]].model_validate(job["config"]).values()
-        importlib.import_module(f"spark_jobs.{job['module']}").run(**values, report=report)
-    except (InputError, S3Error) as error:
-        return str(error)
-    except Exception as error:  # whatever it is, the jobs after it have their turn
-        traceback.print_exc()
-        return f"{type(error).__name__}: {error}"
-    return None
+def _next(waiting: dict[str, dict[str, Any]], running: set[str]) -> dict[str, Any] | None:
+    """The first job that needs none of those that wait or run; None if there is none now."""
+    open_jobs = waiting.keys() | running
+    return next((job for job in waiting.values() if open_jobs.isdisjoint(job["needs"])), None)
+
+
+def _why_not(job: dict[str, Any], failed: set[str]) -> str | None:
+    """Why a job is pointless; None if it is not."""
+    missing = failed.intersection(job["needs"])
+    return f"not run, because {', '.join(sorted(missing))} failed" if missing else None
 
 
 def end_with_stdin() -> None:
@@ -83,7 +114,7 @@ def end_with_stdin() -> None:
 @click.option("--end-with-stdin", "with_stdin", is_flag=True, help="End when standard input does.")
 @click.option("--stop-file", type=click.Path(path_type=Path), help="Take no further job once this file is there.")
 def main(with_stdin: bool, stop_file: Path | None) -> None:
-    """Run the jobs of a Pipes context, one after another."""
+    """Run the jobs of a Pipes context."""
     if with_stdin:
         end_with_stdin()
     leave_pandas_out()

@@ -24,7 +24,7 @@ from spark_jobs.resources import Resources, ResourcesConfig
 from spark_jobs.vectors.clustering_inputs import InputsMetadata, read_metadata
 
 STEP = "kmeans"
-CODE_VERSION = "3"  # raise it with every change of what comes out: partitions are then made again
+CODE_VERSION = "4"  # raise it with every change of what comes out: partitions are then made again
 
 _ASSIGNED = "_assigned"  # the rows of assignments.parquet as Spark writes them, in several files
 

@@ -28,7 +28,7 @@ class Reporter:
     def progress(self, message: str) -> None:
         """Say what the job is doing."""
         self._said = time.monotonic()
-        click.echo(f"[{time.monotonic() - _START:6.1f} s] {message}", err=True)
+        self._show(message)
 
     def detail(self, message: str) -> None:
         """Say how far a long step is; left out within 2 s after another message."""
@@ -39,33 +39,35 @@ class Reporter:
         """Say that an output folder is finished."""
         click.echo(json.dumps({"output": folder, **manifest["summary"]}, ensure_ascii=False))
 
+    def _show(self, message: str) -> None:
+        click.echo(f"[{time.monotonic() - _START:6.1f} s] {message}", err=True)
+
 
 class PipesReporter(Reporter):
-    """Reports to the Dagster run as well, over the Pipes protocol: progress as logs, outputs as custom messages."""
+    """Reports on one job to the Dagster run as well, by Pipes: progress as logs, outputs as custom messages."""
 
-    def __init__(self, pipes: PipesContext):
+    def __init__(self, pipes: PipesContext, job: str):
         super().__init__()
         self._pipes = pipes
-        self.job: str | None = None  # the job that runs now; set by the launch
-
-    def progress(self, message: str) -> None:
-        super().progress(message)
-        self._pipes.log.info(message)
+        self._job = job
 
     def output(self, folder: str, manifest: Manifest) -> None:
         self._send("output", folder=folder, manifest=manifest)
 
-    def failed(self, error: str) -> None:
-        """Say that the job failed, and why."""
-        super().progress(f"{self.job} failed: {error}")
-        self._send("failed", error=error)
+    def ended(self, error: str | None) -> None:
+        """Say that the job ended well, or why it failed."""
+        if error is None:
+            self._send("done")
+        else:
+            super()._show(f"{self._job} failed: {error}")
+            self._send("failed", error=error)
 
-    def done(self) -> None:
-        """Say that the job ended well."""
-        self._send("done")
+    def _show(self, message: str) -> None:
+        super()._show(message)
+        self._pipes.log.info(message)
 
     def _send(self, event: str, **facts: Any) -> None:
-        self._pipes.report_custom_message({"job": self.job, "event": event, **facts})
+        self._pipes.report_custom_message({"job": self._job, "event": event, **facts})
 
 
 @contextmanager

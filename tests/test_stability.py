@@ -184,7 +184,7 @@ def test_clear_cases_take_fewer_draws_than_close_ones(monkeypatch: pytest.Monkey
         labels = same(profiles, weight)
         return np.where(random.random(len(labels)) < random.choice([0.1, 0.4]), labels + 3, labels)
 
-    for labels_of, expected in ((same, 10), (close, 40)):
+    for labels_of, expected in ((same, 10), (close, 20)):
         draws.clear()
         replace_clustering(monkeypatch, labels_of)
         stabilities(people, ones(people), centers, 0)

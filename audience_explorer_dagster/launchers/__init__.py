@@ -57,7 +57,7 @@ class LaunchFailed(Exception):
 
 
 class Launcher(dg.ConfigurableResource[None], ABC):
-    """Runs the jobs of a launch, one after another, in one place.
+    """Runs the jobs of a launch in one place.
 
     The assets know this interface only, so where jobs run is configuration.
     """

@@ -3,7 +3,7 @@
 The cluster-wise bootstrap of Hennig (2007), R's `fpc::clusterboot` with its defaults: people are drawn with replacement
 (somebody drawn twice counts once), the draw is clustered anew, and each cluster is compared with the most similar new
 one by the Jaccard coefficient of those members that were drawn. The mean over all draws is the cluster's stability.
-There are 10 to 40 draws: fewer where the words for all clusters are clear.
+There are 10 to 20 draws: fewer where the words for all clusters are clear.
 """
 
 from typing import Literal
@@ -18,7 +18,7 @@ Solidity = Literal["solid", "fair", "doubtful", "unknown"]
 
 SOLID, DOUBTFUL = 0.75, 0.6  # stability from which a cluster is solid, and below which it is doubtful (Hennig 2007)
 
-_FEWEST_DRAWS, _MOST_DRAWS = 10, 40
+_FEWEST_DRAWS, _MOST_DRAWS = 10, 20
 _INITS = 2  # of each draw, around the best of which is searched
 _PARAMS = KMeansParams("kmeans||", 50, 0.01)
 

@@ -7,8 +7,6 @@ But processes take the better part of a second to start. loky keeps them, takes 
 import contextlib
 import os
 import pickle
-import threading
-import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +19,7 @@ from spark_jobs.arrow import leave_pandas_out
 from spark_jobs.engines.engine import Counted, Engine, Exchange, Exchanged, Item, Merged, Turns
 from spark_jobs.engines.pieces import Piece, Spill
 from spark_jobs.errors import InputError
+from spark_jobs.processes import end_with
 from spark_jobs.resources import Resources
 
 SMALL = 256 << 20  # bytes of items that threads of this process are done with before processes would be
@@ -210,18 +209,7 @@ _functions: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {}  # by 
 
 def _prepare(parent: int) -> None:
     leave_pandas_out()
-    _end_with(parent)
-
-
-def _end_with(parent: int) -> None:
-    """End this process soon after its parent, and be that killed."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    end_with(parent)
 
 
 def _functions_of(token: str, packed: bytes) -> tuple[Callable[..., Any], Callable[..., Any]]:

@@ -51,7 +51,7 @@ _REFUSALS = {
 
 
 class Launch:
-    """One instance that runs jobs, one after another."""
+    """One instance that runs jobs."""
 
     def __init__(self, settings: EC2Settings, folder: Folder, tags: LaunchTags, context: dg.OpExecutionContext):
         self._settings, self._folder, self._tags, self._context = settings, folder, tags, context
