@@ -29,6 +29,23 @@ if TYPE_CHECKING:
 
 ROOT = "AUDIENCE_EXPLORER_ROOT"
 _HOME = "DAGSTER_HOME"
+_DAGSTER_YAML = """\
+# Dagster's settings; what may stand here is in its documentation.
+telemetry:
+  enabled: false
+concurrency:
+  runs:
+    # A month runs once at a time, whoever asks for it: a sensor, the schedule, a backfill, a person.
+    tag_concurrency_limits:
+      - key: dagster/partition
+        value: {applyLimitPerUniqueValue: true}
+        limit: 1
+  pools:
+    # Of the pool `launches`, which every run that may launch is in. On this machine a launch takes all there is, so the
+    # others wait in the queue. Where each has a machine of its own (the launcher ec2), let more run at a time.
+    granularity: run
+    default_limit: 1
+"""
 _LAST_LINES = 20  # of what was held back, which a failure shows
 
 root_option = click.option(
@@ -156,13 +173,12 @@ def open_project(root: str) -> Iterator[Project]:
     home.mkdir(parents=True, exist_ok=True)
     settings = home / "dagster.yaml"
     if not settings.exists():
-        settings.write_text(
-            "# Dagster's settings; what may stand here is in its documentation.\ntelemetry:\n  enabled: false\n"
-        )
+        settings.write_text(_DAGSTER_YAML)
     import dagster as dg
 
     from audience_explorer_dagster.definitions import defs
     from audience_explorer_dagster.partitions import CATEGORY
+    from audience_explorer_dagster.running.in_this_process import fail_lost_runs
     from audience_explorer_dagster.store import Store
 
     with dg.DagsterInstance.get() as instance:
@@ -172,6 +188,7 @@ def open_project(root: str) -> Iterator[Project]:
             instance.get_runs_count()
             instance.get_dynamic_partitions(CATEGORY)
             instance.all_instigator_state()
+        fail_lost_runs(instance)
         yield Project(defs, instance, Store(root=os.environ[ROOT]))
 
 

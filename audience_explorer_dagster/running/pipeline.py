@@ -16,6 +16,7 @@ from audience_explorer_dagster.records.findings import VERDICT
 from audience_explorer_dagster.records.history import FOLDER
 from audience_explorer_dagster.records.metadata import REUSED, failed_targets
 from audience_explorer_dagster.run_config import MonthRunConfig
+from audience_explorer_dagster.running.in_this_process import Result, execute
 from audience_explorer_dagster.store import new_folder_name
 from spark_jobs.errors import InputError
 
@@ -23,11 +24,8 @@ Status = Literal["launched", "reused", "failed"]
 
 INTERRUPTED = "interrupted before it was done"
 
-# By these the job's page in the UI finds a run; the code location's name is that of workspace.yaml.
-_AS_IN_THE_UI = {
-    "dagster/partition_set": f"{WHOLE_MONTH_JOB}_partition_set",
-    ".dagster/repository": "__repository__@audience_explorer",
-}
+# By it the job's page in the UI finds the runs of its partitions.
+_PARTITION_SET = {"dagster/partition_set": f"{WHOLE_MONTH_JOB}_partition_set"}
 
 
 @dataclass(frozen=True)
@@ -162,7 +160,7 @@ def _run(
     run_config: Mapping[str, Any],
 ) -> list[Outcome]:
     """Run a month; what became of its targets."""
-    tags = {"dagster/partition": month, PIPELINE_TAG: pipeline, **_AS_IN_THE_UI}
+    tags = {"dagster/partition": month, PIPELINE_TAG: pipeline, **_PARTITION_SET}
     result = _execute(definitions.resolve_job_def(WHOLE_MONTH_JOB), instance, None, tags, run_config)
     ended = _ended(instance, result)
     outcomes = [
@@ -179,15 +177,10 @@ def _execute(
     assets: Sequence[dg.AssetKey] | None,
     tags: Mapping[str, str],
     run_config: Mapping[str, Any],
-) -> dg.ExecuteInProcessResult:
-    return job.execute_in_process(
-        instance=instance,
-        asset_selection=assets,
-        tags=dict(tags),
-        # The caller reports what goes wrong, once; the run's log has it all.
-        run_config={**run_config, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-        raise_on_error=False,
-    )
+) -> Result:
+    # The caller reports what goes wrong, once; the run's log has it all.
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    return execute(job, instance, assets, tags, {**run_config, **quiet})
 
 
 @dataclass(frozen=True)
@@ -199,13 +192,13 @@ class _Ended:
     otherwise: str  # why any other target is not done
 
 
-def _ended(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> _Ended:
+def _ended(instance: dg.DagsterInstance, result: Result) -> _Ended:
     # From the instance, for a step that fails hands over none of what it recorded.
     entries = instance.all_logs(result.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
     recorded = dict(_recorded(entry.asset_materialization) for entry in entries if entry.asset_materialization)
     failed: dict[Target, str] = {}
     otherwise = "its run failed" if not result.success else "it was not recorded"
-    for failure in (event for event in result.all_events if event.is_step_failure):
+    for failure in result.step_failures:
         targets, error = failed_targets(failure), failure.step_failure_data.error
         if targets is not None:
             failed |= targets
