@@ -9,6 +9,9 @@ export AUDIENCE_EXPLORER_ROOT ?= $(CURDIR)/demo
 TEMPORARY := $(shell [ "$$(df -k --output=avail /dev/shm 2>/dev/null | tail -n 1)" -gt 2000000 ] 2>/dev/null \
   && echo /dev/shm || echo "$${TMPDIR:-/tmp}")
 
+# Modules are compiled when they are first imported: pip would compile all, which takes as long as to install them.
+PIP_INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+
 STORIES := acceptance/*.py acceptance/ec2/*.py acceptance/browser/*.py
 
 .PHONY: help demo ui sandbox test acceptance stories isolated-stories lint wheel bench clean
@@ -56,15 +59,15 @@ clean: ## remove what the targets made, but for the virtual environment
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(PIP_INSTALL) -e .
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@command -v java >/dev/null || echo "No Java: the tests of Apache Spark are left out" \
 	  "(Debian: apt-get install openjdk-17-jre-headless)"
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(PIP_INSTALL) -e ".[dev]"
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed-dev
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	$(PIP_INSTALL) -e ".[bench]"
 	@touch $@
