@@ -11,6 +11,7 @@ from audience_explorer_dagster.store import Store
 from spark_jobs.errors import InputError
 
 PROMOTE_JOB = "promote"
+PROMOTE_OP = "promotion"  # a name that no job has, or Dagster loads nothing
 
 
 class PromoteConfig(dg.Config):
@@ -25,7 +26,7 @@ class PromoteConfig(dg.Config):
     )
 
 
-@dg.op(name=PROMOTE_JOB)
+@dg.op(name=PROMOTE_OP)
 def promote_output(context: dg.OpExecutionContext, config: PromoteConfig, store: Store) -> None:
     try:
         (month,) = check_months([config.month])
@@ -41,7 +42,7 @@ def promote_output(context: dg.OpExecutionContext, config: PromoteConfig, store:
 @dg.job(
     name=PROMOTE_JOB,
     description="Makes another k-means output the current one of its partition, until a person ends that. An example of"
-    " its config: `ops: {promote: {config: {month: 2024-01, category: coffee, label: six}}}`; instead of the label,"
+    " its config: `ops: {promotion: {config: {month: 2024-01, category: coffee, label: six}}}`; instead of the label,"
     " `folder: NAME`, or `automatic: true`, which ends a promotion.",
     executor_def=dg.in_process_executor,
 )

@@ -121,7 +121,9 @@ def test_the_table_says_what_stands_beside_and_why(project: Project, monkeypatch
     arguments = ("pipeline", "--month", "2024-01", "--category", "tea")
     assert "beside" not in run(project, *arguments).stdout
     tweaked = run(project, *arguments, "--k", "1", "--label", "one").stdout
-    assert re.search(r"\ntea\|2024-01: beside \S+: label one; k 1 instead of not given\n\n1 launched", tweaked)
+    assert re.search(
+        r"\ntea\|2024-01: beside \S+: label one; k 1 \(the deployment's own: not given\)\n\n1 launched", tweaked
+    )
 
 
 def test_where_no_segments_were_found_the_table_says_so_beside_k_and_so_does_the_json(

@@ -366,12 +366,12 @@ def test_a_promotion_that_ends_leaves_what_it_made_current_if_there_is_nothing_e
 @pytest.mark.parametrize(
     ("config", "foreign"),
     [
-        ({"kmeans": {"k": 2}}, "k 2 instead of not given"),
-        ({"kmeans": {"k": 2, "label": "two"}}, "label two; k 2 instead of not given"),
-        ({"kmeans": {"n_init": 7}}, "n_init 7 instead of 5"),
-        ({"k_selection": {"k_max": 3}}, "k_max 3 instead of 12"),
-        ({"clustering_inputs": {"scaling": "none"}}, "scaling none instead of loglog,idf,l2"),
-        ({"grouped_users": {"max_reject_ratio": 0.5}}, "max_reject_ratio 0.5 instead of 0.01"),
+        ({"kmeans": {"k": 2}}, "k 2 (the deployment's own: not given)"),
+        ({"kmeans": {"k": 2, "label": "two"}}, "label two; k 2 (the deployment's own: not given)"),
+        ({"kmeans": {"n_init": 7}}, "n_init 7 (the deployment's own: 5)"),
+        ({"k_selection": {"k_max": 3}}, "k_max 3 (the deployment's own: 12)"),
+        ({"clustering_inputs": {"scaling": "none"}}, "scaling none (the deployment's own: loglog,idf,l2)"),
+        ({"grouped_users": {"max_reject_ratio": 0.5}}, "max_reject_ratio 0.5 (the deployment's own: 0.01)"),
     ],
 )
 def test_what_is_not_as_the_deployment_has_it_stands_beside_and_says_why(
@@ -405,7 +405,7 @@ def test_a_run_that_asks_for_it_promotes_what_it_makes(project: Project) -> None
 def test_a_partition_that_has_no_current_output_gets_one_and_the_log_says_so(project: Project) -> None:
     two = tweak(project, kmeans={"k": 2, "label": "two"})
     assert current(project) == two
-    says = "current: there was no other; label two; k 2 instead of not given"
+    says = "current: there was no other; label two; k 2 (the deployment's own: not given)"
     assert project.records("kmeans", TEA.key)[0]["standing"] == says
     assert f"kmeans tea|2024-01: {says}" in log(project)
     tweak(project, kmeans={"k": 1})
@@ -421,7 +421,7 @@ def test_kmeans_alone_stands_beside_if_what_it_reads_is_a_tweak(project: Project
     project.pipeline(["2024-01"], ["tea"], clustering_inputs={"scaling": "none"}, kmeans={"k": 1})
     assert project.run(["k_selection", "kmeans"], TEA.key, TEA.key).success
     newest = project.records("kmeans", TEA.key)[0]
-    assert newest["standing"] == f"beside {Path(first).name}: scaling none instead of loglog,idf,l2"
+    assert newest["standing"] == f"beside {Path(first).name}: scaling none (the deployment's own: loglog,idf,l2)"
     assert current(project) == first
 
 
@@ -432,7 +432,7 @@ def test_a_small_job_promotes_from_the_ui(project: Project) -> None:
     def job(**config: Any) -> dg.ExecuteInProcessResult:
         return project.definitions.resolve_job_def("promote").execute_in_process(
             instance=project.instance,
-            run_config={"ops": {"promote": {"config": {"month": "2024-01", "category": "tea", **config}}}},
+            run_config={"ops": {"promotion": {"config": {"month": "2024-01", "category": "tea", **config}}}},
             raise_on_error=False,
         )
 

@@ -21,7 +21,7 @@ _MADE_FROM: dict[str, tuple[str, ...]] = {
 
 
 def foreign_parameters(configs: Mapping[str, Mapping[str, Any] | None], label: str | None, own: MonthRunConfig) -> str:
-    """What keeps an output from being the deployment's own, such as `label six; k 6 instead of 4`; empty if it is.
+    """What keeps an output from being the deployment's own, such as `k 6 (the deployment's own: 4)`; empty if it is.
 
     Args:
         configs: The configs of the steps that it was made by, by asset, as recorded.
@@ -34,7 +34,7 @@ def foreign_parameters(configs: Mapping[str, Mapping[str, Any] | None], label: s
     for asset, config in configs.items():
         if config is not None and not (asset == K_SELECTION and given):
             found += [
-                f"{name} {shown(value)} instead of {shown(owns)}"
+                f"{name} {shown(value)} (the deployment's own: {shown(owns)})"
                 for name, value, owns in differing_values(config, getattr(own, asset))
             ]
     return "; ".join(found)
