@@ -2,7 +2,6 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-export DAGSTER_HOME ?= $(CURDIR)/.dagster_home
 export AUDIENCE_EXPLORER_ROOT ?= $(CURDIR)/demo
 
 # Where tests keep what they make: in memory, if it has 2 GB for that, for most of it is small databases.
@@ -24,8 +23,7 @@ demo: $(VENV)/.installed ## make a sample audience and find its segments
 	@echo "\nThe results are in $(AUDIENCE_EXPLORER_ROOT)/kmeans. See them, and change k, in the browser: make ui"
 
 ui: $(VENV)/.installed ## open Dagster on what make demo gave, at http://127.0.0.1:3000
-	@mkdir -p "$(DAGSTER_HOME)"
-	$(BIN)/dagster dev --host 127.0.0.1
+	DAGSTER_HOME="$$($(BIN)/audience-explorer home)" $(BIN)/dagster dev --host 127.0.0.1
 
 sandbox: demo $(VENV)/.installed-dev ## the same on EC2, played by this machine: no account, no root
 	@$(BIN)/python -m acceptance.sandbox --light --bring "$(AUDIENCE_EXPLORER_ROOT)" -- $(BIN)/dagster dev --host 127.0.0.1
@@ -54,7 +52,7 @@ bench: $(VENV)/.installed-bench ## measure this beside Spark, DuckDB and Polars,
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 clean: ## remove what the targets made, but for the virtual environment
-	rm -rf "$(DAGSTER_HOME)" "$(CURDIR)/demo" .pytest_cache .mypy_cache .ruff_cache
+	rm -rf "$(CURDIR)/.dagster_home" "$(CURDIR)/demo" .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=python3.12")'

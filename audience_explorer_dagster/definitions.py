@@ -18,6 +18,7 @@ from audience_explorer_dagster.launchers import Launcher
 from audience_explorer_dagster.launchers.ec2.launcher import EC2StepLauncher
 from audience_explorer_dagster.launchers.local import LocalLauncher
 from audience_explorer_dagster.launchers.spark_submit import SparkSubmitLauncher
+from audience_explorer_dagster.promotion import promote
 from audience_explorer_dagster.store import Store
 from spark_jobs.errors import InputError
 
@@ -52,7 +53,7 @@ def definitions(root: str, launcher: Launcher) -> dg.Definitions:
     return dg.Definitions(
         assets=[raw_audience, grouped_users, segments],
         asset_checks=[raw_files],
-        jobs=[whole_month],
+        jobs=[whole_month, promote],
         schedules=[monthly],
         sensors=[category_files, complete_months, run_failures, lost_runs, *([abandoned_instances] if on_ec2 else [])],
         resources={"store": Store(root=root), "launcher": launcher},

@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from audience_explorer_dagster.cli.dagster_home import HOME, home_of, make_home
 from spark_jobs import storage
 from spark_jobs.errors import InputError
 from spark_jobs.terminal import as_table
@@ -28,24 +28,6 @@ if TYPE_CHECKING:
     from audience_explorer_dagster.store import Store
 
 ROOT = "AUDIENCE_EXPLORER_ROOT"
-_HOME = "DAGSTER_HOME"
-_DAGSTER_YAML = """\
-# Dagster's settings; what may stand here is in its documentation.
-telemetry:
-  enabled: false
-concurrency:
-  runs:
-    # A month runs once at a time, whoever asks for it: a sensor, the schedule, a backfill, a person.
-    tag_concurrency_limits:
-      - key: dagster/partition
-        value: {applyLimitPerUniqueValue: true}
-        limit: 1
-  pools:
-    # Of the pool `launches`, which every run that may launch is in. On this machine a launch takes all there is, so the
-    # others wait in the queue. Where each has a machine of its own (the launcher ec2), let more run at a time.
-    granularity: run
-    default_limit: 1
-"""
 _LAST_LINES = 20  # of what was held back, which a failure shows
 
 root_option = click.option(
@@ -142,6 +124,7 @@ class Project:
         wanted_months = check_months(months)
         _, refused = sync_categories(self.instance, self.store)
         wanted = check_categories(self.instance, self.store, categories)
+        self._tell_of_unrecorded(wanted_months, wanted)
         outcomes = run_pipeline(self.definitions, self.instance, wanted_months, wanted, config, tell)
         # Only who asks for all categories asks for files that can't be one.
         unfit = {} if categories else refused
@@ -156,6 +139,7 @@ class Project:
         wanted_months = check_months(months)
         new, refused = new_categories(self.instance, self.store)
         wanted = check_categories(self.instance, self.store, categories, new)
+        self._tell_of_unrecorded(wanted_months, wanted)
         plans = plan_pipeline(self.instance, self.store, wanted_months, wanted, config)
         unfit = {} if categories else refused
         return [
@@ -163,17 +147,28 @@ class Project:
             *(Planned("category", name, "impossible", why) for name, why in unfit.items()),
         ]
 
+    def _tell_of_unrecorded(self, months: Sequence[str], categories: Sequence[str]) -> None:
+        """Say if there are outputs of these partitions that are not on record, which would be computed again."""
+        from audience_explorer_dagster.partitions import Partition
+        from audience_explorer_dagster.records import adoption
+        from audience_explorer_dagster.records.history import History
+        from audience_explorer_dagster.running.inputs import needed_records
+
+        partitions = [Partition(month, category) for month in months for category in categories]
+        records = {
+            asset: History(self.instance, self.store, asset, of_asset)
+            for asset, of_asset in needed_records(partitions).items()
+        }
+        if why := adoption.what_is_not_on_record(records, self.store, self.instance.root_directory):
+            tell(why)
+
 
 @contextmanager
 def open_project(root: str) -> Iterator[Project]:
     """Load the project for a root. Dagster takes seconds to import, so this is left to those who need it."""
     os.environ[ROOT] = storage.absolute(root)
-    home = Path(os.environ.get(_HOME) or ".dagster_home").absolute()
-    os.environ[_HOME] = str(home)
-    home.mkdir(parents=True, exist_ok=True)
-    settings = home / "dagster.yaml"
-    if not settings.exists():
-        settings.write_text(_DAGSTER_YAML)
+    home = make_home(home_of(root))
+    os.environ[HOME] = str(home)
     import dagster as dg
 
     from audience_explorer_dagster.definitions import defs
@@ -242,7 +237,16 @@ def outcomes_as_table(outcomes: "Sequence[Outcome]", root: str) -> str:
         ),
     }
     counts = ", ".join(f"{count} {status}" for status, count in _counts(outcomes).items())
-    return f"\n{as_table(columns, outcomes)}\n\n{counts}"
+    return f"\n{as_table(columns, outcomes)}\n{_standings(outcomes)}\n{counts}"
+
+
+def _standings(outcomes: "Sequence[Outcome]") -> str:
+    """The k-means outputs that stand beside the current ones, and why: a line for each reason."""
+    partitions: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        if outcome.standing and outcome.standing.startswith("beside"):
+            partitions.setdefault(outcome.standing, []).append(str(outcome.partition))
+    return "".join(f"\n{', '.join(names)}: {standing}\n" for standing, names in partitions.items())
 
 
 def failures_as_mail(outcomes: "Sequence[Outcome]", last_lines: Sequence[str]) -> str:

@@ -13,11 +13,13 @@ from audience_explorer_dagster.partitions import Partition, months, of_run
 from audience_explorer_dagster.planning import GROUPED_USERS, Target
 from audience_explorer_dagster.planning.plan import assets_of_category
 from audience_explorer_dagster.records.findings import VERDICT
-from audience_explorer_dagster.records.history import FOLDER
+from audience_explorer_dagster.records.history import FOLDER, ROOT
 from audience_explorer_dagster.records.metadata import REUSED, failed_targets
+from audience_explorer_dagster.records.standing import STANDING
 from audience_explorer_dagster.run_config import MonthRunConfig
 from audience_explorer_dagster.running.in_this_process import Result, execute
 from audience_explorer_dagster.store import new_folder_name
+from spark_jobs import storage
 from spark_jobs.errors import InputError
 
 Status = Literal["launched", "reused", "failed"]
@@ -40,6 +42,7 @@ class Outcome:
     users: int | None = None
     k: int | None = None
     verdict: str | None = None  # of k_selection: segments, none or too_few
+    standing: str | None = None  # of kmeans: current, promoted or beside, and why
 
     def as_json(self) -> dict[str, Any]:
         """The outcome for a program."""
@@ -91,7 +94,7 @@ def run_pipeline(
         What became of each partition of each asset, also of those that had no chance. After an interrupt (SIGINT,
         SIGTERM) nothing more is started, and what is not done has the error INTERRUPTED.
     """
-    values = {**config.model_dump(mode="json", exclude_none=True), "categories": list(wanted_categories)}
+    values = {**config.model_dump(mode="json"), "categories": list(wanted_categories)}
     run_config = {"ops": {MONTH_OP: {"config": values}}}
     pipeline = new_folder_name()
     outcomes: list[Outcome] = []
@@ -219,10 +222,11 @@ def _recorded(event: dg.AssetMaterialization) -> tuple[Target, Outcome]:
         target.asset,
         target.partition,
         "reused" if value(REUSED) else "launched",
-        value(FOLDER),
+        storage.join(value(ROOT), value(FOLDER)),
         users=value("users"),
         k=value("k"),
         verdict=value(VERDICT),
+        standing=value(STANDING),
     )
 
 
