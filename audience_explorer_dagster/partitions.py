@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from audience_explorer_dagster import settings
+from audience_explorer_dagster.start_month import start_month
 
 MONTH_FORMAT = "%Y-%m"
 CATEGORY = "category"
@@ -15,7 +15,7 @@ MONTH = "month"
 # The running month is not a partition until it ends.
 months = dg.TimeWindowPartitionsDefinition(
     cron_schedule="0 0 1 * *",
-    start=settings.read().start_month,
+    start=start_month(),
     fmt=MONTH_FORMAT,
     timezone="UTC",
 )
