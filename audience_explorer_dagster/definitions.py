@@ -8,6 +8,7 @@ from audience_explorer_dagster import settings
 from audience_explorer_dagster.assets import grouped_users, raw_audience, raw_files, segments, whole_month
 from audience_explorer_dagster.automation import abandoned_instances, category_files, complete_months, run_failures
 from audience_explorer_dagster.automation.schedule import monthly
+from audience_explorer_dagster.dry_run_job import dry_run
 from audience_explorer_dagster.launchers import Launcher
 from audience_explorer_dagster.launchers.ec2.launcher import EC2StepLauncher
 from audience_explorer_dagster.launchers.local import LocalLauncher
@@ -46,7 +47,7 @@ def definitions(root: str, launcher: Launcher) -> dg.Definitions:
     return dg.Definitions(
         assets=[raw_audience, grouped_users, segments],
         asset_checks=[raw_files],
-        jobs=[whole_month],
+        jobs=[whole_month, dry_run],
         schedules=[monthly],
         sensors=[category_files, complete_months, run_failures, *([abandoned_instances] if on_ec2 else [])],
         resources={"store": Store(root=root), "launcher": launcher},

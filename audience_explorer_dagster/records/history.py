@@ -118,3 +118,10 @@ def as_record(event: dg.AssetMaterialization, run_id: str, recorded_at: datetime
         recorded_at,
         dict(event.metadata),
     )
+
+
+def newest_of_asset(instance: dg.DagsterInstance, store: Store, asset: str, limit: int) -> list[Record]:
+    """Some of the newest records of an asset below one root, whatever their partition, the newest first."""
+    found = instance.fetch_materializations(dg.AssetKey(asset), limit=limit).records
+    records = (record for record in map(_parse, found) if record is not None)
+    return [record for record in records if store.holds(record.folder)]
