@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export DAGSTER_HOME ?= $(CURDIR)/.dagster_home
+# The demo has three months. A root of one's own has months of its own.
+ifeq ($(origin AUDIENCE_EXPLORER_ROOT),undefined)
+DEMO_MONTHS := AUDIENCE_EXPLORER_END_MONTH=2024-03
+endif
 export AUDIENCE_EXPLORER_ROOT ?= $(CURDIR)/demo
 
 # Where tests keep what they make: in memory, if it has 2 GB for that, for most of it is small databases.
@@ -22,10 +26,10 @@ demo: $(VENV)/.installed ## make a sample audience and find its segments
 
 ui: $(VENV)/.installed ## open Dagster on what make demo gave, at http://127.0.0.1:3000
 	@mkdir -p "$(DAGSTER_HOME)"
-	@$(BIN)/dg dev --host 127.0.0.1
+	@$(DEMO_MONTHS) $(BIN)/dg dev --host 127.0.0.1
 
 sandbox: demo $(VENV)/.installed-dev ## the same on EC2, played by this machine: no account, no root
-	@$(BIN)/python -m acceptance.sandbox --light --bring "$(AUDIENCE_EXPLORER_ROOT)" -- $(BIN)/dg dev --host 127.0.0.1
+	@$(DEMO_MONTHS) $(BIN)/python -m acceptance.sandbox --light --bring "$(AUDIENCE_EXPLORER_ROOT)" -- $(BIN)/dg dev --host 127.0.0.1
 
 test: $(VENV)/.installed-dev ## run the tests; those that need Apache Spark run where Java 17+ is
 	PYTEST_DEBUG_TEMPROOT=$(TEMPORARY) $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile

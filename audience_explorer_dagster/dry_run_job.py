@@ -43,16 +43,17 @@ def _as_text(found: DryRun) -> str:
 
 def _as_metadata(found: DryRun) -> dict[str, dg.MetadataValue]:
     columns = ("partition", "asset", "action", "why")
+    # The UI cuts long events off, so what is launched or impossible comes first.
+    in_order = sorted(found.targets, key=lambda target: target.action == "reuse")
     rows = [
-        dg.TableRecord({name: " ".join(str(getattr(target, name)).split()) for name in columns})
-        for target in found.targets
+        dg.TableRecord({name: " ".join(str(getattr(target, name)).split()) for name in columns}) for target in in_order
     ]
     schema = dg.TableSchema([dg.TableColumn(name) for name in columns])
     expected = found.expected
     figures = {"expected_seconds": expected.seconds, "expected_dollars": expected.dollars}
     return {
-        "plan": dg.MetadataValue.table(rows, schema),
         **{action: dg.MetadataValue.int(count) for action, count in found.counts().items()},
         "launches": dg.MetadataValue.int(expected.launches),
         **{name: dg.MetadataValue.float(value) for name, value in figures.items() if value is not None},
+        "plan": dg.MetadataValue.table(rows, schema),
     }

@@ -27,6 +27,7 @@ def main() -> None:
         explorer = Explorer(Path(folder))
         printed = explorer.command("audience-explorer", "demo", "--root", str(explorer.root)).stdout
         README.write_text(with_figures(README.read_text(encoding="utf-8"), printed), encoding="utf-8")
+        explorer.environment["AUDIENCE_EXPLORER_END_MONTH"] = demo_audience.MONTHS[-1]
         with dagster_dev(explorer) as address, sync_playwright() as playwright:
             chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, "--no-sandbox"])
             take_picture(open_page(chromium, f"{address}/assets/kmeans", VIEWPORT), address)
@@ -46,11 +47,16 @@ def with_figures(readme: str, printed: str) -> str:
 
 
 def take_picture(page: Page, address: str) -> None:
-    """Keep a picture of the page of a partition."""
+    """Keep what the page of a partition shows of its segments."""
     page.goto(f"{address}/assets/kmeans?view=partitions&partition={PARTITION}")
     expect(page.get_by_text("clusters of").first).to_be_visible()
-    page.wait_for_timeout(1000)  # the page goes on to arrange itself
-    page.screenshot(path=PICTURE, animations="disabled")
+    link, picture = page.get_by_text("[Show Markdown]").first, page.locator("img[src^='data:image/png']").first
+    expect(link.or_(picture).first).to_be_visible()
+    if not picture.is_visible():
+        link.click()
+    expect(picture).to_be_visible()
+    page.wait_for_timeout(1000)  # until it is all there
+    picture.screenshot(path=PICTURE, animations="disabled")
 
 
 if __name__ == "__main__":

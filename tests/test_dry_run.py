@@ -78,7 +78,7 @@ def test_the_job_shows_what_a_month_would_launch_and_why_and_leaves_no_trace(pro
     metadata = output.step_output_data.metadata
     assert (metadata["launch"].value, metadata["reuse"].value, metadata["launches"].value) == (1, 2, 1)
     rows = [dict(row.data) for row in metadata["plan"].records]
-    assert rows[-1] == {"partition": "tea|2024-01", "asset": "kmeans", "action": "launch", "why": "k 2 → 3"}
+    assert rows[0] == {"partition": "tea|2024-01", "asset": "kmeans", "action": "launch", "why": "k 2 → 3"}
     assert "expected_seconds" in metadata
 
 
