@@ -8,13 +8,15 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 
+_LEAST_OF_LAST = 20  # characters of a table's last column in a terminal; what is longer is cut, as paths have no words
 _UNITS = {"d": 86400, "h": 3600, "min": 60}  # in seconds
 
 
 def as_table(columns: Mapping[str, Callable[[Item], str]], items: Iterable[Item]) -> str:
     """A line of column names, and a line an item; the last column may be of any width.
 
-    Where a terminal shows it, cells are wrapped to fit its width; everything else gets the same lines at any time.
+    Where a terminal shows it, cells are wrapped to fit its width. Where that would cut words, each item is a few lines.
+    Everything else gets the same lines at any time.
 
     Args:
         columns: What to show of an item, by column name.
@@ -36,15 +38,38 @@ def _for_a_terminal(rows: Sequence[Sequence[str]]) -> str:
     from rich.table import Table
     from rich.text import Text
 
+    width = Console().width
+    words = [_longest_word(row[place] for row in rows) for place in range(len(rows[0]))]
+    words[-1] = min(words[-1], _LEAST_OF_LAST)
+    if sum(words) + 2 * (len(words) - 1) > width:
+        return _as_blocks(rows)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in rows[0]:
-        table.add_column(Text(name), overflow="fold")
+    for name, least in zip(rows[0], words, strict=True):
+        table.add_column(Text(name), overflow="fold", min_width=least)
     for row in rows[1:]:
         table.add_row(*map(Text, row))  # text, for a cell may hold what rich takes for markup
-    console = Console(file=io.StringIO(), width=Console().width, force_terminal=True)
+    console = Console(file=io.StringIO(), width=width, force_terminal=True)
     console.print(table)
     assert isinstance(console.file, io.StringIO)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())
+
+
+def _longest_word(cells: Iterable[str]) -> int:
+    return max((len(word) for cell in cells for word in cell.split()), default=0)
+
+
+def _as_blocks(rows: Sequence[Sequence[str]]) -> str:
+    """Lines for each row: its first cell, and below it the others that hold something, after their columns' names."""
+    first, *names = rows[0]
+    widest = max(map(len, names), default=0)
+    blocks = (
+        [
+            f"{first}: {row[0] or '–'}",
+            *(f"  {name.ljust(widest)}  {cell}" for name, cell in zip(names, row[1:], strict=True) if cell),
+        ]
+        for row in rows[1:]
+    )
+    return "\n".join("\n".join(block) for block in blocks)
 
 
 def as_age(since: datetime | None) -> str:

@@ -53,6 +53,20 @@ def test_in_a_terminal_a_table_fits_its_width_and_loses_nothing(terminal: Termin
     assert "[bold]" in lines[-1], "a cell is text, not markup"
 
 
+def test_in_a_terminal_that_is_too_narrow_for_a_tables_words_each_item_is_a_few_lines(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    columns = {name: lambda row, name=name: row[name] for name in ("partition", "parameters", "label", "folder")}
+    items = [{"partition": "coffee|2024-01", "parameters": "kmeans||,100,0.001", "label": "", "folder": "1234"}]
+    with terminal.used():
+        assert as_table(columns, items).splitlines() == [
+            "partition: coffee|2024-01",
+            "  parameters  kmeans||,100,0.001",
+            "  folder      1234",
+        ]
+
+
 def plain(text: str) -> str:
     """A text without a terminal's codes."""
     return Text.from_ansi(text).plain
