@@ -2,6 +2,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# The demo has three months. A root of one's own has months of its own.
+ifeq ($(origin AUDIENCE_EXPLORER_ROOT),undefined)
+DEMO_MONTHS := AUDIENCE_EXPLORER_END_MONTH=2024-03
+endif
 export AUDIENCE_EXPLORER_ROOT ?= $(CURDIR)/demo
 
 # Where tests keep what they make: in memory, if it has 2 GB for that, for most of it is small databases.
@@ -13,7 +17,7 @@ PIP_INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --no-compil
 
 STORIES := acceptance/*.py acceptance/ec2/*.py acceptance/browser/*.py
 
-.PHONY: help demo ui sandbox test acceptance stories isolated-stories lint wheel bench clean
+.PHONY: help demo ui sandbox test acceptance stories isolated-stories lint wheel bench screenshot clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -23,10 +27,10 @@ demo: $(VENV)/.installed ## make a sample audience and find its segments
 	@echo "\nThe results are in $(AUDIENCE_EXPLORER_ROOT)/kmeans. See them, and change k, in the browser: make ui"
 
 ui: $(VENV)/.installed ## open Dagster on what make demo gave, at http://127.0.0.1:3000
-	DAGSTER_HOME="$$($(BIN)/audience-explorer home)" $(BIN)/dagster dev --host 127.0.0.1
+	@$(DEMO_MONTHS) DAGSTER_HOME="$$($(BIN)/audience-explorer home)" $(BIN)/dg dev --host 127.0.0.1
 
 sandbox: demo $(VENV)/.installed-dev ## the same on EC2, played by this machine: no account, no root
-	@$(BIN)/python -m acceptance.sandbox --light --bring "$(AUDIENCE_EXPLORER_ROOT)" -- $(BIN)/dagster dev --host 127.0.0.1
+	@$(DEMO_MONTHS) $(BIN)/python -m acceptance.sandbox --light --bring "$(AUDIENCE_EXPLORER_ROOT)" -- $(BIN)/dg dev --host 127.0.0.1
 
 test: $(VENV)/.installed-dev ## run the tests; those that need Apache Spark run where Java 17+ is
 	PYTEST_DEBUG_TEMPROOT=$(TEMPORARY) $(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile
@@ -51,13 +55,16 @@ wheel: ## install the wheel without constraints, on the oldest and newest Python
 bench: $(VENV)/.installed-bench ## measure this beside Spark, DuckDB and Polars, for hours; try BENCH_ARGS=--quick
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
+screenshot: $(VENV)/.installed-dev ## make docs/demo.png and the figures beside it in the README anew (needs Chromium)
+	$(BIN)/python -m docs.demo
+
 clean: ## remove what the targets made, but for the virtual environment
 	rm -rf "$(CURDIR)/.dagster_home" "$(CURDIR)/demo" .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(PIP_INSTALL) -e .
+	$(PIP_INSTALL) -e ".[ui]"
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

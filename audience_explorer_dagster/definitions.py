@@ -14,6 +14,7 @@ from audience_explorer_dagster.automation import (
     run_failures,
 )
 from audience_explorer_dagster.automation.schedule import monthly
+from audience_explorer_dagster.dry_run_job import dry_run
 from audience_explorer_dagster.launchers import Launcher
 from audience_explorer_dagster.launchers.ec2.launcher import EC2StepLauncher
 from audience_explorer_dagster.launchers.local import LocalLauncher
@@ -53,7 +54,7 @@ def definitions(root: str, launcher: Launcher) -> dg.Definitions:
     return dg.Definitions(
         assets=[raw_audience, grouped_users, segments],
         asset_checks=[raw_files],
-        jobs=[whole_month, promote],
+        jobs=[whole_month, dry_run, promote],
         schedules=[monthly],
         sensors=[category_files, complete_months, run_failures, lost_runs, *([abandoned_instances] if on_ec2 else [])],
         resources={"store": Store(root=root), "launcher": launcher},

@@ -2,20 +2,30 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import dagster as dg
 
 from audience_explorer_dagster import settings
+from audience_explorer_dagster.start_month import start_month
+from spark_jobs.raw.rules import Month
 
 MONTH_FORMAT = "%Y-%m"
 CATEGORY = "category"
 MONTH = "month"
 
 
+def end_of_months() -> datetime | None:
+    """When the last month that is a partition ends; None where months go on to be added."""
+    last = settings.read().end_month
+    return None if last is None else Month.parse(last).end
+
+
 # The running month is not a partition until it ends.
 months = dg.TimeWindowPartitionsDefinition(
     cron_schedule="0 0 1 * *",
-    start=settings.read().start_month,
+    start=start_month(),
+    end=end_of_months(),
     fmt=MONTH_FORMAT,
     timezone="UTC",
 )

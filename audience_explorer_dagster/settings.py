@@ -33,8 +33,11 @@ class Settings(BaseSettings):
     launcher: Literal["local", "ec2", "spark-submit", "emr-serverless"] = Field(
         default="local", description="allowed are local, ec2, spark-submit, emr-serverless"
     )
-    start_month: Annotated[str, AfterValidator(_is_month)] = Field(
-        default="2018-01", description="it must be a month, the first that is a partition, such as 2018-01"
+    start_month: Annotated[str, AfterValidator(_is_month)] | None = Field(
+        default=None, description="it must be a month, the first that is a partition, such as 2018-01"
+    )
+    end_month: Annotated[str, AfterValidator(_is_month)] | None = Field(
+        default=None, description="it must be a month, the last that is a partition, such as 2024-03"
     )
     automatic: Literal["0", "1"] = Field(default="0", description="it must be 1 (new months run by themselves) or 0")
     schedule: str = "0 6 2 * *"

@@ -55,9 +55,13 @@ class Store(dg.ConfigurableResource[None]):
         """The names of all category files, in order; whether they are allowed is not checked."""
         return list(list_category_files(self.categories))
 
+    def all_outputs(self, asset: str) -> str:
+        """The folder of the outputs of all partitions of an asset."""
+        return storage.join(self._root, asset)
+
     def outputs(self, asset: str, partition: Partition) -> str:
         """The folder that holds all output folders of a partition; `{category}` may stand for a category."""
-        parts = [self._root, asset, f"month={partition.month}"]
+        parts = [self.all_outputs(asset), f"month={partition.month}"]
         return storage.join(*parts, *([f"category={partition.category}"] if partition.category is not None else []))
 
     def place(self, folder: str) -> str:

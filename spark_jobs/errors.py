@@ -12,12 +12,17 @@ class S3Error(Exception):
     """
 
 
+def as_clause(error: object) -> str:
+    """The message of another library's error, to go on with in a sentence: some end with a full stop, most don't."""
+    return str(error).rstrip(". ")
+
+
 class UnreadableFile(InputError):
     """A file that can't be read at all: truncated, corrupt, or of the wrong shape."""
 
     def __init__(self, location: str, why: object):
         self.why = why
-        super().__init__(f"{location} can't be read: {why}. Replace or remove the file, then run again.")
+        super().__init__(f"{location} can't be read: {as_clause(why)}. Replace or remove the file, then run again.")
 
 
 class TooManyRejects(InputError):

@@ -12,6 +12,7 @@ from botocore.exceptions import EndpointConnectionError
 from click.testing import CliRunner, Result
 
 from audience_explorer_dagster import definitions as loaded
+from audience_explorer_dagster import partitions
 from audience_explorer_dagster.cli import main
 from audience_explorer_dagster.cli import project as shared
 from audience_explorer_dagster.run_config import MonthRunConfig
@@ -233,10 +234,13 @@ def test_a_dry_run_says_what_would_be_done_and_why_and_leaves_no_trace(project: 
     assert re.search(r"tea\|2024-01 +kmeans +reuse +as recorded \d{4}-\d\d-\d\d \d\d:\d\d UTC\n", unchanged)
     changed = dry_run("--category", "tea", "--k", "3")
     assert re.search(r"tea\|2024-01 +kmeans +launch +k 2 → 3\n", changed)
-    assert changed.endswith("\n\n1 to launch (1 job), 2 to reuse\n")
+    assert re.search(
+        r"\n\n1 to launch \(1 job\), 2 to reuse\nexpected: 1 launch; \d+ s, if one job runs after another\n$", changed
+    )
 
     said = json.loads(dry_run("--k", "2", "--json"))
     assert (said["launch"], said["reuse"], said["impossible"]) == (6, 3, 1)
+    assert (said["expected"]["launches"], said["expected"]["jobs"], said["expected"]["dollars"]) == (1, 4, None)
     by_name = {f"{target['asset']} {target['partition']}": target for target in said["partitions"]}
     assert by_name["kmeans bread|2024-01"]["why"] == "never made"
     assert by_name["clustering_inputs bread|2024-01"]["job"] == "make_clustering_inputs 2024-01"
@@ -246,6 +250,72 @@ def test_a_dry_run_says_what_would_be_done_and_why_and_leaves_no_trace(project: 
 
     assert (project.instance.get_runs_count(), sorted(project.root.rglob("*"))) == before
     assert "bread" not in project.instance.get_dynamic_partitions("category")
+
+
+def test_a_dry_run_of_what_was_never_made_does_not_guess_how_long_it_takes(project: Project) -> None:
+    said = run(project, "pipeline", "--month", "2024-01", "--dry-run").stdout
+    assert said.endswith("expected: 1 launch; nothing like it is on record, so how long it takes is not known\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "months"),
+    [
+        (("--from", "2024-01", "--to", "2024-03"), ["2024-01", "2024-02", "2024-03"]),
+        (("--from", "2024-01", "--to", "2024-01"), ["2024-01"]),
+        (("--month", "2023-05", "--from", "2024-01", "--to", "2024-02"), ["2023-05", "2024-01", "2024-02"]),
+    ],
+)
+def test_a_range_is_all_its_months(project: Project, arguments: tuple[str, ...], months: list[str]) -> None:
+    result = run(project, "pipeline", *arguments, "--category", "tea", "--dry-run", "--json")
+    planned = json.loads(result.stdout)["partitions"]
+    assert sorted({target["partition"] for target in planned if target["asset"] == "grouped_users"}) == months
+
+
+def test_a_range_without_an_end_goes_to_the_last_month_that_ended(project: Project) -> None:
+    *_, last = partitions.months.get_partition_keys()
+    result = run(project, "pipeline", "--from", last, "--category", "tea", "--dry-run", "--json")
+    assert {target["partition"] for target in json.loads(result.stdout)["partitions"]} == {last, f"tea|{last}"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--from", "2024-03", "--to", "2024-01"), "2024-03 comes after 2024-01"),
+        (("--to", "2024-01"), "its beginning is --from"),
+        (("--from", "January"), "'January' is no month"),
+    ],
+)
+def test_a_range_that_holds_no_month_is_refused(project: Project, arguments: tuple[str, ...], says: str) -> None:
+    result = run(project, "pipeline", *arguments)
+    assert result.exit_code == 2
+    assert says in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (("pipeline", "--month"), ["2024-01", "2024-02"]),
+        (("pipeline", "--from"), ["2024-01", "2024-02"]),
+        (("runs", "--category"), ["coffee", "games", "tea"]),
+        (("compare", "a", "b", "--category"), ["coffee", "games", "tea"]),
+        (("categories", "show"), ["coffee", "games", "tea"]),
+    ],
+)
+def test_a_shell_completes_months_and_categories(
+    project: Project, words: tuple[str, ...], offered: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def complete(begun: str) -> list[str]:
+        monkeypatch.setenv("COMP_WORDS", " ".join(["audience-explorer", *words, begun]))
+        monkeypatch.setenv("COMP_CWORD", str(len(words) + 1))
+        result = CliRunner().invoke(
+            main, env={"_AUDIENCE_EXPLORER_COMPLETE": "bash_complete"}, prog_name="audience-explorer"
+        )
+        return [line.split(",", 1)[1] for line in result.stdout.splitlines() if line]
+
+    assert complete("") == offered
+    assert complete(offered[-1][:-1])[-1:] == offered[-1:]
+    monkeypatch.setenv("AUDIENCE_EXPLORER_ROOT", str(project.root / "nowhere"))
+    assert complete("") == []
 
 
 def test_an_interrupt_before_anything_runs_is_told_too(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -231,12 +231,18 @@ def test_wait_gives_up_in_time_with_the_exit_code_of_timeout(account: Account) -
 # --- logs ---
 
 
-def test_log_prints_the_newest_launchs_log_as_it_was_written(account: Account) -> None:
-    account.launch(status=DONE, log=(b"old\n",))
-    newest = account.launch(status=DONE, log=(b"one\ntw", b"o \xc3", b"\xa9\n"))
-    result = run("log", newest.pipeline)
-    assert result.stdout == "one\ntwo é\n"
-    assert "the newest of 2 launches" in result.stderr
+def test_log_prints_a_launchs_log_as_it_was_written(account: Account) -> None:
+    tags = account.launch(status=DONE, log=(b"one\ntw", b"o \xc3", b"\xa9\n"))
+    assert run("log", tags.launch).stdout == "one\ntwo é\n"
+
+
+def test_log_tells_launches_of_the_same_label_apart(account: Account) -> None:
+    first = account.launch(status=DONE, log=(b"old\n",))
+    second = account.launch(status=DONE, log=(b"new\n",))
+    assert set(run("log", second.pipeline).stdout.splitlines()) == {
+        f"{first.label} {first.launch}: old",
+        f"{second.label} {second.launch}: new",
+    }
 
 
 def test_log_says_so_if_there_is_none_and_how_the_launch_stands(account: Account) -> None:
@@ -322,7 +328,9 @@ def test_a_launch_of_an_earlier_version_is_of_the_launcher_that_its_description_
     assert launcher_of({}) == "ec2"
 
 
-def test_logs_prints_whole_lines_after_the_labels(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_of_several_launches_prints_whole_lines_after_their_labels(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = account.launch("a-2024-01", instance=True, log=(b"o",))
     account.launch("b-2024-01", status=DONE, log=(b"x\ny",))
 
@@ -332,7 +340,7 @@ def test_logs_prints_whole_lines_after_the_labels(account: Account, monkeypatch:
 
     later = iter([end])
     monkeypatch.setattr(time, "sleep", lambda _: next(later)())
-    lines = run("logs", first.pipeline, "-f").stdout.splitlines()
+    lines = run("log", first.pipeline, "-f").stdout.splitlines()
     assert lines == ["b-2024-01: x", "a-2024-01: one", "a-2024-01: rest", "b-2024-01: y"]
 
 

@@ -11,7 +11,7 @@ def test_an_empty_variable_is_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in settings.Settings.model_fields:
         monkeypatch.setenv(settings.variable(name), "")
     assert settings.read() == default
-    assert (default.root, default.launcher, default.start_month) == ("data", "local", "2018-01")
+    assert (default.root, default.launcher, default.start_month) == ("data", "local", None)
 
 
 def test_only_a_variable_of_exactly_that_name_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,6 +155,37 @@ def test_a_partition_without_records_has_an_empty_list(project: Project) -> None
     assert "kmeans of tea|2024-01 was never materialized here" in run(project, runs).stderr
 
 
+def test_without_a_month_or_category_the_current_output_of_each_partition_is_listed(project: Project) -> None:
+    project.pipeline(["2024-01"], ["coffee"])
+    first = tweak(project)
+    second = tweak(project, kmeans={"k": 2, "label": "two"})
+    of_february = project.pipeline(["2024-02"], ["tea"])["kmeans tea|2024-02"].folder
+
+    def partitions(*arguments: str) -> list[tuple[str, str, bool]]:
+        result = CliRunner().invoke(runs, [*arguments, "--root", str(project.root), "--json"])
+        assert result.exit_code == 0, result.output
+        return [(found["partition"], found["folder"], found["current"]) for found in json.loads(result.stdout)]
+
+    current_tea = ("tea|2024-01", current(project), True)
+    assert [found[0] for found in partitions()] == ["coffee|2024-01", "tea|2024-01", "tea|2024-02"]
+    assert partitions("--category", "tea") == [current_tea, ("tea|2024-02", of_february, True)]
+    assert partitions("--month", "2024-01")[1:] == [current_tea]
+    every = partitions("--month", "2024-01", "--all")[1:]
+    assert {folder for _, folder, _ in every} == {first, second}
+
+    table = CliRunner().invoke(runs, ["--root", str(project.root)]).stdout.splitlines()
+    assert len(table) == 4
+    assert re.match(r"partition +current +label +k ", table[0])
+    assert re.match(r"tea\|2024-02 +yes ", table[3])
+
+
+def test_a_list_of_all_refuses_what_is_no_category_and_says_where_there_is_nothing(project: Project) -> None:
+    result = CliRunner().invoke(runs, ["--category", "nope", "--root", str(project.root)])
+    assert "There is no category 'nope'" in " ".join(result.output.split())
+    result = CliRunner().invoke(runs, ["--root", str(project.root)])
+    assert (result.exit_code, result.stderr) == (0, "kmeans was never materialized here\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

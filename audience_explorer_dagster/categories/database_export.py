@@ -15,7 +15,7 @@ from urllib.parse import quote
 from uuid import UUID
 
 from spark_jobs import storage
-from spark_jobs.errors import InputError
+from spark_jobs.errors import InputError, as_clause
 from spark_jobs.vectors.category_files import (
     NOT_NETWORKS,
     BadCategory,
@@ -79,7 +79,7 @@ def read_csv(location: str) -> Table:
     try:
         text = storage.at(location).read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{location} can't be read: {error}.") from None
+        raise InputError(f"{location} can't be read: {as_clause(error)}.") from None
     lines = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows = []
     try:
@@ -91,7 +91,7 @@ def read_csv(location: str) -> Table:
             if cells:
                 rows.append((where, tuple(map(_from_csv, columns, cells))))
     except csv.Error as error:
-        raise InputError(f"{location} line {lines.line_num} is no CSV: {error}.") from None
+        raise InputError(f"{location} line {lines.line_num} is no CSV: {as_clause(error)}.") from None
     return Table(columns, rows)
 
 
@@ -285,7 +285,7 @@ class Change:
         try:
             storage.write_text(self.location, self.after)
         except OSError as error:
-            raise InputError(f"{self.location} can't be written: {error}.") from None
+            raise InputError(f"{self.location} can't be written: {as_clause(error)}.") from None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The command line, `audience-explorer`."""
 
+import json
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -9,6 +10,8 @@ import click
 from audience_explorer_dagster.cli.archive import archive
 from audience_explorer_dagster.cli.aws import AWSGroup
 from audience_explorer_dagster.cli.categories import categories
+from audience_explorer_dagster.cli.compare import compare
+from audience_explorer_dagster.cli.completion import complete_category, complete_month
 from audience_explorer_dagster.cli.demo_results import demo_results
 from audience_explorer_dagster.cli.ec2 import ec2
 from audience_explorer_dagster.cli.launch import launch
@@ -21,11 +24,11 @@ from audience_explorer_dagster.cli.project import (
     open_project,
     outcomes_as_json,
     outcomes_as_table,
-    plan_as_json,
     plan_as_table,
     root_option,
     tell,
 )
+from audience_explorer_dagster.cli.prune import prune
 from audience_explorer_dagster.cli.records import adopt, home
 from audience_explorer_dagster.cli.runs import promote, runs
 from spark_jobs import demo_audience, storage
@@ -45,9 +48,31 @@ def main() -> None:
 
 @main.command()
 @click.option(
-    "--month", "months", multiple=True, metavar="YYYY-MM", help="A month; repeat it.  [default: the last that ended]"
+    "--month",
+    "months",
+    multiple=True,
+    metavar="YYYY-MM",
+    shell_complete=complete_month,
+    help="A month; repeat it.  [default: the last that ended]",
 )
-@click.option("--category", "categories", multiple=True, metavar="NAME", help="A category; repeat it.  [default: all]")
+@click.option(
+    "--from", "first", metavar="YYYY-MM", shell_complete=complete_month, help="All months from this one; see --to."
+)
+@click.option(
+    "--to",
+    "last",
+    metavar="YYYY-MM",
+    shell_complete=complete_month,
+    help="The last month of --from.  [default: the last that ended]",
+)
+@click.option(
+    "--category",
+    "categories",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=complete_category,
+    help="A category; repeat it.  [default: all]",
+)
 @root_option
 @config_options(KMeansConfig, "kmeans")
 @config_options(KSelectionConfig, "k_selection", only=("criterion", "k_max", "min_segment", "min_segment_share"))
@@ -62,6 +87,8 @@ def main() -> None:
 @click.option("--quiet", is_flag=True, help="Print nothing, unless something failed.")
 def pipeline(
     months: tuple[str, ...],
+    first: str | None,
+    last: str | None,
     categories: tuple[str, ...],
     root: str,
     kmeans: KMeansConfig,
@@ -89,10 +116,15 @@ def pipeline(
     for option, given in {"--json": as_json, "--dry-run": dry_run}.items():
         if quiet and given:
             raise click.UsageError(f"--quiet prints nothing, so {option} does not go with it.")
+    if last is not None and first is None:
+        raise click.UsageError("--to is the end of a range of months; its beginning is --from.")
     printing: AbstractContextManager[list[str]] = held_back() if quiet else nullcontext([])
     with interrupts_told(), printing as last_lines, errors_told(), open_project(root) as project:
         from audience_explorer_dagster.run_config import MonthRunConfig
+        from audience_explorer_dagster.running.pipeline import months_between
 
+        if first is not None:
+            months = (*months, *months_between(first, last))
         parts = {
             "resources": resources,
             "grouped_users": grouped_users,
@@ -108,8 +140,8 @@ def pipeline(
         config = MonthRunConfig(**values, promote=promote)
         categories = categories or tuple(config.categories)
         if dry_run:
-            targets = project.dry_run(months, categories, config)
-            click.echo(plan_as_json(targets) if as_json else plan_as_table(targets))
+            plan = project.dry_run(months, categories, config)
+            click.echo(json.dumps(plan.as_json(), indent=1) if as_json else plan_as_table(plan))
             return
         outcomes = project.run(months, categories, config)
     code = exit_code(outcomes)
@@ -147,7 +179,9 @@ main.add_command(adopt)
 main.add_command(categories)
 main.add_command(home)
 main.add_command(runs)
+main.add_command(compare)
 main.add_command(promote)
+main.add_command(prune)
 main.add_command(launch)
 main.add_command(ec2)
 main.add_command(archive)

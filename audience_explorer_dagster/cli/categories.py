@@ -14,6 +14,7 @@ from click.core import ParameterSource
 
 from audience_explorer_dagster.categories import database_export
 from audience_explorer_dagster.cli.aws import AWSGroup
+from audience_explorer_dagster.cli.completion import complete_category
 from audience_explorer_dagster.cli.project import (
     Project,
     ask,
@@ -74,7 +75,7 @@ def ls(root: str, as_json: bool) -> None:
 
 
 @categories.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_category)
 @root_option
 @json_option
 def show(name: str, root: str, as_json: bool) -> None:

@@ -6,7 +6,7 @@ import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -169,41 +169,18 @@ def wait(wanted: str, timeout: float | None, poll: float, location: str | None, 
 
 @launch.command()
 @launch_argument
-@click.option("--follow", "-f", is_flag=True, help="Go on until the launch has ended.")
-@launches_option
-@region_option
-def log(wanted: str, follow: bool, location: str | None, region: str | None) -> None:
-    """Print the log of a launch; the newest one's, if several are meant."""
-    place = _Place(location, region)
-    *others, newest = place.select(wanted)
-    if others:
-        tell(f"the log of the newest of {len(others) + 1} launches, {newest.launch} ({newest.label})")
-    out = sys.stdout.buffer
-    said = False
-    for chunk in place.read_log([newest], follow):
-        said = True
-        out.write(chunk[1])
-        out.flush()
-    if not said:
-        (state,) = place.states([newest])
-        tell(f"launch {newest.launch} has logged nothing; it is {state.state}{f': {state.why}' if state.why else ''}")
-
-
-@launch.command()
-@launch_argument
 @click.option("--follow", "-f", is_flag=True, help="Go on until all launches have ended.")
 @launches_option
 @region_option
-def logs(wanted: str, follow: bool, location: str | None, region: str | None) -> None:
-    """Print the logs of launches, each line after the label of its launch."""
+def log(wanted: str, follow: bool, location: str | None, region: str | None) -> None:
+    """Print the log of a launch as it was written; of several, each line after the name of its launch."""
     place = _Place(location, region)
-    out = sys.stdout.buffer
-    rests: dict[LaunchTags, bytes] = {}  # the beginnings of lines that are still being written
-    for tags, chunk in place.read_log(place.select(wanted), follow):
-        *lines, rests[tags] = (rests.get(tags, b"") + chunk).split(b"\n")
-        out.writelines(f"{tags.label}: ".encode() + line + b"\n" for line in lines)
-        out.flush()
-    out.writelines(f"{tags.label}: ".encode() + rest + b"\n" for tags, rest in rests.items() if rest)
+    found = place.select(wanted)
+    chunks = place.read_log(found, follow)
+    printed = _print_log(chunks) if len(found) == 1 else _print_logs(chunks, _names(found))
+    for state in place.states([tags for tags in found if tags not in printed]):
+        why = f": {state.why}" if state.why else ""
+        tell(f"launch {state.tags.launch} has logged nothing; it is {state.state}{why}")
 
 
 @launch.command()
@@ -389,6 +366,34 @@ class _Place:
             REGIONS[launcher]: self.region,
         }
         os.environ.update({name: value for name, value in given.items() if value is not None})
+
+
+def _names(launches: "Sequence[LaunchTags]") -> "dict[LaunchTags, str]":
+    """The label of each launch, with its id where another one has the same label."""
+    labels = Counter(tags.label for tags in launches)
+    return {tags: tags.label if labels[tags.label] == 1 else f"{tags.label} {tags.launch}" for tags in launches}
+
+
+def _print_log(chunks: "Iterable[tuple[LaunchTags, bytes]]") -> "set[LaunchTags]":
+    """Print what one launch logged, byte by byte; the launch, if it logged anything."""
+    printed = set()
+    for tags, chunk in chunks:
+        printed.add(tags)
+        sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()
+    return printed
+
+
+def _print_logs(chunks: "Iterable[tuple[LaunchTags, bytes]]", names: "Mapping[LaunchTags, str]") -> "set[LaunchTags]":
+    """Print what several launches logged, whole lines after the names; the launches that logged anything."""
+    out = sys.stdout.buffer
+    rests: dict[LaunchTags, bytes] = {}  # the beginnings of lines that are still being written
+    for tags, chunk in chunks:
+        *lines, rests[tags] = (rests.get(tags, b"") + chunk).split(b"\n")
+        out.writelines(f"{names[tags]}: ".encode() + line + b"\n" for line in lines)
+        out.flush()
+    out.writelines(f"{names[tags]}: ".encode() + rest + b"\n" for tags, rest in rests.items() if rest)
+    return set(rests)
 
 
 def _is_lost(state: "LaunchState") -> bool:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from audience_explorer_dagster.run_config import MonthRunConfig
-    from audience_explorer_dagster.running.dry_run import Planned
+    from audience_explorer_dagster.running.dry_run import DryRun, Planned
     from audience_explorer_dagster.running.pipeline import Outcome
     from audience_explorer_dagster.store import Store
 
@@ -119,33 +119,33 @@ class Project:
     ) -> "list[Outcome]":
         """Run the pipeline, with what is said by default: the last month that ended, all categories."""
         from audience_explorer_dagster.categories.known import check_categories, sync_categories
-        from audience_explorer_dagster.running.pipeline import Outcome, check_months, run_pipeline
+        from audience_explorer_dagster.cli.live import watching
+        from audience_explorer_dagster.running.pipeline import Outcome, check_months, run_pipeline, targets_of
 
         wanted_months = check_months(months)
         _, refused = sync_categories(self.instance, self.store)
         wanted = check_categories(self.instance, self.store, categories)
         self._tell_of_unrecorded(wanted_months, wanted)
-        outcomes = run_pipeline(self.definitions, self.instance, wanted_months, wanted, config, tell)
+        with watching(len(targets_of(wanted_months, wanted, config))) as watch:
+            outcomes = run_pipeline(
+                self.definitions, self.instance, wanted_months, wanted, config, watch.announce, watch.listen
+            )
         # Only who asks for all categories asks for files that can't be one.
         unfit = {} if categories else refused
         return [*outcomes, *(Outcome("category", name, "failed", error=why) for name, why in unfit.items())]
 
-    def dry_run(self, months: Sequence[str], categories: Sequence[str], config: "MonthRunConfig") -> "list[Planned]":
+    def dry_run(self, months: Sequence[str], categories: Sequence[str], config: "MonthRunConfig") -> "DryRun":
         """What `run` would do, and why; nothing is launched or recorded."""
-        from audience_explorer_dagster.categories.known import check_categories, new_categories
-        from audience_explorer_dagster.running.dry_run import Planned, plan_pipeline, planned
+        from audience_explorer_dagster.partitions import Partition
+        from audience_explorer_dagster.planning import KMEANS
+        from audience_explorer_dagster.running.dry_run import dry_run
         from audience_explorer_dagster.running.pipeline import check_months
 
         wanted_months = check_months(months)
-        new, refused = new_categories(self.instance, self.store)
-        wanted = check_categories(self.instance, self.store, categories, new)
-        self._tell_of_unrecorded(wanted_months, wanted)
-        plans = plan_pipeline(self.instance, self.store, wanted_months, wanted, config)
-        unfit = {} if categories else refused
-        return [
-            *(target for plan in plans for target in planned(plan)),
-            *(Planned("category", name, "impossible", why) for name, why in unfit.items()),
-        ]
+        plan = dry_run(self.instance, self.store, wanted_months, categories, config)
+        named = {Partition.parse(target.partition).category for target in plan.targets if target.asset == KMEANS}
+        self._tell_of_unrecorded(wanted_months, sorted(filter(None, named)))
+        return plan
 
     def _tell_of_unrecorded(self, months: Sequence[str], categories: Sequence[str]) -> None:
         """Say if there are outputs of these partitions that are not on record, which would be computed again."""
@@ -190,12 +190,7 @@ def open_project(root: str) -> Iterator[Project]:
 # --- what a pipeline would do ----------------------------------------------------------------------
 
 
-def plan_as_json(targets: "Sequence[Planned]") -> str:
-    """What would be done, for a program."""
-    return json.dumps({**_actions(targets), "partitions": [target.as_json() for target in targets]}, indent=1)
-
-
-def plan_as_table(targets: "Sequence[Planned]") -> str:
+def plan_as_table(plan: "DryRun") -> str:
     """What would be done, for a person."""
     columns: dict[str, Callable[[Planned], str]] = {
         "partition": lambda t: t.partition,
@@ -203,15 +198,11 @@ def plan_as_table(targets: "Sequence[Planned]") -> str:
         "plan": lambda t: t.action,
         "why": lambda t: " ".join(t.why.split()),
     }
-    actions = _actions(targets)
-    jobs = len({target.job for target in targets if target.job})
-    launched = f"{actions['launch']} to launch ({jobs} job{'s' * (jobs > 1)})" if jobs else "nothing to launch"
-    impossible = f", {actions['impossible']} impossible" if actions["impossible"] else ""
-    return f"{as_table(columns, targets)}\n\n{launched}, {actions['reuse']} to reuse{impossible}"
-
-
-def _actions(targets: "Sequence[Planned]") -> dict[str, int]:
-    return {action: sum(t.action == action for t in targets) for action in ("launch", "reuse", "impossible")}
+    counts, jobs = plan.counts(), plan.expected.jobs
+    launched = f"{counts['launch']} to launch ({jobs} job{'s' * (jobs > 1)})" if jobs else "nothing to launch"
+    impossible = f", {counts['impossible']} impossible" if counts["impossible"] else ""
+    told = f"{as_table(columns, plan.targets)}\n\n{launched}, {counts['reuse']} to reuse{impossible}"
+    return f"{told}\n{plan.expected}" if jobs else told
 
 
 # --- what became of a pipeline ---------------------------------------------------------------------

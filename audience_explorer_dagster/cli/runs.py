@@ -1,13 +1,14 @@
-"""`audience-explorer runs` and `promote`: the tweaks of a partition side by side, and which of them is current."""
+"""`audience-explorer runs` and `promote`: k-means outputs side by side, and which of them is current."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from audience_explorer_dagster.cli.completion import complete_category, complete_month
 from audience_explorer_dagster.cli.project import (
     Project,
     errors_told,
@@ -25,17 +26,31 @@ if TYPE_CHECKING:
     from audience_explorer_dagster.records.history import Record
     from audience_explorer_dagster.records.variants import Tweak
 
-_month_option = click.option("--month", required=True, metavar="YYYY-MM", help="The month.")
-_category_option = click.option("--category", required=True, metavar="NAME", help="The category.")
+CURRENT = "current"  # names an output, as a label does
+
+_month_option = click.option(
+    "--month", required=True, metavar="YYYY-MM", shell_complete=complete_month, help="The month."
+)
+_category_option = click.option(
+    "--category", required=True, metavar="NAME", shell_complete=complete_category, help="The category."
+)
 
 
 @click.command()
-@_month_option
-@_category_option
+@click.option("--month", metavar="YYYY-MM", shell_complete=complete_month, help="The month.  [default: all]")
+@click.option("--category", metavar="NAME", shell_complete=complete_category, help="The category.  [default: all]")
+@click.option("--all", "with_others", is_flag=True, help="All outputs of each partition, not only the current one.")
 @root_option
 @json_option
-def runs(month: str, category: str, root: str, as_json: bool) -> None:
-    """List the k-means outputs of a month and category side by side, the last computed first."""
+def runs(month: str | None, category: str | None, with_others: bool, root: str, as_json: bool) -> None:
+    """List k-means outputs side by side.
+
+    Of a month and category, these are all outputs, the last computed first. Without a month or a category, it is the
+    current output of each partition.
+    """
+    if month is None or category is None:
+        _list_partitions(month, category, with_others, root, as_json)
+        return
     with errors_told(), open_project(root) as project:
         from audience_explorer_dagster.planning import KMEANS
         from audience_explorer_dagster.records.variants import side_by_side
@@ -43,14 +58,31 @@ def runs(month: str, category: str, root: str, as_json: bool) -> None:
         partition, records = _find(project, month, category)
         tweaks = side_by_side(records, project.store.current(KMEANS, partition))
         below = project.store.outputs(KMEANS, partition)
-    with ThreadPoolExecutor(8) as pool:
-        there = list(pool.map(is_finished, [tweak.folder for tweak in tweaks]))
+    there = _are_there(tweaks)
     if as_json:
         click.echo(json.dumps([_facts(*found) for found in zip(tweaks, there, strict=True)], indent=1))
     elif tweaks:
         click.echo(_as_table(tweaks, there, below))
     else:
         tell(f"kmeans of {partition.key} was never materialized here")
+
+
+def _list_partitions(month: str | None, category: str | None, with_others: bool, root: str, as_json: bool) -> None:
+    """List the outputs of all partitions of a month, or of a category, or of all."""
+    with errors_told(), open_project(root) as project:
+        partitions = _partitions(project, month, category)
+        tweaks = [(p, tweak) for p, of_partition in _tweaks_of(project, partitions) for tweak in of_partition]
+    if not with_others:
+        tweaks = _one_a_partition(tweaks)
+    there = _are_there([tweak for _, tweak in tweaks])
+    rows = [_Row(partition, tweak, found) for (partition, tweak), found in zip(tweaks, there, strict=True)]
+    if as_json:
+        facts = [{"partition": row.partition.key, **_facts(row.tweak, row.there)} for row in rows]
+        click.echo(json.dumps(facts, indent=1))
+    elif rows:
+        click.echo(_as_table_of_partitions(rows))
+    else:
+        tell("kmeans was never materialized here")
 
 
 @click.command()
@@ -81,13 +113,89 @@ def promote(month: str, category: str, label: str | None, folder: str | None, au
     click.echo(variants.told(partition, tweak))
 
 
+@dataclass(frozen=True)
+class _Row:
+    """An output of a partition."""
+
+    partition: "Partition"
+    tweak: "Tweak"
+    there: bool
+
+
+def _partitions(project: Project, month: str | None, category: str | None) -> "list[Partition]":
+    """The partitions that have a k-means output on record, by month and category.
+
+    Raises:
+        InputError: There is no such month or category.
+    """
+    import dagster as dg
+
+    from audience_explorer_dagster.partitions import Partition
+    from audience_explorer_dagster.planning import KMEANS
+    from audience_explorer_dagster.running.pipeline import check_months
+
+    if month is not None:
+        check_months([month])
+    if category is not None:
+        _check_category(project, category)
+    on_record = map(Partition.parse, project.instance.get_materialized_partitions(dg.AssetKey(KMEANS)))
+    wanted = [p for p in on_record if month in (None, p.month) and category in (None, p.category)]
+    return sorted(wanted, key=lambda partition: (partition.month, partition))
+
+
+def _tweaks_of(project: Project, partitions: "Sequence[Partition]") -> "Iterator[tuple[Partition, list[Tweak]]]":
+    """The tweaks of each partition, the last computed first."""
+    from audience_explorer_dagster.planning import KMEANS
+    from audience_explorer_dagster.records.history import History
+    from audience_explorer_dagster.records.variants import side_by_side
+
+    history = History(project.instance, project.store, KMEANS, partitions)
+    with ThreadPoolExecutor(8) as pool:
+        current = pool.map(lambda partition: project.store.current(KMEANS, partition), partitions)
+        for partition, of_partition in zip(partitions, current, strict=True):
+            yield partition, side_by_side(history.all(partition), of_partition)
+
+
+def _one_a_partition(tweaks: "Sequence[tuple[Partition, Tweak]]") -> "list[tuple[Partition, Tweak]]":
+    """The current output of each partition; the last computed, where none on record is current."""
+    chosen: dict[Partition, Tweak] = {}
+    for partition, tweak in tweaks:
+        if tweak.current or partition not in chosen:
+            chosen[partition] = tweak
+    return list(chosen.items())
+
+
+def _are_there(tweaks: "Sequence[Tweak]") -> list[bool]:
+    """Whether the output of each is still there."""
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(is_finished, [tweak.folder for tweak in tweaks]))
+
+
+def find_output(project: Project, name: str, month: str, category: str) -> str:
+    """The folder of a k-means output: of the newest with a label, or of that name, or of the `current` one.
+
+    Raises:
+        InputError: There is no such month, category or output.
+    """
+    from audience_explorer_dagster.planning import KMEANS
+    from audience_explorer_dagster.records.variants import find_named
+
+    partition, records = _find(project, month, category)
+    if name != CURRENT:
+        return find_named(records, name).folder
+    current = project.store.current(KMEANS, partition)
+    if current is None:
+        raise InputError(f"kmeans of {partition.key} has no current output.")
+    return current.folder
+
+
 def _find(project: Project, month: str, category: str) -> "tuple[Partition, list[Record]]":
     """A partition, and all its records of kmeans, the newest first.
 
     Raises:
         InputError: There is no such month or category.
     """
-    from audience_explorer_dagster.partitions import CATEGORY, Partition
+    from audience_explorer_dagster.partitions import Partition
     from audience_explorer_dagster.planning import KMEANS
     from audience_explorer_dagster.records.history import History
     from audience_explorer_dagster.running.pipeline import check_months
@@ -95,10 +203,17 @@ def _find(project: Project, month: str, category: str) -> "tuple[Partition, list
     (checked,) = check_months([month])
     partition = Partition(checked, category)
     records = list(History(project.instance, project.store, KMEANS, [partition]).all(partition))
-    known = project.instance.get_dynamic_partitions(CATEGORY)
-    if not records and category not in known:  # one that was removed may have records
-        raise InputError(f"There is no category {category!r}. Known: {', '.join(sorted(known)) or 'none'}.")
+    if not records:  # a category that was removed may have some
+        _check_category(project, category)
     return partition, records
+
+
+def _check_category(project: Project, category: str) -> None:
+    from audience_explorer_dagster.partitions import CATEGORY
+
+    known = project.instance.get_dynamic_partitions(CATEGORY)
+    if category not in known:
+        raise InputError(f"There is no category {category!r}. Known: {', '.join(sorted(known)) or 'none'}.")
 
 
 def _facts(tweak: "Tweak", there: bool) -> dict[str, Any]:
@@ -112,3 +227,16 @@ def _as_table(tweaks: "Sequence[Tweak]", there: Sequence[bool], below: str) -> s
     columns: dict[str, Callable[[Tweak], str]] = {name: show for name, show in COLUMNS.items() if name != "folder"}
     columns[f"folder below {below}"] = lambda t: f"{t.name} (gone)" if t.folder in gone else t.name
     return as_table(columns, tweaks)
+
+
+def _as_table_of_partitions(rows: Sequence[_Row]) -> str:
+    from audience_explorer_dagster.records.variants import COLUMNS
+
+    columns: dict[str, Callable[[_Row], str]] = {"partition": lambda row: row.partition.key}
+    columns |= {name: _of_tweak(show) for name, show in COLUMNS.items()}
+    columns["folder"] = lambda row: row.tweak.name if row.there else f"{row.tweak.name} (gone)"
+    return as_table(columns, rows)
+
+
+def _of_tweak(show: "Callable[[Tweak], str]") -> Callable[[_Row], str]:
+    return lambda row: show(row.tweak)

@@ -135,6 +135,12 @@ def as_record(event: dg.AssetMaterialization, run_id: str, recorded_at: datetime
     )
 
 
+def newest_of_asset(instance: dg.DagsterInstance, store: Store, asset: str, limit: int) -> list[Record]:
+    """Some of the newest records of an asset below one root, whatever their partition, the newest first."""
+    found = instance.fetch_materializations(dg.AssetKey(asset), limit=limit).records
+    return [record for record in (_parse(record, store) for record in found) if record is not None]
+
+
 def located(folder: str, store: Store) -> dict[str, dg.MetadataValue]:
     """Where an output is, as a record says it: it still holds when the root was moved."""
     return {

@@ -216,6 +216,21 @@ def _choose(records: Sequence[Record], label: str | None, folder: str | None) ->
     return found[0]
 
 
+def find_named(records: Sequence[Record], name: str) -> Record:
+    """The newest record that was given a label of this name, or else whose output's folder has it.
+
+    Raises:
+        InputError: There is none; the message lists what there is.
+    """
+    by_label = [record for record in records if _label(record) == name]
+    found = by_label or [record for record in records if _name(record.folder) == name]
+    if not found:
+        known = dict.fromkeys(_label(record) or _name(record.folder) for record in records)
+        listed = ", ".join(known) or "none"
+        raise InputError(f"No output on record has the label or folder {name!r}. There are: {listed}.")
+    return found[0]
+
+
 def _as_shown(newest: Record, record: Record, current: Current) -> dict[str, Any] | None:
     """What the newest record shows, if that needs no more than a change of which one is current."""
     if TWEAKS not in newest.metadata:

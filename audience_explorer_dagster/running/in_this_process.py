@@ -5,7 +5,8 @@ Dagster's `execute_in_process` makes runs without an origin, and such a run is o
 
 import os
 import socket
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobO
 
 # As in workspace.yaml, and as Dagster names the definitions of a module.
 _CODE_LOCATION, _REPOSITORY = "audience_explorer", "__repository__"
+
+Listener = Callable[[dg.EventLogEntry], None]
 
 _PROCESS = ".audience-explorer/process"  # a tag; the dot hides it in the UI
 _UNFINISHED = [
@@ -42,6 +45,7 @@ def execute(
     assets: Sequence[dg.AssetKey] | None,
     tags: Mapping[str, str],
     run_config: Mapping[str, Any],
+    listen: Listener | None = None,
 ) -> Result:
     """Run a job, or of an asset job some assets, in this process.
 
@@ -51,11 +55,16 @@ def execute(
         assets: The assets to materialize; None for a job that has none, or for all.
         tags: Of the run: its partitions, and whose it is.
         run_config: Its config.
+        listen: Called with each event of the run, as it is recorded.
     """
+    run_id = str(uuid.uuid4())
+    if listen is not None:
+        instance.add_event_listener(run_id, listen)
     selected = job if assets is None else job.get_subset(asset_selection=set(assets))
     repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(_CODE_LOCATION), _REPOSITORY)
     run = instance.create_run_for_job(
         job_def=selected,
+        run_id=run_id,
         execution_plan=create_execution_plan(InMemoryJob(selected), run_config=run_config),
         run_config=run_config,
         tags={**job.run_tags, **tags, **_own_tags()},
@@ -63,7 +72,7 @@ def execute(
         remote_job_origin=RemoteJobOrigin(repository, job.name),
     )
     ended = execute_run(InMemoryJob(job), run, instance)
-    return Result(run.run_id, ended.success, [event for event in ended.all_events if event.is_step_failure])
+    return Result(run_id, ended.success, [event for event in ended.all_events if event.is_step_failure])
 
 
 def fail_lost_runs(instance: dg.DagsterInstance) -> list[str]:

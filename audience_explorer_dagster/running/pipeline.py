@@ -17,7 +17,7 @@ from audience_explorer_dagster.records.history import FOLDER, ROOT
 from audience_explorer_dagster.records.metadata import REUSED, failed_targets
 from audience_explorer_dagster.records.standing import STANDING
 from audience_explorer_dagster.run_config import MonthRunConfig
-from audience_explorer_dagster.running.in_this_process import Result, execute
+from audience_explorer_dagster.running.in_this_process import Listener, Result, execute
 from audience_explorer_dagster.store import new_folder_name
 from spark_jobs import storage
 from spark_jobs.errors import InputError
@@ -66,10 +66,22 @@ def check_months(keys: Iterable[str]) -> list[str]:
             raise InputError(f"{key!r} is no month; one is named YYYY-MM, such as 2024-01.") from None
         if key not in known:
             raise InputError(
-                f"{key} is no partition: they go from {known[0]} (AUDIENCE_EXPLORER_START_MONTH) to {known[-1]},"
-                " the last month that ended."
+                f"{key} is no partition: they go from {known[0]} (the first with data, or"
+                f" AUDIENCE_EXPLORER_START_MONTH) to {known[-1]}, the last month that ended."
             )
     return wanted
+
+
+def months_between(first: str, last: str | None) -> list[str]:
+    """The months from one to another, both included; to the last one that ended, if only the first is given.
+
+    Raises:
+        InputError: One is not a partition, or they are in the wrong order.
+    """
+    (start,), end = check_months([first]), check_months([last] if last else [])[-1]
+    if end < start:
+        raise InputError(f"{start} comes after {end}, so there is no month from one to the other.")
+    return [month for month in months.get_partition_keys() if start <= month <= end]
 
 
 def run_pipeline(
@@ -79,6 +91,7 @@ def run_pipeline(
     wanted_categories: Sequence[str],
     config: MonthRunConfig,
     announce: Callable[[str], None],
+    listen: Listener | None = None,
 ) -> list[Outcome]:
     """Materialize months × categories, each month in a run.
 
@@ -89,6 +102,7 @@ def run_pipeline(
         wanted_categories: Checked categories.
         config: The config, but for the categories.
         announce: Called with a line on each month that starts.
+        listen: Called with each event of the runs, as it is recorded, by whichever thread records it.
 
     Returns:
         What became of each partition of each asset, also of those that had no chance. After an interrupt (SIGINT,
@@ -99,16 +113,26 @@ def run_pipeline(
     pipeline = new_folder_name()
     outcomes: list[Outcome] = []
     for month in wanted_months:
-        targets = [Target(GROUPED_USERS, Partition(month))]
-        targets += [
-            Target(asset, Partition(month, name)) for name in wanted_categories for asset in assets_of_category(config)
-        ]
+        targets = targets_of([month], wanted_categories, config)
         if any(outcome.error == INTERRUPTED for outcome in outcomes):
             outcomes += [_failed(target, INTERRUPTED) for target in targets]
             continue
         announce(f"{month}: {len(wanted_categories)} categories")
-        outcomes += _run(definitions, instance, pipeline, month, targets, run_config)
+        outcomes += _run(definitions, instance, pipeline, month, targets, run_config, listen)
     return outcomes
+
+
+def targets_of(wanted_months: Sequence[str], wanted_categories: Sequence[str], config: MonthRunConfig) -> list[Target]:
+    """What a pipeline makes or reuses: a month's users, and the assets of its categories, month by month."""
+    assets = assets_of_category(config)
+    return [
+        target
+        for month in wanted_months
+        for target in (
+            Target(GROUPED_USERS, Partition(month)),
+            *(Target(asset, Partition(month, name)) for name in wanted_categories for asset in assets),
+        )
+    ]
 
 
 def run_again(
@@ -161,10 +185,11 @@ def _run(
     month: str,
     targets: Sequence[Target],
     run_config: Mapping[str, Any],
+    listen: Listener | None,
 ) -> list[Outcome]:
     """Run a month; what became of its targets."""
     tags = {"dagster/partition": month, PIPELINE_TAG: pipeline, **_PARTITION_SET}
-    result = _execute(definitions.resolve_job_def(WHOLE_MONTH_JOB), instance, None, tags, run_config)
+    result = _execute(definitions.resolve_job_def(WHOLE_MONTH_JOB), instance, None, tags, run_config, listen)
     ended = _ended(instance, result)
     outcomes = [
         ended.recorded.get(target) or _failed(target, ended.failed.get(target, ended.otherwise)) for target in targets
@@ -180,10 +205,11 @@ def _execute(
     assets: Sequence[dg.AssetKey] | None,
     tags: Mapping[str, str],
     run_config: Mapping[str, Any],
+    listen: Listener | None = None,
 ) -> Result:
     # The caller reports what goes wrong, once; the run's log has it all.
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-    return execute(job, instance, assets, tags, {**run_config, **quiet})
+    return execute(job, instance, assets, tags, {**run_config, **quiet}, listen)
 
 
 @dataclass(frozen=True)

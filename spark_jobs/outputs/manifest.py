@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from spark_jobs import storage
-from spark_jobs.errors import InputError
+from spark_jobs.errors import InputError, as_clause
 
 if TYPE_CHECKING:
     from spark_jobs.outputs.checks import CheckResult
@@ -44,7 +44,9 @@ def read_manifest(folder: str, step: str) -> Manifest:
 def broken(folder: str, location: str, why: object) -> InputError:
     """The error for a finished output one of whose files is gone or can't be read."""
     manifest = storage.join(folder, MANIFEST)
-    return InputError(f"{location} can't be read: {why}. Delete {manifest}, and the next run makes the output again.")
+    return InputError(
+        f"{location} can't be read: {as_clause(why)}. Delete {manifest}, and the next run makes the output again."
+    )
 
 
 def new_manifest(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from spark_jobs import storage
-from spark_jobs.errors import InputError
+from spark_jobs.errors import InputError, as_clause
 from spark_jobs.outputs.fingerprints import digest_of
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -84,9 +84,9 @@ def read_content(location: str) -> Any:
     except FileNotFoundError:
         raise BadCategory(f"{location} does not exist.") from None
     except OSError as error:
-        raise BadCategory(f"{location} can't be read: {error}.") from None
+        raise BadCategory(f"{location} can't be read: {as_clause(error)}.") from None
     except ValueError as error:
-        raise BadCategory(f"{location} is not JSON: {error}.") from None
+        raise BadCategory(f"{location} is not JSON: {as_clause(error)}.") from None
 
 
 def category_folder(root: str) -> str:

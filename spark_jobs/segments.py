@@ -1,0 +1,113 @@
+"""The segments of a category, for notebooks and programs: `load_segments`. It needs neither Dagster nor its records."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from spark_jobs import storage
+from spark_jobs.errors import InputError
+from spark_jobs.outputs import read_manifest
+from spark_jobs.outputs.tables import read_table
+
+_STEP = "kmeans"
+_CURRENT = "current.json"
+
+
+@dataclass(frozen=True)
+class Segments:
+    """The k segments of a category in a month: one output of kmeans.
+
+    Attributes:
+        folder: The output's folder.
+        summary: k, verdict, scores, parameters: what `summary.json` has.
+        dimensions: A row a page, in the order of the centers' values: `dimension_id`, `dimension_name`.
+        clusters: A row a segment, by `cluster_id`: `users`, `diameter`, `solidity`, and `center`, with a value a page.
+        members: A row a user: `user_id`, `cluster_id`, `distance`, `confidence`.
+    """
+
+    folder: str
+    summary: dict[str, Any]
+    dimensions: pa.Table
+    clusters: pa.Table
+    members: pa.Table
+
+
+def load_segments(
+    root: str, month: str, category: str, *, folder: str | None = None, columns: Sequence[str] | None = None
+) -> Segments:
+    """Load the current segments of a category in a month.
+
+    Args:
+        root: A local folder, or `s3://bucket/prefix` with AWS's usual variables for credentials and region.
+        month: Such as `2024-01`.
+        category: Its name, which is that of its file.
+        folder: Another output than the current one, by the name of its folder, as `audience-explorer runs` lists it.
+        columns: The columns of `members`, if not all; `[]` reads none, for an audience that is larger than memory.
+
+    Raises:
+        InputError: There are no such segments, or a file of theirs can't be read.
+    """
+    found = _folder(root, month, category, folder)
+    manifest = read_manifest(found, _STEP)
+    described = _json_lines(found, "meta-data.json")
+    return Segments(
+        found,
+        manifest["summary"],
+        _dimensions(described),
+        _clusters(described),
+        read_table(found, "assignments.parquet", None if columns is None else list(columns)),
+    )
+
+
+def _folder(root: str, month: str, category: str, name: str | None) -> str:
+    """The folder of an output of kmeans, by its name; of the current one, if none is given."""
+    outputs = storage.join(storage.absolute(root), _STEP, f"month={month}", f"category={category}")
+    if name is None:
+        try:
+            current = json.loads(storage.at(storage.join(outputs, _CURRENT)).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(
+                f"There are no segments in {outputs}: it has no {_CURRENT}. Make them:"
+                f" audience-explorer pipeline --root {root} --month {month} --category {category}"
+            ) from None
+        name = str(current["folder"])
+    # Its place below the root is known, so a root that was moved or copied is as good.
+    return storage.join(outputs, name.rstrip("/").rpartition("/")[2])
+
+
+def _json_lines(folder: str, name: str) -> list[dict[str, Any]]:
+    text = storage.at(storage.join(folder, name)).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.split("\n") if line]
+
+
+def _dimensions(described: list[dict[str, Any]]) -> pa.Table:
+    """The pages, which each line of meta-data.json has in the same order."""
+    schema = pa.schema([("dimension_id", pa.string()), ("dimension_name", pa.string())])
+    pages = described[0]["dimensions"] if described else []
+    return pa.Table.from_pylist([{name: page[name] for name in schema.names} for page in pages], schema)
+
+
+def _clusters(described: list[dict[str, Any]]) -> pa.Table:
+    schema = pa.schema(
+        [
+            ("cluster_id", pa.int32()),
+            ("users", pa.int64()),
+            ("diameter", pa.float64()),
+            ("solidity", pa.string()),
+            ("center", pa.list_(pa.float64())),
+        ]
+    )
+    rows = [
+        {
+            "cluster_id": line["cluster_id"],
+            "users": line["cluster_member_count"],
+            "diameter": line["cluster_diameter"],
+            "solidity": line.get("cluster_solidity"),  # code version 2 has none
+            "center": [page["center"] for page in line["dimensions"]],
+        }
+        for line in described
+    ]
+    return pa.Table.from_pylist(rows, schema)
