@@ -23,7 +23,7 @@ from audience_explorer_dagster.running.inputs import (
     raw_fingerprints,
 )
 from audience_explorer_dagster.running.materializing import carry_out
-from audience_explorer_dagster.running.recording import record_checks_again
+from audience_explorer_dagster.running.recording import record_checks_again, record_intent
 from audience_explorer_dagster.store import Store
 from spark_jobs import group_by_user, kmeans, make_clustering_inputs, select_k, storage
 from spark_jobs.clusters import learned
@@ -184,6 +184,7 @@ def month(
     attempt, records = _records(context, store, needed_records([Partition(of_month.month, name) for name in names]))
     categories = category_fingerprints(store, names)
     plan = plan_month(of_month, raw, categories, config, records, store, attempt.folder_name)
+    record_intent(context, plan)
     carry_out(context, plan, launcher, store, records)
 
 

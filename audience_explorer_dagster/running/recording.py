@@ -1,5 +1,6 @@
 """The records of a run: a materialization for each target that is done, and in the end its checks."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import dagster as dg
+from dagster._core.events import AssetMaterializationPlannedData
 
 from audience_explorer_dagster.launchers import Report
 from audience_explorer_dagster.partitions import Partition
@@ -16,6 +18,20 @@ from audience_explorer_dagster.planning.plan import Plan
 from audience_explorer_dagster.records import asset_checks, metadata, variants
 from audience_explorer_dagster.records.history import History, Record
 from audience_explorer_dagster.store import Store, Why
+
+
+def record_intent(context: dg.OpExecutionContext, plan: Plan) -> None:
+    """Record what a run of an op's job means to materialize; Dagster does that by itself for jobs of assets.
+
+    From this Dagster knows which partitions materialize while the run lasts, and, if it fails, which ones it did not
+    make. What is reused is recorded at once.
+    """
+    for target in [*plan.computed, *plan.impossible]:
+        data = AssetMaterializationPlannedData(dg.AssetKey(target.asset), partition=target.partition.key)
+        event = dg.DagsterEvent.build_asset_materialization_planned_event(
+            context.job_name, context.get_step_execution_context().step.key, data
+        )
+        context.instance.report_dagster_event(event, context.run_id, logging.DEBUG)
 
 
 @dataclass
