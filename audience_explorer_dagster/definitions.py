@@ -6,7 +6,13 @@ import dagster as dg
 
 from audience_explorer_dagster import settings
 from audience_explorer_dagster.assets import grouped_users, raw_audience, raw_files, segments, whole_month
-from audience_explorer_dagster.automation import abandoned_instances, category_files, complete_months, run_failures
+from audience_explorer_dagster.automation import (
+    abandoned_instances,
+    category_files,
+    complete_months,
+    raw_arrivals,
+    run_failures,
+)
 from audience_explorer_dagster.automation.schedule import monthly
 from audience_explorer_dagster.launchers import Launcher
 from audience_explorer_dagster.launchers.ec2.launcher import EC2StepLauncher
@@ -48,7 +54,13 @@ def definitions(root: str, launcher: Launcher) -> dg.Definitions:
         asset_checks=[raw_files],
         jobs=[whole_month],
         schedules=[monthly],
-        sensors=[category_files, complete_months, run_failures, *([abandoned_instances] if on_ec2 else [])],
+        sensors=[
+            category_files,
+            complete_months,
+            raw_arrivals,
+            run_failures,
+            *([abandoned_instances] if on_ec2 else []),
+        ],
         resources={"store": Store(root=root), "launcher": launcher},
         # A run is one step, which waits for a launch: a process of its own for it would only cost time.
         executor=dg.in_process_executor,

@@ -4,6 +4,7 @@ from audience_explorer_dagster.automation.abandoned_instances import abandoned_i
 from audience_explorer_dagster.automation.category_partitions import category_files
 from audience_explorer_dagster.automation.failures import run_failures
 from audience_explorer_dagster.automation.new_data import complete_months
+from audience_explorer_dagster.automation.raw_data import raw_arrivals
 from audience_explorer_dagster.categories.known import new_categories
 
-__all__ = ["abandoned_instances", "category_files", "complete_months", "new_categories", "run_failures"]
+__all__ = ["abandoned_instances", "category_files", "complete_months", "new_categories", "raw_arrivals", "run_failures"]

@@ -8,8 +8,8 @@ from typing import Any
 import dagster as dg
 
 from audience_explorer_dagster.partitions import Partition
-from audience_explorer_dagster.planning import KMEANS
-from audience_explorer_dagster.records import metadata
+from audience_explorer_dagster.planning import KMEANS, Target
+from audience_explorer_dagster.records import data_versions, metadata
 from audience_explorer_dagster.records.findings import SEGMENTS, VERDICT, with_verdict
 from audience_explorer_dagster.records.history import History, Record, as_record
 from audience_explorer_dagster.store import Current, Store
@@ -147,7 +147,10 @@ def promote(
     promoted = next(tweak for tweak in tweaks if tweak.current)
     details = metadata.of_reused(chosen, label or next(iter(promoted.labels), None))
     event = dg.AssetMaterialization(
-        asset_key=KMEANS, partition=partition.key, metadata={**details, **as_metadata(tweaks, current), PROMOTED: True}
+        asset_key=KMEANS,
+        partition=partition.key,
+        metadata={**details, **as_metadata(tweaks, current), PROMOTED: True},
+        tags=data_versions.tags(instance, Target(KMEANS, partition), details, {}),
     )
     instance.report_runless_asset_event(event)
     return promoted

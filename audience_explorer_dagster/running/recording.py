@@ -1,6 +1,7 @@
 """The records of a run: a materialization for each target that is done, and in the end its checks."""
 
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,8 +16,8 @@ from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.planning import KMEANS, Target
 from audience_explorer_dagster.planning.decisions import Compute
 from audience_explorer_dagster.planning.plan import Plan
-from audience_explorer_dagster.records import asset_checks, metadata, variants
-from audience_explorer_dagster.records.history import History, Record
+from audience_explorer_dagster.records import asset_checks, data_versions, metadata, variants
+from audience_explorer_dagster.records.history import History, Record, storage_ids
 from audience_explorer_dagster.store import Store, Why
 
 
@@ -44,6 +45,7 @@ class Recorder:
     records: Mapping[str, History]
     drift_limit: float
     recorded: dict[str, dict[Partition, dict[str, Any]]] = field(default_factory=lambda: defaultdict(dict))
+    storage_ids: dict[Target, int] = field(default_factory=dict)  # of the records
 
     def reuse(self, target: Target, record: Record) -> None:
         """Record that an earlier output is what was asked for."""
@@ -62,27 +64,34 @@ class Recorder:
 
     def record_checks(self) -> None:
         """Record the checks of all that was recorded; what failed is in the log as well."""
-        found = {
-            asset: {partition: details[metadata.CHECKS].value for partition, details in by_partition.items()}
-            for asset, by_partition in self.recorded.items()
-        }
-        for evaluation in asset_checks.evaluations(found):
-            if not evaluation.passed:
-                # The asset's page shows the newest run's evaluation only.
-                name = f"{evaluation.asset_key.to_user_string()}: check {evaluation.check_name} failed"
-                level = "warning" if evaluation.severity == dg.AssetCheckSeverity.WARN else "error"
-                self.context.log.log(level.upper(), f"{name} for {evaluation.description}")
-            self.context.log_event(evaluation)  # type: ignore[arg-type]  # it takes them, and does not say so
+        for asset, by_partition in self.recorded.items():
+            found = {partition: details[metadata.CHECKS].value for partition, details in by_partition.items()}
+            for partition, checks in found.items():
+                storage_id = self.storage_ids[Target(asset, partition)]
+                record = asset_checks.CheckedRecord(
+                    storage_id=storage_id, run_id=self.context.run_id, timestamp=time.time()
+                )
+                for evaluation in asset_checks.evaluations(asset, partition, checks, record):
+                    self.context.log_event(evaluation)  # type: ignore[arg-type]  # it takes them, and does not say so
+            for name, told in asset_checks.failures(asset, found):
+                is_warning = asset_checks.severity(name) == dg.AssetCheckSeverity.WARN
+                level = logging.WARNING if is_warning else logging.ERROR
+                self.context.log.log(level, f"{asset}: check {name} failed for {told}")
 
     def _record(self, target: Target, details: dict[str, Any], folder: str, fingerprint: str, why: Why) -> None:
         details = self._with_drift(target, details)
         current = self.store.point_current(target.asset, target.partition, folder, fingerprint, why)
         if target.asset == KMEANS:
             details |= variants.beside(self.records[KMEANS], target.partition, details, current)
-        event = dg.AssetMaterialization(asset_key=target.asset, partition=target.partition.key, metadata=details)
+        tags = data_versions.tags(self.context.instance, target, details, self.storage_ids)
+        event = dg.AssetMaterialization(
+            asset_key=target.asset, partition=target.partition.key, metadata=details, tags=tags
+        )
         # Logged, not yielded: an event that is yielded would wait for the end of the step, and be lost if it fails.
         self.context.log_event(event)
         self.recorded[target.asset][target.partition] = dict(event.metadata)
+        ids = storage_ids(self.context.instance, target.asset, [target.partition])
+        self.storage_ids[target] = ids[target.partition]
 
     def _with_drift(self, target: Target, details: dict[str, Any]) -> dict[str, Any]:
         found = dict(details[metadata.CHECKS].value) if metadata.CHECKS in details else {}
@@ -117,20 +126,27 @@ class Recorder:
 
 
 def record_checks_again(context: dg.AssetExecutionContext, store: Store) -> None:
-    """Record the checks that a run is for, and no asset, from what is on record of all partitions; nothing is read."""
+    """Record the checks that a run is for, and no asset, from what is on record of its partitions; nothing is read.
+
+    A run without partitions is for all of them.
+    """
+    wanted = set(context.partition_keys) if context.has_partition_key or context.has_partition_key_range else None
     for asset in sorted({key.asset_key.to_user_string() for key in context.selected_asset_check_keys}):
         keys = context.instance.get_materialized_partitions(dg.AssetKey(asset))
-        partitions = [Partition.parse(key) for key in keys]
+        partitions = [Partition.parse(key) for key in sorted(keys) if wanted is None or key in wanted]
         history = History(context.instance, store, asset, partitions)
-        newest = {partition: history.newest(partition) for partition in partitions}
-        found: dict[Partition, asset_checks.Checks] = {
-            partition: record.metadata[metadata.CHECKS].value
-            for partition, record in newest.items()
-            if record is not None and metadata.CHECKS in record.metadata
-        }
-        for evaluation in asset_checks.evaluations({asset: found}):
-            if evaluation.asset_check_key in context.selected_asset_check_keys:
-                context.log_event(evaluation)
+        ids = storage_ids(context.instance, asset, partitions)
+        for partition in partitions:
+            newest = history.newest(partition)
+            if newest is None or metadata.CHECKS not in newest.metadata:
+                continue
+            record = asset_checks.CheckedRecord(
+                storage_id=ids[partition], run_id=newest.run_id, timestamp=newest.recorded_at.timestamp()
+            )
+            checks: Any = newest.metadata[metadata.CHECKS].value
+            for evaluation in asset_checks.evaluations(asset, partition, checks, record):
+                if evaluation.asset_check_key in context.selected_asset_check_keys:
+                    context.log_event(evaluation)
 
 
 def _values(details: Mapping[str, Any]) -> dict[str, Any]:
