@@ -105,7 +105,7 @@ def test_every_check_of_every_partition_is_evaluated(project: Project) -> None:
             for name, evaluation in project.checks(asset, partition).items():
                 passes = name != "has_segments"  # a dozen users can't show any
                 assert evaluation.passed is passes, (name, evaluation.description)
-    assert project.checks("kmeans", "tea|2024-01")["every_user_once"].metadata["users"].value == "12"
+    assert project.checks("kmeans", "tea|2024-01")["every_user_once"].metadata["users"].value == 12
 
 
 def test_a_category_without_segments_is_a_warning_that_says_why(project: Project) -> None:
@@ -113,7 +113,7 @@ def test_a_category_without_segments_is_a_warning_that_says_why(project: Project
     check = project.checks("k_selection", "tea|2024-01")["has_segments"]
     assert (check.passed, check.severity.value) == (False, "WARN")
     assert str(check.description).startswith("Too few people to tell: 0 have")
-    assert found_by(check) == {"k": "1", "people": "0", "verdict": "too_few"}
+    assert found_by(check) == {"k": 1, "people": 0, "verdict": "too_few"}
 
 
 def test_a_reused_output_is_told_again_without_being_read(project: Project) -> None:

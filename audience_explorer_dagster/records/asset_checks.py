@@ -137,7 +137,11 @@ def evaluations(
             passed=check["passed"],
             severity=severity(name),
             description=check["why"] or None,
-            metadata={figure: str(value) for figure, value in check["found"].items()},
+            # Dagster plots numbers over the partitions.
+            metadata={
+                figure: value if isinstance(value, (int, float)) else str(value)
+                for figure, value in check["found"].items()
+            },
             target_materialization_data=record,
             partition=partition.key,
         )
