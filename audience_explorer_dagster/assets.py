@@ -11,10 +11,11 @@ from audience_explorer_dagster.categories.known import list_categories, sync_cat
 from audience_explorer_dagster.launchers import Launcher
 from audience_explorer_dagster.partitions import MONTH, Partition, month_by_category, months
 from audience_explorer_dagster.planning.plan import plan_grouping, plan_month, plan_segments
-from audience_explorer_dagster.records import asset_checks
+from audience_explorer_dagster.records import asset_checks, column_schemas
 from audience_explorer_dagster.records.attempts import Attempt, HistoryWithAttempts, attempts_of
 from audience_explorer_dagster.records.column_schemas import column_schema
 from audience_explorer_dagster.records.history import History
+from audience_explorer_dagster.records.raw_data import KNOWN_FILE_TYPES, RAW_AUDIENCE, check_file_types, record_raw_data
 from audience_explorer_dagster.run_config import GroupingRunConfig, MonthRunConfig, SegmentsRunConfig
 from audience_explorer_dagster.running.inputs import (
     category_fingerprints,
@@ -23,13 +24,11 @@ from audience_explorer_dagster.running.inputs import (
     raw_fingerprints,
 )
 from audience_explorer_dagster.running.materializing import carry_out
-from audience_explorer_dagster.running.recording import record_checks_again
+from audience_explorer_dagster.running.recording import record_checks_again, record_intent
 from audience_explorer_dagster.store import Store
-from spark_jobs import group_by_user, kmeans, make_clustering_inputs, select_k, storage
+from spark_jobs import group_by_user, kmeans, make_clustering_inputs, select_k
 from spark_jobs.clusters import learned
-from spark_jobs.errors import InputError
 from spark_jobs.raw import rules
-from spark_jobs.raw.files import check_file_type
 from spark_jobs.users.grouping import GROUPED_USER
 from spark_jobs.vectors import profiles
 
@@ -42,25 +41,54 @@ WHOLE_MONTH_JOB = "whole_month"
 SEGMENTS_OP = "segments"
 MONTH_OP = "month"
 
+# What a person copies into the launchpad: it opens blank for assets, and its scaffolds leave out what has no default.
+_EXAMPLES = {
+    planning.GROUPED_USERS: "grouped_users: {max_reject_ratio: 0.05}",
+    planning.CLUSTERING_INPUTS: 'clustering_inputs: {scaling: "log1p,l2", min_actions: 3}',
+    planning.K_SELECTION: "k_selection: {k_max: 20, min_segment: 50}",
+    planning.KMEANS: 'kmeans: {k: 12, params: "kmeans||,100,0.001", n_init: 10, seed: 0, label: twelve}',
+}
+_EXAMPLE_OF_ANY_RUN = (
+    "engine: local     # the processes of one machine; or spark",
+    "resources: {memory: 6GB, cores: 2}",
+    "force: false      # true computes even what is there already",
+)
+
+
+def _with_example(description: str, op: str, *config: str) -> str:
+    """A description, with an example of what the launchpad takes."""
+    lines = "".join(f"      {line}\n" for line in (*config, *_EXAMPLE_OF_ANY_RUN))
+    example = f"```yaml\nops:\n  {op}:\n    config:\n{lines}```"
+    return f"{description}\n\nThe launchpad takes, for example (all of it may be left out):\n\n{example}"
+
+
 _GROUP = "audience"
 _OWNERS = ["team:audience"]
 
 raw_audience = dg.AssetSpec(
-    "raw_audience",
+    RAW_AUDIENCE,
     description="The raw audience actions of a month: who liked or commented on which page or post. They land under"
     " `raw/month=YYYY-MM/` of the root, as Parquet, JSON lines or CSV; nothing here makes them.",
     partitions_def=months,
     group_name=_GROUP,
     owners=_OWNERS,
     kinds={"parquet", "json", "csv"},
-    metadata={"dagster/column_schema": column_schema(rules.RAW)},
+    metadata={"dagster/column_schema": column_schema(rules.RAW, column_schemas.RAW)},
 )
 
 
-def _spec(name: str, *, columns: dg.TableSchema, **facts: Any) -> dg.AssetSpec:
+def _spec(name: str, *, description: str, columns: dg.TableSchema, **facts: Any) -> dg.AssetSpec:
     """An asset that a job makes. It is skippable: its records are logged, and nothing is yielded."""
-    metadata = {"dagster/column_schema": columns}
-    return dg.AssetSpec(name, skippable=True, group_name=_GROUP, owners=_OWNERS, metadata=metadata, **facts)
+    op = planning.GROUPED_USERS if name == planning.GROUPED_USERS else SEGMENTS_OP
+    return dg.AssetSpec(
+        name,
+        description=_with_example(description, op, _EXAMPLES[name]),
+        skippable=True,
+        group_name=_GROUP,
+        owners=_OWNERS,
+        metadata={"dagster/column_schema": columns},
+        **facts,
+    )
 
 
 @dg.multi_asset(
@@ -73,7 +101,7 @@ def _spec(name: str, *, columns: dg.TableSchema, **facts: Any) -> dg.AssetSpec:
             " rule are in the output's `rejects/`, with file, line and reason.",
             kinds={"pyspark", "parquet"},
             code_version=group_by_user.CODE_VERSION,
-            columns=column_schema(GROUPED_USER),
+            columns=column_schema(GROUPED_USER, column_schemas.GROUPED_USER),
         )
     ],
     partitions_def=months,
@@ -87,16 +115,17 @@ def grouped_users(
     config: GroupingRunConfig,
     store: Store,
     launcher: dg.ResourceParam[Launcher],
-) -> Iterator[dg.MaterializeResult[None]]:
+) -> Iterator[dg.Output[None]]:
     if not context.selected_asset_keys:
         record_checks_again(context, store)
+        yield from _results_of_checks(context)
         return
     partitions = _partitions_of_run(context)
-    raw = _observe_raw_audience(context.op_execution_context, store, partitions)
+    raw = _fingerprint_raw_data(context.instance, store, partitions)
     attempt, records = _records(context.op_execution_context, store, {planning.GROUPED_USERS: partitions})
     plan = plan_grouping(raw, config, records[planning.GROUPED_USERS], store, attempt.folder_name)
     carry_out(context.op_execution_context, plan, launcher, store, records)
-    yield from ()  # each partition is recorded already
+    yield from _results_of_checks(context)
 
 
 @dg.multi_asset(
@@ -110,7 +139,7 @@ def grouped_users(
             " which).",
             kinds={"pyspark", "parquet"},
             code_version=make_clustering_inputs.CODE_VERSION,
-            columns=column_schema(profiles.PROFILE),
+            columns=column_schema(profiles.PROFILE, column_schemas.PROFILE),
         ),
         _spec(
             planning.K_SELECTION,
@@ -120,7 +149,9 @@ def grouped_users(
             " of every k that was tried.",
             kinds={"python", "numpy"},
             code_version=select_k.CODE_VERSION,
-            columns=column_schema(pa.schema(select_k.CHOICE.schema.field("tried").type.value_type)),
+            columns=column_schema(
+                pa.schema(select_k.CHOICE.schema.field("tried").type.value_type), column_schemas.TRIED
+            ),
         ),
         _spec(
             planning.KMEANS,
@@ -131,7 +162,7 @@ def grouped_users(
             " `centers.parquet`, `summary.json`. k is from the config, or else from k_selection.",
             kinds={"python", "numpy"},
             code_version=kmeans.CODE_VERSION,
-            columns=column_schema(learned.ASSIGNMENT),
+            columns=column_schema(learned.ASSIGNMENT, column_schemas.ASSIGNMENT),
         ),
     ],
     check_specs=[
@@ -149,9 +180,10 @@ def segments(
     config: SegmentsRunConfig,
     store: Store,
     launcher: dg.ResourceParam[Launcher],
-) -> Iterator[dg.MaterializeResult[None]]:
+) -> Iterator[dg.Output[None]]:
     if not context.selected_asset_keys:
         record_checks_again(context, store)
+        yield from _results_of_checks(context)
         return
     partitions = _partitions_of_run(context)
     names = sorted({str(partition.category) for partition in partitions})
@@ -160,7 +192,7 @@ def segments(
     categories = category_fingerprints(store, names)
     plan = plan_segments(partitions, selected, categories, config, records, store, attempt.folder_name)
     carry_out(context.op_execution_context, plan, launcher, store, records)
-    yield from ()  # each partition is recorded already
+    yield from _results_of_checks(context)
 
 
 @dg.op(
@@ -180,17 +212,23 @@ def month(
     names = config.categories or list_categories(context.instance, store)
     if not names:
         raise dg.Failure(f"There is no category file in {store.categories}. Put one there, NAME.json.")
-    raw = _observe_raw_audience(context, store, [of_month])[of_month]
+    raw = _fingerprint_raw_data(context.instance, store, [of_month])[of_month]
     attempt, records = _records(context, store, needed_records([Partition(of_month.month, name) for name in names]))
     categories = category_fingerprints(store, names)
     plan = plan_month(of_month, raw, categories, config, records, store, attempt.folder_name)
+    record_intent(context, plan)
     carry_out(context, plan, launcher, store, records)
 
 
 @dg.job(
     name=WHOLE_MONTH_JOB,
-    description="A whole month, from raw actions to the segments of every category. A run reads its month once and"
-    " launches once, so this is what to backfill, however many months and categories there are.",
+    description=_with_example(
+        "A whole month, from raw actions to the segments of every category. A run reads its month once and launches"
+        " once, so this is what to backfill, however many months and categories there are.",
+        MONTH_OP,
+        "categories: [coffee, tea]    # all that have a file, if left out",
+        *_EXAMPLES.values(),
+    ),
     partitions_def=months,
     # A run is one step, which waits for a launch: a process of its own for it would only cost time.
     executor_def=dg.in_process_executor,
@@ -210,6 +248,12 @@ def _records(
     }
 
 
+def _results_of_checks(context: dg.AssetExecutionContext) -> Iterator[dg.Output[None]]:
+    """A result of each check, for which Dagster waits; the evaluations are logged already, partition by partition."""
+    for key in sorted(context.selected_asset_check_keys):
+        yield dg.Output(None, output_name=context.assets_def.get_output_name_for_asset_check_key(key))
+
+
 def _partitions_of_run(context: dg.AssetExecutionContext) -> list[Partition]:
     partitions = [Partition.parse(key) for key in context.partition_keys]
     if not partitions:
@@ -223,47 +267,19 @@ def _partitions_of_run(context: dg.AssetExecutionContext) -> list[Partition]:
     return partitions
 
 
-def _observe_raw_audience(
-    context: dg.OpExecutionContext, store: Store, partitions: Sequence[Partition]
+def _fingerprint_raw_data(
+    instance: dg.DagsterInstance, store: Store, partitions: Sequence[Partition]
 ) -> dict[Partition, str | Exception]:
-    """The fingerprint of each month's raw files, or why there is none. What is there is on record as an observation."""
+    """The fingerprint of each month's raw files, or why there is none; what is there is on record then."""
     listed = list_raw_files(store, partitions)
-    fingerprints = raw_fingerprints(listed)
-    for month, files in listed.items():
-        if isinstance(files, Exception):
-            continue
-        context.log_event(
-            dg.AssetObservation(
-                asset_key=raw_audience.key,
-                partition=month.key,
-                metadata={
-                    "raw_files": len(files),
-                    "bytes": sum(file.size for file in files),
-                    "folder": dg.MetadataValue.path(store.raw(month.month)),
-                    "fingerprint": str(fingerprints[month]),
-                },
-            )
-        )
-    return fingerprints
+    record_raw_data(instance, store, listed)
+    return raw_fingerprints(listed)
 
 
 @dg.asset_check(
     asset=raw_audience.key,
-    name="known_file_types",
+    name=KNOWN_FILE_TYPES,
     description="Every month's folder that is there holds raw files, and only of the types that are read.",
 )
 def raw_files(store: Store) -> dg.AssetCheckResult:
-    problems: dict[str, list[str]] = {}
-    for path in storage.list_below(store.all_raw):
-        folder, _, name = path.partition("/")
-        of_month = problems.setdefault(folder, [])
-        if name and name[0] not in "._":
-            try:
-                check_file_type(path)
-            except InputError as error:
-                of_month.append(str(error))
-    rows = [{"folder": folder, "problems": " ".join(of_month)} for folder, of_month in sorted(problems.items())]
-    return dg.AssetCheckResult(
-        passed=not any(problems.values()),
-        metadata={"folders": len(rows), "found": dg.MetadataValue.table([dg.TableRecord(row) for row in rows])},
-    )
+    return check_file_types(store)

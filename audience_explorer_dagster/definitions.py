@@ -11,6 +11,7 @@ from audience_explorer_dagster.automation import (
     category_files,
     complete_months,
     lost_runs,
+    raw_arrivals,
     run_failures,
 )
 from audience_explorer_dagster.automation.schedule import monthly
@@ -56,7 +57,14 @@ def definitions(root: str, launcher: Launcher) -> dg.Definitions:
         asset_checks=[raw_files],
         jobs=[whole_month, dry_run, promote],
         schedules=[monthly],
-        sensors=[category_files, complete_months, run_failures, lost_runs, *([abandoned_instances] if on_ec2 else [])],
+        sensors=[
+            category_files,
+            complete_months,
+            raw_arrivals,
+            run_failures,
+            lost_runs,
+            *([abandoned_instances] if on_ec2 else []),
+        ],
         resources={"store": Store(root=root), "launcher": launcher},
         # A run is one step, which waits for a launch: a process of its own for it would only cost time.
         executor=dg.in_process_executor,

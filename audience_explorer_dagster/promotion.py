@@ -33,7 +33,9 @@ def promote_output(context: dg.OpExecutionContext, config: PromoteConfig, store:
         partition = Partition(month, config.category)
         histories = variants.histories_of(context.instance, store, partition)
         choice = variants.Choice(config.label, config.folder, config.automatic)
-        now = variants.promote(store, partition, histories, choice, MonthRunConfig(), context.log_event)
+        now = variants.promote(
+            context.instance, store, partition, histories, choice, MonthRunConfig(), context.log_event
+        )
     except InputError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
     context.log.info(variants.told(partition, now))

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import dagster as dg
+from dagster._core.event_api import PartitionKeyFilter
 from dagster_pipes import PipesContext
 
 from audience_explorer_dagster.assets import MONTH_OP, SEGMENTS_OP, WHOLE_MONTH_JOB
@@ -114,11 +115,14 @@ class Project:
             raise_on_error=False,
         )
 
-    def checks(self, asset: str) -> dict[str, dg.AssetCheckEvaluation]:
-        """The newest evaluation of each check of an asset."""
+    def checks(self, asset: str, partition: str) -> dict[str, dg.AssetCheckEvaluation]:
+        """The newest evaluation of each check of a partition of an asset."""
         found = {}
+        of_partition = PartitionKeyFilter(key=partition)
         for spec in specs(asset):
-            (execution,) = self.instance.event_log_storage.get_asset_check_execution_history(spec.key, limit=1)
+            (execution,) = self.instance.event_log_storage.get_asset_check_execution_history(
+                spec.key, limit=1, partition_filter=of_partition
+            )
             assert execution.event is not None
             assert execution.event.dagster_event is not None
             found[spec.name] = execution.event.dagster_event.asset_check_evaluation_data

@@ -354,3 +354,10 @@ def test_each_bar_says_how_solid_its_cluster_is(drawn: "list[Figure]") -> None:
         "1: 100 users, doubtful. ",
         "2: 100 users. ",
     ]
+
+
+def test_no_axis_crosses_the_texts_of_the_bars(drawn: "list[Figure]") -> None:
+    pictures.clusters(clustered("solid", "doubtful")["summary"])
+    (axes,) = drawn[0].axes
+    assert {text.get_position()[0] for text in axes.texts} == {0}
+    assert not axes.spines["left"].get_visible()

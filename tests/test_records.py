@@ -71,8 +71,8 @@ def test_what_changed_is_computed_again_and_the_runs_log_says_why(project: Proje
     assert computed(changed) == segments("games|2024-01")
     run = project.instance.get_runs(limit=1)[0]
     logged = "\n".join(str(entry.user_message) for entry in project.instance.all_logs(run.run_id))
-    assert "games|2024-01: computed by make_clustering_inputs 2024-01: category file changed; into" in logged
-    assert "kmeans games|2024-01: computed by kmeans games|2024-01: clustering_inputs changed, k_sel" in logged
+    assert "games|2024-01: to be computed by make_clustering_inputs 2024-01: category file changed; into" in logged
+    assert "kmeans games|2024-01: to be computed by kmeans games|2024-01: clustering_inputs changed, k_sel" in logged
     assert "kmeans tea|2024-01: reused from" in logged
 
 

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import dagster as dg
 import pytest
 
 from audience_explorer_dagster.partitions import Partition
-from audience_explorer_dagster.records.asset_checks import evaluations, specs
+from audience_explorer_dagster.records.asset_checks import CheckedRecord, Checks, evaluations, specs
 from audience_explorer_dagster.records.attempts import attempts_of
 from spark_jobs.clusters import checks
 from spark_jobs.outputs.checks import CheckResult
@@ -96,60 +97,55 @@ def test_each_process_of_a_run_has_folders_of_its_own(project: Project, monkeypa
 # --- checks ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_tells_every_check_once_with_what_it_found_of_each_partition(project: Project) -> None:
+def test_every_check_of_every_partition_is_evaluated(project: Project) -> None:
     project.run_month("2024-01")
-    for asset, partitions in {"grouped_users": 1, "clustering_inputs": 3, "k_selection": 3, "kmeans": 3}.items():
-        for name, evaluation in project.checks(asset).items():
-            passes = name != "has_segments"  # a dozen users can't show any
-            assert evaluation.passed is passes, (name, evaluation.description)
-            rows = [record.data for record in evaluation.metadata["found"].records]
-            assert len(rows) == partitions
-            assert {row["passed"] for row in rows} == {str(passes)}
-    assert rows[0]["partition"] == "coffee|2024-01"
+    for asset in ("grouped_users", "clustering_inputs", "k_selection", "kmeans"):
+        partitions = ["2024-01"] if asset == "grouped_users" else [f"{name}|2024-01" for name in project.categories]
+        for partition in partitions:
+            for name, evaluation in project.checks(asset, partition).items():
+                passes = name != "has_segments"  # a dozen users can't show any
+                assert evaluation.passed is passes, (name, evaluation.description)
+    assert project.checks("kmeans", "tea|2024-01")["every_user_once"].metadata["users"].value == 12
 
 
 def test_a_category_without_segments_is_a_warning_that_says_why(project: Project) -> None:
     assert project.run_month("2024-01", categories=["tea"]).success
-    check = project.checks("k_selection")["has_segments"]
+    check = project.checks("k_selection", "tea|2024-01")["has_segments"]
     assert (check.passed, check.severity.value) == (False, "WARN")
-    assert str(check.description).startswith("1 of 1 partitions: tea|2024-01: Too few people to tell: 0 have")
-    (row,) = [record.data for record in check.metadata["found"].records]
-    assert row["found"] == "k: 1, people: 0, verdict: too_few"
+    assert str(check.description).startswith("Too few people to tell: 0 have")
+    assert found_by(check) == {"k": 1, "people": 0, "verdict": "too_few"}
 
 
 def test_a_reused_output_is_told_again_without_being_read(project: Project) -> None:
     project.run_month("2024-01")
-    before = project.checks("kmeans")
+    before = project.checks("kmeans", "tea|2024-01")
     for file in (project.root / "kmeans").rglob("*.parquet"):
         file.write_bytes(b"")
     project.run_month("2024-01")
-    after = project.checks("kmeans")
-    assert {name: e.metadata["found"] for name, e in after.items()} == {
-        name: e.metadata["found"] for name, e in before.items()
-    }
+    after = project.checks("kmeans", "tea|2024-01")
+    assert after["drift"].target_materialization_data != before["drift"].target_materialization_data
+    assert {name: found_by(check) for name, check in after.items()} == {n: found_by(c) for n, c in before.items()}
 
 
 def test_a_month_that_is_unlike_the_one_before_is_a_warning(project: Project) -> None:
     project.write_raw("2024-02", users=40)
     project.run_month("2024-01")
     project.run_month("2024-02")
-    drift = project.checks("grouped_users")["drift"]
+    drift = project.checks("grouped_users", "2024-02")["drift"]
     assert not drift.passed
     assert drift.severity.value == "WARN"
     assert "users changed by 70%, pages changed by 70% since the month before, more than 50%" in str(drift.description)
-    (row,) = [record.data for record in drift.metadata["found"].records]
-    assert "users: 12 → 40" in str(row["found"])
-    assert not project.checks("kmeans")["drift"].passed
+    assert found_by(drift)["users"] == "12 → 40"
+    assert not project.checks("kmeans", "tea|2024-02")["drift"].passed
 
 
 def test_drift_is_told_as_soon_as_the_month_before_is_there(project: Project) -> None:
     project.run_month("2024-02")
-    (row,) = [record.data for record in project.checks("grouped_users")["drift"].metadata["found"].records]
-    assert row["why"] == "there is no record of the month before"
+    drift = project.checks("grouped_users", "2024-02")["drift"]
+    assert drift.description == "there is no record of the month before"
     project.run_month("2024-01")
     project.run_month("2024-02")
-    (row,) = [record.data for record in project.checks("grouped_users")["drift"].metadata["found"].records]
-    assert "users: 12 → 12" in str(row["found"])
+    assert found_by(project.checks("grouped_users", "2024-02")["drift"])["users"] == "12 → 12"
 
 
 def test_a_check_that_a_job_found_broken_is_an_error_that_names_the_partition(
@@ -158,9 +154,9 @@ def test_a_check_that_a_job_found_broken_is_an_error_that_names_the_partition(
     found = CheckResult(passed=False, found={"users": 1}, why="1 user is in two clusters")
     monkeypatch.setattr(checks, "every_user_once", lambda *_: found)
     assert project.run_month("2024-01", categories=["tea"]).success
-    check = project.checks("kmeans")["every_user_once"]
+    check = project.checks("kmeans", "tea|2024-01")["every_user_once"]
     assert (check.passed, check.severity.value) == (False, "ERROR")
-    assert check.description == "1 of 1 partitions: tea|2024-01: 1 user is in two clusters"
+    assert check.description == "1 user is in two clusters"
     run = project.instance.get_runs(limit=1)[0]
     logged = [entry.user_message for entry in project.instance.all_logs(run.run_id)]
     assert (
@@ -174,8 +170,7 @@ def test_drift_follows_what_the_month_before_became(project: Project) -> None:
     project.write_raw("2024-01", users=60)
     project.run_month("2024-01")
     project.run_month("2024-02")
-    (row,) = [record.data for record in project.checks("grouped_users")["drift"].metadata["found"].records]
-    assert "users: 60 → 12" in str(row["found"])
+    assert found_by(project.checks("grouped_users", "2024-02")["drift"])["users"] == "60 → 12"
 
 
 def test_a_limit_of_drift_that_makes_no_sense_is_refused_before_anything_is_launched(
@@ -187,22 +182,42 @@ def test_a_limit_of_drift_that_makes_no_sense_is_refused_before_anything_is_laun
 
 
 @pytest.mark.parametrize("asset", ["grouped_users", "kmeans"])
-def test_a_check_that_is_executed_by_itself_tells_all_partitions_on_record(project: Project, asset: str) -> None:
+def test_checks_that_are_executed_by_themselves_are_evaluated_for_all_that_is_on_record(
+    project: Project, asset: str
+) -> None:
     for month in project.months:
         project.run_month(month, categories=["tea"])
     LAUNCHES.clear()
-    keys = [spec.key for spec in specs(asset)]
-    asset_job = project.definitions.resolve_implicit_global_asset_job_def()
-    job = asset_job.get_subset(asset_selection=set(), asset_check_selection=set(keys))
-    assert job.execute_in_process(instance=project.instance, resources={}, raise_on_error=False).success
-    for evaluation in project.checks(asset).values():
-        told = [record.data["partition"] for record in evaluation.metadata["found"].records]
-        assert told == (["2024-01", "2024-02"] if asset == "grouped_users" else ["tea|2024-01", "tea|2024-02"])
+    assert execute_checks(project, asset) == (
+        {"2024-01", "2024-02"} if asset == "grouped_users" else {"tea|2024-01", "tea|2024-02"}
+    )
     assert LAUNCHES == []
 
 
-def test_an_output_from_before_there_were_checks_is_said_to_be_unchecked() -> None:
-    first, *_ = evaluations({"kmeans": {Partition("2024-01", "tea"): {}}})
-    assert first.description == "1 of 1 partitions were made before there was this check"
-    assert first.metadata["unchecked_partitions"].value == 1
-    assert first.metadata["found"].records[0].data["passed"] == "not checked"
+def test_checks_that_are_executed_for_a_partition_are_evaluated_for_no_other(project: Project) -> None:
+    for month in project.months:
+        project.run_month(month, categories=["tea"])
+    assert execute_checks(project, "kmeans", {"dagster/partition": "tea|2024-01"}) == {"tea|2024-01"}
+
+
+def execute_checks(project: Project, asset: str, tags: dict[str, str] | None = None) -> set[str | None]:
+    """Execute all checks of an asset, and nothing else; the partitions that were evaluated."""
+    asset_job = project.definitions.resolve_implicit_global_asset_job_def()
+    job = asset_job.get_subset(asset_selection=set(), asset_check_selection={spec.key for spec in specs(asset)})
+    result = job.execute_in_process(instance=project.instance, resources={}, tags=tags, raise_on_error=False)
+    assert result.success
+    evaluated = [event.partition for event in result.get_asset_check_evaluations()]
+    assert len(evaluated) == len(specs(asset)) * len(set(evaluated))
+    return set(evaluated)
+
+
+def test_a_check_that_an_output_was_made_without_is_not_evaluated() -> None:
+    record = CheckedRecord(storage_id=1, run_id="", timestamp=0.0)
+    found: Checks = {"schema": {"passed": True, "found": {}, "why": ""}}
+    (only,) = evaluations("kmeans", Partition("2024-01", "tea"), found, record)
+    assert (only.check_name, only.partition) == ("schema", "tea|2024-01")
+
+
+def found_by(check: dg.AssetCheckEvaluation) -> dict[str, Any]:
+    """The figures that a check shows."""
+    return {name: value.value for name, value in check.metadata.items()}

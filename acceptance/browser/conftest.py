@@ -107,6 +107,18 @@ def open_job(browser: Browser, address: str, tab: str) -> Page:
     return page
 
 
+def open_history_of_check(page: Page, check: str) -> None:
+    """Choose a check on the Checks tab of an asset, and go to what was found of each partition."""
+    page.get_by_text(check, exact=True).first.click()
+    page.get_by_role("tab", name="Execution history").click()
+
+
+def expect_evaluation(page: Page, partition: str, result: str) -> None:
+    """The history of a check has a result, Passed or Failed, of a partition."""
+    row = page.get_by_role("row").filter(has_text=partition).filter(has_text=result)
+    expect(row.first).to_be_visible()
+
+
 def expect_on(page: Page, address: str, sought: Locator, seconds: float = 120) -> None:
     """Open a page until it shows what is sought: some pages don't look for news by themselves."""
     deadline = time.monotonic() + seconds

@@ -43,6 +43,10 @@ def test_a_failing_run_is_followed_to_its_error(explorer: Explorer, ansible: Pat
         expect(page.get_by_role("dialog")).to_contain_text(f"kmeans network|{MONTH}")
         take(page, "16-failed-partitions")
 
+        page.goto(f"{address}/assets/kmeans?view=partitions&partition=network|{MONTH}")
+        expect(page.get_by_text("failed, and did not materialize this asset")).to_be_visible()
+        take(page, "16-partition-that-failed")
+
     # The other categories are done.
     done = {path.parts[-3] for path in (explorer.root / "kmeans").glob("*/*/*/manifest.json")}
     assert done == {"category=cloud", "category=system"}

@@ -51,7 +51,7 @@ def default_status() -> dg.DefaultSensorStatus:
 def complete_months(context: dg.SensorEvaluationContext, store: Store) -> dg.SensorResult | dg.SkipReason:
     config = config_from_environment()
     seen = Seen.model_validate_json(context.cursor or "{}")
-    listed = _list_months(store)
+    listed = list_months(store)
     waiting = seen.look_at_months(listed, time.time(), settle_seconds())
     for problem in seen.look_at_categories(store, config.get("categories") or ()):
         context.log.warning(problem)
@@ -94,7 +94,7 @@ class Seen(BaseModel):
             data = {name: file for name, file in files.items() if name[0] not in "._"}
             if not data:
                 continue
-            digest = _digest(data.items())
+            digest = listing_digest(data.items())
             seen = self.months.get(month)
             if seen is None or seen.digest != digest:
                 before = seen or MonthSeen("", None, 0)
@@ -117,7 +117,7 @@ class Seen(BaseModel):
     def look_at_categories(self, store: Store, wanted: Sequence[str]) -> list[str]:
         """Find the categories that are new or changed, of those wanted, or of all; what is wrong with files of them."""
         listed = {
-            name.removesuffix(".json"): _digest([(name, file)])
+            name.removesuffix(".json"): listing_digest([(name, file)])
             for name, file in storage.list_below(store.categories).items()
             if name.endswith(".json") and "/" not in name and (not wanted or name.removesuffix(".json") in wanted)
         }
@@ -180,7 +180,7 @@ class Seen(BaseModel):
         return told
 
 
-def _list_months(store: Store) -> dict[str, dict[str, storage.ListedFile]]:
+def list_months(store: Store) -> dict[str, dict[str, storage.ListedFile]]:
     """The files directly in each month's folder, of the months that are partitions; one listing."""
     folders = {f"month={month}": month for month in months.get_partition_keys()}
     listed: dict[str, dict[str, storage.ListedFile]] = defaultdict(dict)
@@ -206,7 +206,8 @@ def _marker(files: Files, data: Files) -> float | None:
     return marker.modified if marker is not None and marker.modified >= newest else None
 
 
-def _digest(files: Iterable[tuple[str, storage.ListedFile]]) -> str:
+def listing_digest(files: Iterable[tuple[str, storage.ListedFile]]) -> str:
+    """What changes with names, sizes or times of files."""
     return digest_of(sorted([name, file.size, file.modified, file.etag] for name, file in files))[:16]
 
 

@@ -109,7 +109,9 @@ def promote(month: str, category: str, label: str | None, folder: str | None, au
         histories = variants.histories_of(project.instance, project.store, partition)
         choice = variants.Choice(label, folder, automatic)
         report = project.instance.report_runless_asset_event
-        tweak = variants.promote(project.store, partition, histories, choice, MonthRunConfig(), report)
+        tweak = variants.promote(
+            project.instance, project.store, partition, histories, choice, MonthRunConfig(), report
+        )
     click.echo(variants.told(partition, tweak))
 
 

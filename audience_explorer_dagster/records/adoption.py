@@ -11,7 +11,7 @@ import dagster as dg
 
 from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.planning import CLUSTERING_INPUTS, GROUPED_USERS, K_SELECTION, KMEANS, Target
-from audience_explorer_dagster.records import metadata, variants
+from audience_explorer_dagster.records import data_versions, metadata, variants
 from audience_explorer_dagster.records.history import History, Record, as_record
 from audience_explorer_dagster.records.standing import STANDING, standing
 from audience_explorer_dagster.store import Store
@@ -116,8 +116,9 @@ def _put_on_record(instance: dg.DagsterInstance, store: Store, target: Target, m
             details[STANDING] = standing(folder, current, _WHY)
             known.insert(0, _as_record(target, details, store))
             details |= variants.as_metadata(variants.side_by_side(known, current), current)
+        tags = data_versions.tags(instance, target, details, {})
         instance.report_runless_asset_event(
-            dg.AssetMaterialization(asset_key=asset, partition=partition.key, metadata=details)
+            dg.AssetMaterialization(asset_key=asset, partition=partition.key, metadata=details, tags=tags)
         )
 
 

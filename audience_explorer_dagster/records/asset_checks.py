@@ -1,23 +1,27 @@
 """Asset checks: what the jobs verified of their outputs, and how much changed since the month before.
 
-A run tells each check once, with a row a partition. What was found of an output goes with its record, so that telling
-it again, when the output is reused, reads nothing.
+Each check is evaluated for each partition, so that a run of one month hides nothing of another. What was found of an
+output goes with its record, so that evaluating it again, when the output is reused, reads nothing.
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
 from audience_explorer_dagster import planning, settings
-from audience_explorer_dagster.partitions import Partition
+from audience_explorer_dagster.partitions import Partition, month_by_category, months
 
+CheckedRecord = AssetCheckEvaluationTargetMaterializationData  # the record that an evaluation is of
 Check = dict[str, Any]  # `passed`, `found` (figures by name) and `why`, as in a manifest
 Checks = dict[str, Check]  # by the check's name
 
 DRIFT = "drift"
 HAS_SEGMENTS = "has_segments"
 _WARNINGS = {"rejects", DRIFT, HAS_SEGMENTS}
+_PASSED: Check = {"passed": True}
+_MOST_TOLD = 5  # partitions in a line of a log
 
 _SCHEMA = {"schema": "The output's tables have their columns and types, and no value where none may be missing."}
 _DESCRIPTIONS: dict[str, dict[str, str]] = {
@@ -55,8 +59,9 @@ _COMPARED = {
 
 def specs(asset: str) -> list[dg.AssetCheckSpec]:
     """The checks of an asset."""
+    partitions = months if asset == planning.GROUPED_USERS else month_by_category
     return [
-        dg.AssetCheckSpec(name, asset=asset, description=description)
+        dg.AssetCheckSpec(name, asset=asset, description=description, partitions_def=partitions)
         for name, description in _DESCRIPTIONS[asset].items()
     ]
 
@@ -113,42 +118,44 @@ def _moved(now: list[int], before: list[int]) -> float:
     return sum((abs(a - b) for a, b in zip(*padded, strict=True)), 0.0) / 2
 
 
-def evaluations(found: Mapping[str, Mapping[Partition, Checks]]) -> Iterator[dg.AssetCheckEvaluation]:
-    """What a run found: an evaluation of every check of every asset that it recorded partitions of.
+def evaluations(
+    asset: str, partition: Partition, checks: Checks, record: CheckedRecord
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """An evaluation of each check that an output was made with; outputs of early versions lack some.
 
     Args:
-        found: The checks of the outputs, by asset and partition.
+        asset: The asset.
+        partition: The output's partition.
+        checks: What was found of the output.
+        record: The output's newest record: Dagster shows no evaluation of an older one.
     """
-    for asset, by_partition in found.items():
-        for name in _DESCRIPTIONS[asset]:
-            yield _evaluation(asset, name, {p: checks.get(name) for p, checks in by_partition.items()})
+    for name in _DESCRIPTIONS[asset].keys() & checks.keys():
+        check = checks[name]
+        yield dg.AssetCheckEvaluation(
+            asset_key=dg.AssetKey(asset),
+            check_name=name,
+            passed=check["passed"],
+            severity=severity(name),
+            description=check["why"] or None,
+            # Dagster plots numbers over the partitions.
+            metadata={
+                figure: value if isinstance(value, (int, float)) else str(value)
+                for figure, value in check["found"].items()
+            },
+            target_materialization_data=record,
+            partition=partition.key,
+        )
 
 
-def _evaluation(asset: str, name: str, found: Mapping[Partition, Check | None]) -> dg.AssetCheckEvaluation:
-    failed = {partition.key: check["why"] for partition, check in found.items() if check and not check["passed"]}
-    told = "; ".join(f"{key}: {why}" for key, why in list(failed.items())[:5])
-    unchecked = sum(check is None for check in found.values())
-    not_checked = f"{unchecked} of {len(found)} partitions were made before there was this check" if unchecked else None
-    return dg.AssetCheckEvaluation(
-        asset_key=dg.AssetKey(asset),
-        check_name=name,
-        passed=not failed,
-        severity=dg.AssetCheckSeverity.WARN if name in _WARNINGS else dg.AssetCheckSeverity.ERROR,
-        description=f"{len(failed)} of {len(found)} partitions: {told}" if failed else not_checked,
-        metadata={
-            "partitions": len(found),
-            "failed_partitions": len(failed),
-            "unchecked_partitions": unchecked,
-            "found": dg.MetadataValue.table(
-                [dg.TableRecord(_row(partition, check)) for partition, check in sorted(found.items())],
-                dg.TableSchema([dg.TableColumn(column) for column in ("partition", "passed", "found", "why")]),
-            ),
-        },
-    )
+def severity(name: str) -> dg.AssetCheckSeverity:
+    """How bad it is that a check fails."""
+    return dg.AssetCheckSeverity.WARN if name in _WARNINGS else dg.AssetCheckSeverity.ERROR
 
 
-def _row(partition: Partition, check: Check | None) -> dict[str, str | int | float | bool]:
-    if check is None:
-        return {"partition": partition.key, "passed": "not checked", "found": "", "why": "made by an earlier version"}
-    figures = ", ".join(f"{name}: {value}" for name, value in sorted(check["found"].items()))
-    return {"partition": partition.key, "passed": str(check["passed"]), "found": figures, "why": check["why"]}
+def failures(asset: str, found: Mapping[Partition, Checks]) -> Iterator[tuple[str, str]]:
+    """The checks that failed for some partitions, each with a line on the first of them, for a log."""
+    for name in _DESCRIPTIONS[asset]:
+        of_partition = {partition: checks.get(name, _PASSED) for partition, checks in found.items()}
+        failed = [f"{partition}: {check['why']}" for partition, check in of_partition.items() if not check["passed"]]
+        if failed:
+            yield name, f"{len(failed)} of {len(found)} partitions: {'; '.join(failed[:_MOST_TOLD])}"

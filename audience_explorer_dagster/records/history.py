@@ -89,6 +89,17 @@ class History:
                 self._known[record.partition].append(record)
 
 
+def storage_ids(instance: dg.DagsterInstance, asset: str, partitions: Sequence[Partition]) -> dict[Partition, int]:
+    """The ids in Dagster's storage of the newest records of some partitions; of those that have one."""
+    if not partitions:
+        return {}
+    keys = {partition.key for partition in partitions}
+    found = instance.get_latest_storage_id_by_partition(
+        dg.AssetKey(asset), dg.DagsterEventType.ASSET_MATERIALIZATION, keys
+    )
+    return {Partition.parse(key): storage_id for key, storage_id in found.items()}
+
+
 def _pages(
     instance: dg.DagsterInstance, store: Store, asset: str, partitions: Sequence[Partition]
 ) -> Iterator[list[Record]]:

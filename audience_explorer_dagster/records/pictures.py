@@ -28,6 +28,7 @@ def clusters(summary: dict[str, Any]) -> str:
         text = axes.text(0, place - 0.08, f"{cluster['cluster_id']}: {users}. {pages}", fontsize=7)
         text.set_in_layout(False)  # it may be longer than the longest bar
     axes.set_yticks([])
+    axes.spines["left"].set_visible(False)  # it would cross the texts, which begin there
     axes.set_ylim(len(shown), -0.5)
     return _markdown(figure, "cluster sizes, how solid they are, and top pages")
 

@@ -8,8 +8,8 @@ from typing import Any
 import dagster as dg
 
 from audience_explorer_dagster.partitions import Partition
-from audience_explorer_dagster.planning import GROUPED_USERS, KMEANS
-from audience_explorer_dagster.records import metadata
+from audience_explorer_dagster.planning import GROUPED_USERS, KMEANS, Target
+from audience_explorer_dagster.records import data_versions, metadata
 from audience_explorer_dagster.records.findings import SEGMENTS, VERDICT, with_verdict
 from audience_explorer_dagster.records.history import History, Record, as_record
 from audience_explorer_dagster.records.standing import STANDING, is_own, standing, steps_to
@@ -131,6 +131,7 @@ class Choice:
 
 
 def promote(
+    instance: dg.DagsterInstance,
     store: Store,
     partition: Partition,
     histories: Mapping[str, History],
@@ -141,6 +142,7 @@ def promote(
     """Make an output the current one of its partition for good, or end that, and record it.
 
     Args:
+        instance: Where the records are.
         store: Where the outputs are.
         partition: The partition.
         histories: The records of all assets, of that partition.
@@ -181,7 +183,8 @@ def promote(
         details = metadata.of_reused(of_now, store, label)
         details |= as_metadata(tweaks, current) | {STANDING: standing(current.folder, current, "")}
         details |= {PROMOTED: True} if current.promoted else {}
-        report(dg.AssetMaterialization(asset_key=KMEANS, partition=partition.key, metadata=details))
+        tags = data_versions.tags(instance, Target(KMEANS, partition), details, {})
+        report(dg.AssetMaterialization(asset_key=KMEANS, partition=partition.key, metadata=details, tags=tags))
     return now
 
 

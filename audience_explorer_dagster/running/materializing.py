@@ -46,18 +46,18 @@ def carry_out(
 
 def _log_plan(context: dg.OpExecutionContext, plan: Plan) -> None:
     """Log what is planned for each target, and why; in few messages, for each is a write to Dagster's database."""
-    impossible = [f"{target}: {decision.why}" for target, decision in plan.impossible.items()]
+    impossible = {target: decision.why for target, decision in plan.impossible.items()}
     reused = [
         f"{target}: reused from {reuse.record.recorded_at:%Y-%m-%d %H:%M} UTC, {reuse.folder}"
         for target, reuse in plan.reused.items()
     ]
     computed = [
-        f"{target}: computed by {job.id}: {plan.computed[target].why}; into {plan.computed[target].folder}"
+        f"{target}: to be computed by {job.id}: {plan.computed[target].why}; into {plan.computed[target].folder}"
         for job in plan.jobs
         for target in job.targets
     ]
     if impossible:
-        context.log.error("\n".join(impossible))
+        context.log.error(_by_reason(impossible, "\n"))
     if reused or computed:
         context.log.info("\n".join([*reused, *computed]))
 
@@ -104,9 +104,9 @@ def _errors_of(
     return {target: errors.get(job.id, otherwise) for job in jobs for target in job.targets if target in missing}
 
 
-def _by_reason(failed: Mapping[Target, str]) -> str:
+def _by_reason(failed: Mapping[Target, str], separator: str = " ") -> str:
     """What failed and why, those with the same reason together."""
     names: dict[str, list[str]] = {}
     for target, why in failed.items():
         names.setdefault(why, []).append(str(target))
-    return " ".join(f"[{', '.join(of_why)}] {why}" for why, of_why in names.items())
+    return separator.join(f"[{', '.join(of_why)}] {why}" for why, of_why in names.items())

@@ -1,5 +1,7 @@
 """The records of a run: a materialization for each target that is done, and in the end its checks."""
 
+import logging
+import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,17 +9,32 @@ from functools import cached_property
 from typing import Any
 
 import dagster as dg
+from dagster._core.events import AssetMaterializationPlannedData
 
 from audience_explorer_dagster.launchers import Report
 from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.planning import GROUPED_USERS, KMEANS, Target
 from audience_explorer_dagster.planning.decisions import Compute, Reuse
 from audience_explorer_dagster.planning.plan import Plan
-from audience_explorer_dagster.records import asset_checks, metadata, variants
-from audience_explorer_dagster.records.history import History, Record
+from audience_explorer_dagster.records import asset_checks, data_versions, metadata, variants
+from audience_explorer_dagster.records.history import History, Record, storage_ids
 from audience_explorer_dagster.records.standing import STANDING, foreign_parameters, standing, steps_to
 from audience_explorer_dagster.run_config import MonthRunConfig
 from audience_explorer_dagster.store import Store
+
+
+def record_intent(context: dg.OpExecutionContext, plan: Plan) -> None:
+    """Record what a run of an op's job means to materialize; Dagster does that by itself for jobs of assets.
+
+    From this Dagster knows which partitions materialize while the run lasts, and, if it fails, which ones it did not
+    make. What is reused is recorded at once.
+    """
+    for target in [*plan.computed, *plan.impossible]:
+        data = AssetMaterializationPlannedData(dg.AssetKey(target.asset), partition=target.partition.key)
+        event = dg.DagsterEvent.build_asset_materialization_planned_event(
+            context.job_name, context.get_step_execution_context().step.key, data
+        )
+        context.instance.report_dagster_event(event, context.run_id, logging.DEBUG)
 
 
 @dataclass
@@ -31,6 +48,7 @@ class Recorder:
     drift_limit: float
     recorded: dict[str, dict[Partition, dict[str, Any]]] = field(default_factory=lambda: defaultdict(dict))
     standings: dict[str, list[Target]] = field(default_factory=lambda: defaultdict(list))
+    storage_ids: dict[Target, int] = field(default_factory=dict)  # of the records
 
     def reuse(self, target: Target, record: Record) -> None:
         """Record that an earlier output is what was asked for."""
@@ -48,17 +66,19 @@ class Recorder:
 
     def record_checks(self) -> None:
         """Record the checks of all that was recorded; what failed is in the log as well."""
-        found = {
-            asset: {partition: details[metadata.CHECKS].value for partition, details in by_partition.items()}
-            for asset, by_partition in self.recorded.items()
-        }
-        for evaluation in asset_checks.evaluations(found):
-            if not evaluation.passed:
-                # The asset's page shows the newest run's evaluation only.
-                name = f"{evaluation.asset_key.to_user_string()}: check {evaluation.check_name} failed"
-                level = "warning" if evaluation.severity == dg.AssetCheckSeverity.WARN else "error"
-                self.context.log.log(level.upper(), f"{name} for {evaluation.description}")
-            self.context.log_event(evaluation)  # type: ignore[arg-type]  # it takes them, and does not say so
+        for asset, by_partition in self.recorded.items():
+            found = {partition: details[metadata.CHECKS].value for partition, details in by_partition.items()}
+            for partition, checks in found.items():
+                storage_id = self.storage_ids[Target(asset, partition)]
+                record = asset_checks.CheckedRecord(
+                    storage_id=storage_id, run_id=self.context.run_id, timestamp=time.time()
+                )
+                for evaluation in asset_checks.evaluations(asset, partition, checks, record):
+                    self.context.log_event(evaluation)  # type: ignore[arg-type]  # it takes them, and does not say so
+            for name, told in asset_checks.failures(asset, found):
+                is_warning = asset_checks.severity(name) == dg.AssetCheckSeverity.WARN
+                level = logging.WARNING if is_warning else logging.ERROR
+                self.context.log.log(level, f"{asset}: check {name} failed for {told}")
 
     def log_standings(self) -> None:
         """Log which k-means outputs are not simply current, and why; those for the same reason in a message."""
@@ -76,10 +96,15 @@ class Recorder:
             details |= variants.beside(self.records[KMEANS], target.partition, details, current)
             if beside or current.promoted:
                 self.standings[details[STANDING]].append(target)
-        event = dg.AssetMaterialization(asset_key=target.asset, partition=target.partition.key, metadata=details)
+        tags = data_versions.tags(self.context.instance, target, details, self.storage_ids)
+        event = dg.AssetMaterialization(
+            asset_key=target.asset, partition=target.partition.key, metadata=details, tags=tags
+        )
         # Logged, not yielded: an event that is yielded would wait for the end of the step, and be lost if it fails.
         self.context.log_event(event)
         self.recorded[target.asset][target.partition] = dict(event.metadata)
+        ids = storage_ids(self.context.instance, target.asset, [target.partition])
+        self.storage_ids[target] = ids[target.partition]
 
     def _foreign_parameters(self, target: Target) -> str:
         """What keeps an output from being the deployment's own: its parameters, or those of what it is made from."""
@@ -136,20 +161,27 @@ class Recorder:
 
 
 def record_checks_again(context: dg.AssetExecutionContext, store: Store) -> None:
-    """Record the checks that a run is for, and no asset, from what is on record of all partitions; nothing is read."""
+    """Record the checks that a run is for, and no asset, from what is on record of its partitions; nothing is read.
+
+    A run without partitions is for all of them.
+    """
+    wanted = set(context.partition_keys) if context.has_partition_key or context.has_partition_key_range else None
     for asset in sorted({key.asset_key.to_user_string() for key in context.selected_asset_check_keys}):
         keys = context.instance.get_materialized_partitions(dg.AssetKey(asset))
-        partitions = [Partition.parse(key) for key in keys]
+        partitions = [Partition.parse(key) for key in sorted(keys) if wanted is None or key in wanted]
         history = History(context.instance, store, asset, partitions)
-        newest = {partition: history.newest(partition) for partition in partitions}
-        found: dict[Partition, asset_checks.Checks] = {
-            partition: record.metadata[metadata.CHECKS].value
-            for partition, record in newest.items()
-            if record is not None and metadata.CHECKS in record.metadata
-        }
-        for evaluation in asset_checks.evaluations({asset: found}):
-            if evaluation.asset_check_key in context.selected_asset_check_keys:
-                context.log_event(evaluation)
+        ids = storage_ids(context.instance, asset, partitions)
+        for partition in partitions:
+            newest = history.newest(partition)
+            if newest is None or metadata.CHECKS not in newest.metadata:
+                continue
+            record = asset_checks.CheckedRecord(
+                storage_id=ids[partition], run_id=newest.run_id, timestamp=newest.recorded_at.timestamp()
+            )
+            checks: Any = newest.metadata[metadata.CHECKS].value
+            for evaluation in asset_checks.evaluations(asset, partition, checks, record):
+                if evaluation.asset_check_key in context.selected_asset_check_keys:
+                    context.log_event(evaluation)
 
 
 def _values(details: Mapping[str, Any]) -> dict[str, Any]:
