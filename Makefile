@@ -2,7 +2,6 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-export DAGSTER_HOME ?= $(CURDIR)/.dagster_home
 # The demo has three months. A root of one's own has months of its own.
 ifeq ($(origin AUDIENCE_EXPLORER_ROOT),undefined)
 DEMO_MONTHS := AUDIENCE_EXPLORER_END_MONTH=2024-03
@@ -12,6 +11,9 @@ export AUDIENCE_EXPLORER_ROOT ?= $(CURDIR)/demo
 # Where tests keep what they make: in memory, if it has 2 GB for that, for most of it is small databases.
 TEMPORARY := $(shell [ "$$(df -k --output=avail /dev/shm 2>/dev/null | tail -n 1)" -gt 2000000 ] 2>/dev/null \
   && echo /dev/shm || echo "$${TMPDIR:-/tmp}")
+
+# Modules are compiled when they are first imported: pip would compile all, which takes as long as to install them.
+PIP_INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 STORIES := acceptance/*.py acceptance/ec2/*.py acceptance/browser/*.py
 
@@ -25,8 +27,7 @@ demo: $(VENV)/.installed ## make a sample audience and find its segments
 	@echo "\nThe results are in $(AUDIENCE_EXPLORER_ROOT)/kmeans. See them, and change k, in the browser: make ui"
 
 ui: $(VENV)/.installed ## open Dagster on what make demo gave, at http://127.0.0.1:3000
-	@mkdir -p "$(DAGSTER_HOME)"
-	@$(DEMO_MONTHS) $(BIN)/dg dev --host 127.0.0.1
+	@$(DEMO_MONTHS) DAGSTER_HOME="$$($(BIN)/audience-explorer home)" $(BIN)/dg dev --host 127.0.0.1
 
 sandbox: demo $(VENV)/.installed-dev ## the same on EC2, played by this machine: no account, no root
 	@$(DEMO_MONTHS) $(BIN)/python -m acceptance.sandbox --light --bring "$(AUDIENCE_EXPLORER_ROOT)" -- $(BIN)/dg dev --host 127.0.0.1
@@ -58,20 +59,20 @@ screenshot: $(VENV)/.installed-dev ## make docs/demo.png and the figures beside 
 	$(BIN)/python -m docs.demo
 
 clean: ## remove what the targets made, but for the virtual environment
-	rm -rf "$(DAGSTER_HOME)" "$(CURDIR)/demo" .pytest_cache .mypy_cache .ruff_cache
+	rm -rf "$(CURDIR)/.dagster_home" "$(CURDIR)/demo" .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[ui]"
+	$(PIP_INSTALL) -e ".[ui]"
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@command -v java >/dev/null || echo "No Java: the tests of Apache Spark are left out" \
 	  "(Debian: apt-get install openjdk-17-jre-headless)"
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(PIP_INSTALL) -e ".[dev]"
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed-dev
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	$(PIP_INSTALL) -e ".[bench]"
 	@touch $@

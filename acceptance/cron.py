@@ -199,8 +199,11 @@ def test_a_tweak_is_computed_from_what_is_there(machine: Machine) -> None:
     assert f"coffee|{LAST}" in stderr, "there is no such partition yet"
 
     assert machine.run(PIPELINE) == SILENT
+    own = machine.current(LAST, "coffee")
     assert machine.run(TWEAK) == SILENT
-    assert json.loads(Path(machine.current(LAST, "coffee"), "summary.json").read_text())["k"] == 3
+    (tweak,) = (folder for folder in Path(own).parent.iterdir() if folder.is_dir() and str(folder) != own)
+    assert json.loads((tweak / "summary.json").read_text())["k"] == 3
+    assert machine.current(LAST, "coffee") == own, "the tweak stands beside it"
 
 
 @pytest.mark.parametrize("words", [PIPELINE, THREE_MONTHS, JOB])

@@ -19,11 +19,31 @@ def test_a_tweak_runs_kmeans_alone(explorer: Explorer, ansible: Path) -> None:
     assert tweaked.launched == {CLOUD}
     summary = json.loads((tweaked.folders[CLOUD] / "summary.json").read_text())
     assert (summary["k"], summary["params"], summary["label"]) == (6, "random,50,0.01", "six")
-    assert (first.folders[CLOUD] / "data.json").exists(), "the first result stands beside it"
+    assert (first.folders[CLOUD] / "data.json").exists()
+    assert current(first.folders[CLOUD]) == first.folders[CLOUD], "the tweak stands beside it"
 
     back = explorer.pipeline(*cloud)
 
     assert back.launched == set()
     assert back.folders[CLOUD] == first.folders[CLOUD]
-    current = json.loads((first.folders[CLOUD].parent / "current.json").read_text())
-    assert current["folder"] == str(first.folders[CLOUD])
+    assert current(first.folders[CLOUD]) == first.folders[CLOUD]
+
+
+def test_a_promotion_outlives_a_night_of_cron(explorer: Explorer, ansible: Path) -> None:
+    explorer.bring(ansible, MONTH)
+    cloud = ("--month", MONTH, "--category", "cloud")
+    first = explorer.pipeline(*cloud).folders[CLOUD]
+    six = explorer.pipeline(*cloud, "--k", "6", "--label", "six").folders[CLOUD]
+    explorer.command("audience-explorer", "promote", *cloud, "--label", "six")
+
+    explorer.pipeline(*cloud, "--k", "9")
+    explorer.pipeline(*cloud)
+    assert current(first) == six
+
+    explorer.command("audience-explorer", "promote", *cloud, "--automatic")
+    assert current(first) == first
+
+
+def current(of_partition: Path) -> Path:
+    """The current output of the partition of an output."""
+    return Path(json.loads((of_partition.parent / "current.json").read_text())["folder"])

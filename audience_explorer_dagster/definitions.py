@@ -6,13 +6,20 @@ import dagster as dg
 
 from audience_explorer_dagster import settings
 from audience_explorer_dagster.assets import grouped_users, raw_audience, raw_files, segments, whole_month
-from audience_explorer_dagster.automation import abandoned_instances, category_files, complete_months, run_failures
+from audience_explorer_dagster.automation import (
+    abandoned_instances,
+    category_files,
+    complete_months,
+    lost_runs,
+    run_failures,
+)
 from audience_explorer_dagster.automation.schedule import monthly
 from audience_explorer_dagster.dry_run_job import dry_run
 from audience_explorer_dagster.launchers import Launcher
 from audience_explorer_dagster.launchers.ec2.launcher import EC2StepLauncher
 from audience_explorer_dagster.launchers.local import LocalLauncher
 from audience_explorer_dagster.launchers.spark_submit import SparkSubmitLauncher
+from audience_explorer_dagster.promotion import promote
 from audience_explorer_dagster.store import Store
 from spark_jobs.errors import InputError
 
@@ -47,9 +54,9 @@ def definitions(root: str, launcher: Launcher) -> dg.Definitions:
     return dg.Definitions(
         assets=[raw_audience, grouped_users, segments],
         asset_checks=[raw_files],
-        jobs=[whole_month, dry_run],
+        jobs=[whole_month, dry_run, promote],
         schedules=[monthly],
-        sensors=[category_files, complete_months, run_failures, *([abandoned_instances] if on_ec2 else [])],
+        sensors=[category_files, complete_months, run_failures, lost_runs, *([abandoned_instances] if on_ec2 else [])],
         resources={"store": Store(root=root), "launcher": launcher},
         # A run is one step, which waits for a launch: a process of its own for it would only cost time.
         executor=dg.in_process_executor,

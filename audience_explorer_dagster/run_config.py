@@ -1,8 +1,12 @@
-"""What a run's config holds. The fields of each step are those of its job, described and validated there."""
+"""What a run's config holds. The fields of each step are those of its job, described and validated there.
+
+What a run's config leaves out is as in the deployment's own config, the file AUDIENCE_EXPLORER_RUN_CONFIG.
+"""
 
 import dagster as dg
 from pydantic import Field
 
+from audience_explorer_dagster import deployment
 from spark_jobs import config as jobs
 from spark_jobs import resources
 
@@ -58,9 +62,17 @@ class SegmentsRunConfig(RunConfig):
     )
     k_selection: KSelectionConfig = Field(default_factory=KSelectionConfig, description="How k is chosen.")
     kmeans: KMeansConfig = Field(default_factory=KMeansConfig, description="How k-means runs.")
+    promote: bool = Field(
+        default=False,
+        description="Make the k-means outputs of this run current, until `audience-explorer promote --automatic`. If"
+        " not, those with a label or with parameters that are not the deployment's own stand beside the current one.",
+    )
 
 
 class MonthRunConfig(GroupingRunConfig, SegmentsRunConfig):
     """The config of a whole month."""
 
     categories: list[str] = Field(default_factory=list, description="The categories; all that have a file by default.")
+
+
+deployment.set_defaults((GroupingRunConfig, SegmentsRunConfig, MonthRunConfig), deployment.read_own_config())

@@ -2,9 +2,9 @@
 
 import json
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Literal
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -14,9 +14,9 @@ from spark_jobs import storage
 from spark_jobs.outputs import is_finished
 from spark_jobs.vectors.category_files import category_folder, list_category_files
 
-Why = Literal["computed", "reused", "promoted"]
-
 _CURRENT = "current.json"
+
+OWN = "made with the deployment's own parameters"
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Current:
     """The output of a partition that readers take."""
 
     folder: str
-    promoted: bool = False  # by a person, not by being the newest
+    promoted: bool = False  # asked for by a person, and so until a person ends that
+    why: str = field(default="", compare=False)  # it is current; empty where an earlier version wrote `current.json`
 
 
 class Store(dg.ConfigurableResource[None]):
@@ -63,17 +64,33 @@ class Store(dg.ConfigurableResource[None]):
         parts = [self.all_outputs(asset), f"month={partition.month}"]
         return storage.join(*parts, *([f"category={partition.category}"] if partition.category is not None else []))
 
-    def holds(self, folder: str) -> bool:
-        """Whether a folder is below this root."""
-        return folder.startswith(self._root + "/")
+    def place(self, folder: str) -> str:
+        """The name of an output folder relative to the root, such as `kmeans/month=2024-01/category=tea/2024…`."""
+        return folder.removeprefix(self._root).lstrip("/")
+
+    def locate(self, asset: str, partition: Partition, folder: str, root: str | None) -> str | None:
+        """The output folder that a record names, if it is one of this root's.
+
+        It must have its exact place below the root, so an output of a root within this one is none of it. One that was
+        made below another root belongs to this one if it is here: the root was moved.
+
+        Args:
+            asset: The asset of the record.
+            partition: Its partition.
+            folder: As recorded: relative to the root, or absolute by earlier versions.
+            root: The root at that time; None if earlier versions recorded none.
+        """
+        below = self.outputs(asset, partition)
+        before, found, name = folder.rpartition(f"{self.place(below)}/")
+        if not found or not name or "/" in name or not (before == "" or before.endswith("/")):
+            return None
+        here = storage.join(below, name)
+        made_below = root if before == "" else before.removesuffix("/")
+        return here if made_below == self._root or is_finished(here) else None
 
     def current(self, asset: str, partition: Partition) -> Current | None:
         """The current output of a partition, as `current.json` names it; None if there is no such file."""
-        try:
-            named = json.loads(storage.at(self._current_file(asset, partition)).read_text(encoding="utf-8"))
-            return Current(named["folder"], named.get("promoted", False))
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return None  # a file that says nothing is written anew
+        return self._current_of(asset, partition, self._read_current(asset, partition))
 
     def point_current(
         self,
@@ -81,32 +98,76 @@ class Store(dg.ConfigurableResource[None]):
         partition: Partition,
         folder: str,
         fingerprint: str,
-        why: Why = "computed",
+        beside: str = "",
+        promoted: str = "",
     ) -> Current:
-        """Make an output the current one of its partition, for readers outside Dagster; which one that is now.
+        """Settle which output of a partition is current, for readers outside Dagster, now that one was made or found.
 
-        What was just computed or promoted becomes current. What is merely reused does so as well, but for where another
-        one was promoted and is still there: a pipeline that finds nothing to do takes no promotion back.
+        What was promoted becomes current, and stays so until a person ends that. What has the deployment's own
+        parameters becomes current where none is promoted. What stands beside does so only where there is no other.
+
+        Args:
+            asset: The asset.
+            partition: The partition.
+            folder: The output that was made or found; it is there.
+            fingerprint: Its fingerprint.
+            beside: Why it is to stand beside the others; empty if it has the deployment's own parameters.
+            promoted: Who made it current, if a person did.
         """
-        if why == "reused":
-            current = self.current(asset, partition)
-            if current is not None and (current.folder == folder or (current.promoted and self._has(current.folder))):
-                return current
-        current = Current(folder, promoted=why == "promoted")
+        written = self._read_current(asset, partition)
+        known = self._current_of(asset, partition, written)
+        if known is not None and known.folder != folder and not is_finished(known.folder):
+            known = None
+        if promoted:
+            current = Current(folder, promoted=True, why=promoted)
+        elif known is not None and (known.promoted or beside):
+            current, fingerprint = known, written.get("fingerprint", fingerprint)
+        else:
+            current = Current(folder, why=f"there was no other; {beside}" if beside else OWN)
         named = {
-            "folder": folder,
+            "folder": current.folder,
             "fingerprint": fingerprint,
-            "recorded_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             **({"promoted": True} if current.promoted else {}),
+            **({"why": current.why} if current.why else {}),
         }
-        storage.write_text(self._current_file(asset, partition), json.dumps(named, indent=1) + "\n")
+        # It is written again where the root was moved: its readers take the folder as it stands.
+        if named != {name: value for name, value in written.items() if name != "recorded_at"}:
+            self._write_current(asset, partition, named)
         return current
+
+    def end_promotion(self, asset: str, partition: Partition) -> Current | None:
+        """Let the next output with the deployment's own parameters be current; until then, what is current stays."""
+        written = self._read_current(asset, partition)
+        known = self._current_of(asset, partition, written)
+        if known is None or not known.promoted:
+            return known
+        why = "it was promoted, and a person ended that"
+        kept = {name: value for name, value in written.items() if name != "promoted"}
+        self._write_current(asset, partition, {**kept, "folder": known.folder, "why": why})
+        return Current(known.folder, why=why)
+
+    def _read_current(self, asset: str, partition: Partition) -> dict[str, Any]:
+        try:
+            named = json.loads(storage.at(self._current_file(asset, partition)).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return {}
+        # A file that says nothing is written anew.
+        return named if isinstance(named, dict) and isinstance(named.get("folder"), str) else {}
+
+    def _current_of(self, asset: str, partition: Partition, named: dict[str, Any]) -> Current | None:
+        # The folder lies beside the file, wherever the root is now.
+        name = str(named.get("folder", "")).rstrip("/").rpartition("/")[2]
+        if not name:
+            return None
+        folder = storage.join(self.outputs(asset, partition), name)
+        return Current(folder, bool(named.get("promoted")), str(named.get("why", "")))
+
+    def _write_current(self, asset: str, partition: Partition, named: dict[str, Any]) -> None:
+        now = {"recorded_at": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+        storage.write_text(self._current_file(asset, partition), json.dumps({**named, **now}, indent=1) + "\n")
 
     def _current_file(self, asset: str, partition: Partition) -> str:
         return storage.join(self.outputs(asset, partition), _CURRENT)
-
-    def _has(self, folder: str) -> bool:
-        return self.holds(folder) and is_finished(folder)
 
     @property
     def _root(self) -> str:

@@ -350,6 +350,7 @@ def test_runs_have_the_config_of_the_file_that_is_named(daemon: Daemon, run_conf
         ("kmean: {k: 3}", 'run.yaml is no config of a whole month: .*unexpected config entry "kmean"[^{]*$'),
         ("kmeans: {k: three}", 'config:kmeans:k. Value "three"'),
         ("kmeans: {k: 0}", "kmeans.k: Input should be greater than"),
+        ("promote: true", "run.yaml has promote, which is for single runs"),
     ],
 )
 def test_a_config_file_that_says_nothing_sensible_is_named(

@@ -33,6 +33,11 @@ def test_the_assets_are_the_pipeline_and_tell_what_they_are() -> None:
         assert spec.metadata["dagster/column_schema"].columns
 
 
+def test_all_jobs_load_in_one_repository() -> None:
+    jobs = {job.name for job in defs.get_repository_def().get_all_jobs()}
+    assert {"whole_month", "promote"} <= jobs
+
+
 def test_the_columns_of_k_selection_are_those_of_the_rows_it_tries() -> None:
     (spec,) = (spec for spec in defs.resolve_all_asset_specs() if spec.key.to_user_string() == "k_selection")
     assert {column.name for column in spec.metadata["dagster/column_schema"].columns} == {

@@ -221,14 +221,14 @@ def manifest(code_version: str, config: dict[str, Any], summary: dict[str, Any])
 
 def shown(asset: str, made: dict[str, Any]) -> dict[str, Any]:
     """What the record of an output shows."""
-    found = metadata.of_computed(asset, "/root/folder", made, {})
+    found = metadata.of_computed(asset, "/root/folder", Store(root="/root"), made, {})
     return {name: on_one_line(value.value) if name in TEXTS else value for name, value in found.items()}
 
 
 def test_the_texts_are_in_short_lines_and_short_enough_to_be_shown_on_the_page() -> None:
     """The UI cuts off what is wider than the page, and hides Markdown of 1,000 characters or more behind a link."""
     for made in (selected(), selected(verdict="none", k=1), selected(verdict="too_few", k=1)):
-        found = metadata.of_computed("k_selection", "/root/folder", made, {})
+        found = metadata.of_computed("k_selection", "/root/folder", Store(root="/root"), made, {})
         for name in TEXTS:
             assert len(found[name].value) < 1000
             assert max(map(len, found[name].value.split("  \n"))) <= 58

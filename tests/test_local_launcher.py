@@ -4,6 +4,8 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -43,6 +45,7 @@ Launch = Callable[[str], Iterator[Report]]
 class Context:
     """The part of an asset's context that launchers use."""
 
+    instance = SimpleNamespace(root_directory=tempfile.mkdtemp())
     log = logging.getLogger("test")
     run = SimpleNamespace(run_id="r", job_name="j")
     retry_number = 0
@@ -124,6 +127,29 @@ with open_dagster_pipes() as pipes:
     while _runs(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not _runs(pid)
+
+
+def test_launches_take_turns(launch: Launch, tmp_path: Path) -> None:
+    """Each is sized to the whole machine."""
+    script = f"""
+with open_dagster_pipes() as pipes:
+    first = not os.path.exists({str(tmp_path / "running")!r})
+    open({str(tmp_path / "running")!r}, "w").close()
+    time.sleep(0.5)
+    os.remove({str(tmp_path / "running")!r})
+    report(pipes, "done" if first else "failed", **({{}} if first else {{"error": "beside another"}}))
+"""
+    events: list[str] = []
+
+    def run() -> None:
+        events.extend(report.event for report in launch(script))
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert events == ["done"] * 3
 
 
 def test_jobs_end_with_whoever_launched_them(golden: Path, tmp_path: Path) -> None:

@@ -102,13 +102,14 @@ def test_records_of_another_root_are_not_reused(project: Project, tmp_path: Path
     assert len(computed(other.pipeline(["2024-01"], ["tea"]))) == 4
 
 
-def test_current_json_names_the_newest_output(project: Project) -> None:
+def test_current_json_names_the_newest_output_with_the_deployments_own_parameters(project: Project) -> None:
     first = project.pipeline(["2024-01"], ["tea"])
-    tweaked = project.pipeline(["2024-01"], ["tea"], kmeans={"k": 1})
+    project.pipeline(["2024-01"], ["tea"], kmeans={"k": 1})
     file = project.root / "kmeans" / "month=2024-01" / "category=tea" / "current.json"
-    assert json.loads(file.read_text())["folder"] == tweaked["kmeans tea|2024-01"].folder
-    project.pipeline(["2024-01"], ["tea"])
     assert json.loads(file.read_text())["folder"] == first["kmeans tea|2024-01"].folder
+    project.write_raw("2024-01", users=20)
+    second = project.pipeline(["2024-01"], ["tea"])
+    assert json.loads(file.read_text())["folder"] == second["kmeans tea|2024-01"].folder
 
 
 # --- a run over a block of partitions, as the UI and the dagster CLI launch it ----------------------------------------
@@ -125,7 +126,7 @@ def test_a_block_of_partitions_is_one_launch_and_a_record_each(project: Project)
     ]
     for partition in every(project):
         (record,) = project.records("kmeans", partition)
-        assert Path(record["folder"], "manifest.json").exists()
+        assert (project.root / record["folder"] / "manifest.json").exists()
     assert project.run(SEGMENTS, "coffee|2024-01", "tea|2024-02").success
     assert LAUNCHES == []
 
@@ -266,7 +267,7 @@ def test_a_launch_that_fails_in_the_end_fails_its_run_though_all_is_recorded(pro
     result = project.run(["grouped_users"], "2024-01", "2024-01")
     assert not result.success
     assert "All partitions are done and recorded, but their launch failed: MessagesLost" in why(result)
-    project.delete(project.records("grouped_users", "2024-01")[0]["folder"])
+    project.delete(str(project.root / project.records("grouped_users", "2024-01")[0]["folder"]))
     outcomes = project.pipeline(["2024-01"], ["tea"])
     assert outcomes["grouped_users 2024-01"].status == "launched"
     assert "MessagesLost" in str(outcomes["launch 2024-01"].error)

@@ -19,12 +19,13 @@ from audience_explorer_dagster.records.history import History, Record, as_record
 from audience_explorer_dagster.records.variants import as_metadata, beside, side_by_side
 from audience_explorer_dagster.store import Current, Store
 from spark_jobs.config import ClusteringInputsConfig, KMeansConfig
-from tests.project import LAUNCHES, Project
+from tests.project import LAUNCHES, Project, why
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 TEA = Partition("2024-01", "tea")
 START = datetime(2024, 2, 1, tzinfo=timezone.utc)
+MADE_UP = Store(root="/root")
 
 
 @pytest.fixture(autouse=True)
@@ -58,16 +59,27 @@ def current(project: Project) -> str:
     return found.folder
 
 
+def log(project: Project) -> str:
+    """What the newest run logged."""
+    run = project.instance.get_runs(limit=1)[0]
+    return "\n".join(str(entry.user_message) for entry in project.instance.all_logs(run.run_id))
+
+
 def rows(table: dg.TableMetadataValue) -> list[dict[str, Any]]:
     """The rows of a record's table."""
     return [dict(row.data) for row in table.records]
+
+
+def at(folder: str, promoted: bool = False) -> Current:
+    """A made-up output that is current."""
+    return Current(f"{MADE_UP.outputs('kmeans', TEA)}/{folder}", promoted)
 
 
 def record(folder: str, place: int = 0, label: str | None = None, **details: Any) -> Record:
     """A made-up record, the newer the larger its place."""
     metadata = {
         "fingerprint": "f",
-        "folder": dg.MetadataValue.path(f"/root/kmeans/{folder}"),
+        "folder": dg.MetadataValue.path(at(folder).folder),
         "config": dg.MetadataValue.json(KMeansConfig(k=2).model_dump()),
         "clustering_inputs": dg.MetadataValue.json(ClusteringInputsConfig().model_dump()),
         "k": 2,
@@ -79,7 +91,7 @@ def record(folder: str, place: int = 0, label: str | None = None, **details: Any
         **details,
     }
     event = dg.AssetMaterialization("kmeans", partition=TEA.key, metadata=metadata)
-    made = as_record(event, "run", START + timedelta(hours=place))
+    made = as_record(event, "run", START + timedelta(hours=place), MADE_UP)
     assert made is not None
     return made
 
@@ -88,6 +100,7 @@ class Known(History):
     """A history of given records, of which it counts how many were asked for."""
 
     def __init__(self, *known: Record):
+        self.store = MADE_UP
         self.given = known
         self.asked = 0
 
@@ -109,15 +122,15 @@ def test_all_clusterings_of_a_partition_are_listed_the_last_computed_first(proje
     assert [found["folder"] for found in listed(project)] == [third, second, first]
     newest, labelled, oldest = listed(project)
     assert (labelled["labels"], labelled["k"], labelled["users"], sum(labelled["sizes"])) == (["two"], 2, 12, 12)
-    assert [found["current"] for found in (newest, labelled, oldest)] == [True, False, False]
+    assert [found["current"] for found in (newest, labelled, oldest)] == [False, False, True], "the tweaks stand beside"
     assert {"wssse", "silhouette", "config", "clustering_inputs", "computed_at", "there"} <= newest.keys()
 
     header, *lines = run(project, runs).stdout.splitlines()
     assert header.split("  ")[0] == "current"
     assert header.endswith(f"folder below {project.root}/kmeans/month=2024-01/category=tea")
-    assert re.match(r"yes .* of 50 +kmeans\|\|,100,0.001; page_like 2.0; scaling none +12 ", lines[0])
+    assert re.match(r" .* of 50 +kmeans\|\|,100,0.001; page_like 2.0; scaling none +12 ", lines[0])
     assert re.match(r" +two +2 +random,5,0.1; seed 7 +12 ", lines[1])
-    assert re.match(r" +1 \(too few people\) +kmeans\|\|,100,0.001 +12 ", lines[2]), "12 can't show segments"
+    assert re.match(r"yes +1 \(too few people\) +kmeans\|\|,100,0.001 +12 ", lines[2]), "12 can't show segments"
 
 
 def test_an_output_that_was_reused_is_listed_once_with_all_labels_and_its_own_date(project: Project) -> None:
@@ -217,7 +230,7 @@ def test_the_list_says_how_solid_the_clusters_are_and_where_there_are_no_segment
         record("b", 2, config=chosen, k=1, verdict="none"),
         record("a", 1, config=chosen, k=1, verdict="too_few"),
     ]
-    shown = rows(as_metadata(side_by_side(known, None), Current("/root/kmeans/c"))["tweaks"])
+    shown = rows(as_metadata(side_by_side(known, None), at("c"))["tweaks"])
     assert [(row["k"], row["solidity"]) for row in shown] == [
         ("2 chosen", "1 solid, 1 doubtful"),
         ("1 (no segments)", ""),
@@ -232,10 +245,10 @@ def test_each_record_shows_the_tweaks_and_the_current_output(project: Project) -
     first = tweak(project)
     second = tweak(project, kmeans={"k": 1, "label": "one"})
     newest = project.records("kmeans", TEA.key)[0]
-    assert newest["current"] == second
+    assert newest["current"] == Path(first).name
     assert [(row["current"], row["label"], row["folder"]) for row in rows(newest["tweaks"])] == [
-        ("yes", "one", Path(second).name),
-        ("", "", Path(first).name),
+        ("", "one", Path(second).name),
+        ("yes", "", Path(first).name),
     ]
 
 
@@ -261,40 +274,40 @@ def test_a_run_that_finds_nothing_to_do_looks_no_record_up_but_the_newest(
 
 
 def test_beside_a_record_older_ones_are_looked_up_only_if_something_changed() -> None:
-    shown = as_metadata(side_by_side([record("b", 2, "new"), record("a", 1)], None), Current("/root/kmeans/b"))
+    shown = as_metadata(side_by_side([record("b", 2, "new"), record("a", 1)], None), at("b"))
     newest = record("b", 2, "new", **shown)
     same = record("b").metadata
-    for details, at, looked_up in (
-        (same, Current("/root/kmeans/b"), False),
-        (record("b", label="new").metadata, Current("/root/kmeans/b"), False),
-        (record("b", label="newer").metadata, Current("/root/kmeans/b"), True),
-        (record("a").metadata, Current("/root/kmeans/a"), False),
-        (same, Current("/root/kmeans/a", promoted=True), False),
-        (record("c").metadata, Current("/root/kmeans/c"), True),
+    for details, now, looked_up in (
+        (same, at("b"), False),
+        (record("b", label="new").metadata, at("b"), False),
+        (record("b", label="newer").metadata, at("b"), True),
+        (record("a").metadata, at("a"), False),
+        (same, at("a", promoted=True), False),
+        (record("c").metadata, at("c"), True),
     ):
         history = Known(newest, record("a", 1))
-        found = beside(history, TEA, details, at)
-        assert found["current"].value == at.folder
+        found = beside(history, TEA, details, now)
+        assert found["current"] == Path(now.folder).name
         told = {row.data["folder"]: row.data["current"] for row in found["tweaks"].records}
-        assert told.pop(at.folder.rpartition("/")[2]) == ("promoted" if at.promoted else "yes")
+        assert told.pop(Path(now.folder).name) == ("promoted" if now.promoted else "yes")
         assert set(told.values()) == {""}
-        assert (history.asked > 1) is looked_up, (details, at)
+        assert (history.asked > 1) is looked_up, (details, now)
 
 
 def test_a_table_of_an_earlier_version_is_shown_with_the_columns_of_this_one() -> None:
-    at = Current("/root/kmeans/a")
-    table = as_metadata(side_by_side([record("a", 1)], at), at)["tweaks"]
+    now = at("a")
+    table = as_metadata(side_by_side([record("a", 1)], now), now)["tweaks"]
     old = [{name: value for name, value in row.items() if name != "solidity"} for row in rows(table)]
     columns = dg.TableSchema([dg.TableColumn(name) for name in old[0]])
     before = dg.MetadataValue.table([dg.TableRecord(row) for row in old], columns)
-    found = beside(Known(record("a", 1, tweaks=before)), TEA, record("a").metadata, at)
+    found = beside(Known(record("a", 1, tweaks=before)), TEA, record("a").metadata, now)
     assert rows(found["tweaks"]) == [{**old[0], "solidity": ""}]
 
 
 def test_the_table_of_a_record_stays_small_and_has_the_current_one() -> None:
     many = [record(f"t{place}", place) for place in reversed(range(30))]
-    at = Current("/root/kmeans/t3", promoted=True)
-    shown = rows(as_metadata(side_by_side(many, at), at)["tweaks"])
+    now = at("t3", promoted=True)
+    shown = rows(as_metadata(side_by_side(many, now), now)["tweaks"])
     assert [row["folder"] for row in shown] == [f"t{place}" for place in range(29, 9, -1)] + ["t3"]
     assert shown[-1]["current"] == "promoted"
 
@@ -319,12 +332,14 @@ def test_promote_makes_another_output_current_and_records_it(project: Project) -
     ):
         result = run(project, promote, *option)
         assert result.exit_code == 0, result.output
-        assert f"current output of kmeans tea|2024-01: {Path(folder).name}, k " in result.stdout
+        assert f"current output of kmeans tea|2024-01: {Path(folder).name}, promoted, k " in result.stdout
         named = json.loads((Path(folder).parent / "current.json").read_text())
         assert (named["folder"], named["promoted"]) == (folder, True)
 
     newest, before = project.records("kmeans", TEA.key)[:2]
-    assert (newest["folder"], newest["label"], newest["promoted"], newest["reused"]) == (one, "one", True, True)
+    assert (newest["folder"], newest["label"]) == (project.store.place(one), "one")
+    assert (newest["promoted"], newest["reused"]) == (True, True)
+    assert newest["standing"].startswith("promoted: by a person, ")
     assert "label" not in before, "it was never given one"
     assert rows(newest["tweaks"])[1]["current"] == "promoted"
     assert [(found["current"], found["promoted"]) for found in listed(project)] == [(False, False), (True, True)]
@@ -340,18 +355,131 @@ def test_a_pipeline_that_finds_nothing_to_do_takes_no_promotion_back(project: Pr
         assert LAUNCHES == []
         assert current(project) == promoted
         newest = project.records("kmeans", TEA.key)[0]
-        assert (newest["folder"], newest["current"]) == (other, promoted)
+        assert (newest["folder"], newest["current"]) == (project.store.place(other), Path(promoted).name)
         assert "promoted" not in newest, "that was the record before"
     tweak(project, kmeans={"k": 1})
     assert [found["promoted"] for found in listed(project)] == [False, True], "reusing the promoted one changes nothing"
 
 
-def test_what_is_computed_anew_becomes_current_whatever_was_promoted(project: Project) -> None:
-    tweak(project, kmeans={"k": 1, "label": "one"})
-    run(project, promote, "--label", "one")
-    computed = tweak(project, kmeans={"k": 2})
-    assert current(project) == computed
+def test_a_promotion_holds_whatever_is_computed_until_a_person_ends_it(project: Project) -> None:
+    first = tweak(project)
+    six = tweak(project, kmeans={"k": 6, "label": "six"})
+    run(project, promote, "--label", "six")
+    tweak(project, kmeans={"k": 9})
+    assert current(project) == six
+    project.write_raw("2024-01", users=20)
+    outcome = project.pipeline(["2024-01"], ["tea"])["kmeans tea|2024-01"]
+    assert outcome.status == "launched"
+    assert current(project) == six
+    says = f"beside {Path(six).name}, which is promoted: newer, and made with the deployment's own parameters."
+    assert str(outcome.standing).startswith(says)
+    assert project.records("kmeans", TEA.key)[0]["standing"] == outcome.standing
+    assert f"kmeans tea|2024-01: {says}" in log(project)
+
+    result = run(project, promote, "--automatic")
+    assert result.exit_code == 0, result.output
+    assert current(project) == outcome.folder != first
     assert not any(found["promoted"] for found in listed(project))
+    newest = project.records("kmeans", TEA.key)[0]
+    assert newest["standing"] == "current: made with the deployment's own parameters"
+    assert "promoted" not in newest
+
+
+def test_a_promotion_that_ends_leaves_what_it_made_current_if_there_is_nothing_else(project: Project) -> None:
+    six = tweak(project, kmeans={"k": 6, "label": "six"})
+    run(project, promote, "--label", "six")
+    assert run(project, promote, "--automatic").exit_code == 0
+    assert current(project) == six
+    own = tweak(project)
+    assert current(project) == own
+
+
+@pytest.mark.parametrize(
+    ("config", "foreign"),
+    [
+        ({"kmeans": {"k": 2}}, "k 2 (the deployment's own: not given)"),
+        ({"kmeans": {"k": 2, "label": "two"}}, "label two; k 2 (the deployment's own: not given)"),
+        ({"kmeans": {"n_init": 7}}, "n_init 7 (the deployment's own: 5)"),
+        ({"k_selection": {"k_max": 3}}, "k_max 3 (the deployment's own: 12)"),
+        ({"clustering_inputs": {"scaling": "none"}}, "scaling none (the deployment's own: loglog,idf,l2)"),
+        ({"grouped_users": {"max_reject_ratio": 0.5}}, "max_reject_ratio 0.5 (the deployment's own: 0.01)"),
+    ],
+)
+def test_what_is_not_as_the_deployment_has_it_stands_beside_and_says_why(
+    project: Project, config: dict[str, Any], foreign: str
+) -> None:
+    first = tweak(project)
+    for _ in range(2):  # computed, and then reused
+        outcome = project.pipeline(["2024-01"], ["tea"], **config)["kmeans tea|2024-01"]
+        assert outcome.folder != first
+        assert outcome.standing == f"beside {Path(first).name}: {foreign}"
+        assert current(project) == first
+        assert project.records("kmeans", TEA.key)[0]["standing"] == outcome.standing
+        assert f"kmeans tea|2024-01: {outcome.standing}" in log(project)
+    for asset in ("clustering_inputs", "k_selection"):
+        found = project.store.current(asset, TEA)
+        assert found is not None
+        assert found.why == "made with the deployment's own parameters"
+
+
+def test_a_run_that_asks_for_it_promotes_what_it_makes(project: Project) -> None:
+    first = tweak(project)
+    second = tweak(project, kmeans={"k": 2, "label": "two"}, promote=True)
+    assert current(project) == second
+    newest = project.records("kmeans", TEA.key)[0]
+    assert newest["promoted"] is True
+    assert newest["standing"].startswith("promoted: by run ")
+    assert tweak(project) == first
+    assert current(project) == second, "as any promotion, it holds"
+
+
+def test_a_partition_that_has_no_current_output_gets_one_and_the_log_says_so(project: Project) -> None:
+    two = tweak(project, kmeans={"k": 2, "label": "two"})
+    assert current(project) == two
+    says = "current: there was no other; label two; k 2 (the deployment's own: not given)"
+    assert project.records("kmeans", TEA.key)[0]["standing"] == says
+    assert f"kmeans tea|2024-01: {says}" in log(project)
+    tweak(project, kmeans={"k": 1})
+    assert current(project) == two
+    own = tweak(project)
+    assert current(project) == own
+
+
+def test_kmeans_alone_stands_beside_if_what_it_reads_is_a_tweak(project: Project) -> None:
+    first = tweak(project)
+    project.pipeline(["2024-01"], ["tea"], clustering_inputs={"scaling": "none"})
+    project.write_raw("2024-01", users=13)
+    project.pipeline(["2024-01"], ["tea"], clustering_inputs={"scaling": "none"}, kmeans={"k": 1})
+    assert project.run(["k_selection", "kmeans"], TEA.key, TEA.key).success
+    newest = project.records("kmeans", TEA.key)[0]
+    assert newest["standing"] == f"beside {Path(first).name}: scaling none (the deployment's own: loglog,idf,l2)"
+    assert current(project) == first
+
+
+def test_a_small_job_promotes_from_the_ui(project: Project) -> None:
+    first = tweak(project)
+    two = tweak(project, kmeans={"k": 2, "label": "two"})
+
+    def job(**config: Any) -> dg.ExecuteInProcessResult:
+        return project.definitions.resolve_job_def("promote").execute_in_process(
+            instance=project.instance,
+            run_config={"ops": {"promotion": {"config": {"month": "2024-01", "category": "tea", **config}}}},
+            raise_on_error=False,
+        )
+
+    assert job(label="two").success
+    assert current(project) == two
+    assert f"current output of kmeans tea|2024-01: {Path(two).name}, promoted, k " in log(project)
+    assert project.records("kmeans", TEA.key)[0]["promoted"] is True
+    assert job(automatic=True).success
+    assert current(project) == first
+    for config, says in (
+        ({"label": "six"}, "No output on record has the label 'six'. There are: two."),
+        ({}, "Name the output"),
+        ({"label": "two", "month": "January"}, "'January' is no month"),
+    ):
+        assert says in why(job(**config))
+    assert current(project) == first
 
 
 def test_a_promoted_output_that_is_gone_is_current_no_longer(project: Project) -> None:
@@ -383,6 +511,7 @@ def test_what_cannot_be_promoted_is_told_with_what_can(project: Project) -> None
         (["--folder", "20000101"], f"has the folder '20000101'. There are: {Path(other).name}, {Path(folder).name}."),
         (["--label", "one"], f"The output {folder} is gone. Make it again, by a pipeline with its parameters: k 1;"),
         (["--label", "one", "--folder", "x"], "by --label or by --folder"),
+        (["--label", "one", "--automatic"], "by --label or by --folder"),
         ([], "by --label or by --folder"),
     ):
         result = run(project, promote, *arguments)
@@ -402,31 +531,36 @@ def finished(store: Store, name: str) -> str:
     return str(folder)
 
 
-def test_the_newest_is_current_unless_another_was_promoted_and_it_is_merely_reused(tmp_path: Path) -> None:
+def test_the_newest_of_the_deployments_own_is_current_unless_another_was_promoted(tmp_path: Path) -> None:
     store = Store(root=str(tmp_path))
     a, b = finished(store, "a"), finished(store, "b")
 
-    def point(folder: str, why: Any) -> Current:
-        pointed = store.point_current("kmeans", TEA, folder, "f", why)
+    def point(folder: str, **asked: str) -> Current:
+        pointed = store.point_current("kmeans", TEA, folder, "f", **asked)
         assert store.current("kmeans", TEA) == pointed
         return pointed
 
     assert store.current("kmeans", TEA) is None
-    assert point(a, "computed") == Current(a)
-    assert point(b, "reused") == Current(b)
-    assert point(a, "promoted") == Current(a, promoted=True)
-    assert point(b, "reused") == Current(a, promoted=True)
-    assert point(a, "reused") == Current(a, promoted=True)
-    assert point(b, "computed") == Current(b)
+    assert point(a, beside="label a") == Current(a), "there is no other"
+    assert point(b, beside="label b") == Current(a)
+    assert point(b) == Current(b)
+    assert point(a, promoted="by me") == Current(a, promoted=True)
+    assert point(b) == Current(a, promoted=True)
+    assert point(a) == Current(a, promoted=True)
+    assert store.end_promotion("kmeans", TEA) == store.current("kmeans", TEA) == Current(a)
+    assert point(b) == Current(b)
+    assert store.end_promotion("kmeans", TEA) == Current(b)
 
 
-def test_a_promoted_output_of_another_root_does_not_count(tmp_path: Path) -> None:
-    elsewhere, store = Store(root=str(tmp_path / "before")), Store(root=str(tmp_path / "after"))
-    elsewhere.point_current("kmeans", TEA, finished(elsewhere, "a"), "f", "promoted")
+def test_a_promotion_outlives_the_move_of_its_root_and_its_readers_find_it(tmp_path: Path) -> None:
+    before, after = Store(root=str(tmp_path / "before")), Store(root=str(tmp_path / "after"))
+    before.point_current("kmeans", TEA, finished(before, "a"), "f", promoted="by me")
     (tmp_path / "before").rename(tmp_path / "after")
-    (tmp_path / "before").symlink_to(tmp_path / "after")
-    folder = finished(store, "b")
-    assert store.point_current("kmeans", TEA, folder, "f", "reused") == Current(folder)
+    moved = Current(str(Path(after.outputs("kmeans", TEA), "a")), promoted=True)
+    assert after.current("kmeans", TEA) == moved
+    assert after.point_current("kmeans", TEA, finished(after, "b"), "g") == moved
+    named = json.loads(Path(after.outputs("kmeans", TEA), "current.json").read_text())
+    assert (named["folder"], named["fingerprint"]) == (moved.folder, "f")
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", "[]", '"a"'])
@@ -435,7 +569,7 @@ def test_a_current_json_that_says_nothing_is_written_anew(tmp_path: Path, text: 
     folder = finished(store, "a")
     Path(folder).with_name("current.json").write_text(text)
     assert store.current("kmeans", TEA) is None
-    assert store.point_current("kmeans", TEA, folder, "f", "reused") == Current(folder)
+    assert store.point_current("kmeans", TEA, folder, "f") == Current(folder)
 
 
 def test_records_are_all_found_page_by_page_whatever_else_is_asked_meanwhile(
@@ -445,7 +579,7 @@ def test_records_are_all_found_page_by_page_whatever_else_is_asked_meanwhile(
     for place in range(3):
         for category in ("tea", "coffee"):
             partition = Partition("2024-01", category)
-            details = {"fingerprint": str(place), "folder": f"{project.root}/{category}{place}"}
+            details = {"fingerprint": str(place), "folder": f"{project.store.outputs('kmeans', partition)}/{place}"}
             project.instance.report_runless_asset_event(
                 dg.AssetMaterialization("kmeans", partition=partition.key, metadata=details)
             )

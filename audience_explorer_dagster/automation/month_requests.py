@@ -1,39 +1,27 @@
 """Asking for the run of a whole month, as sensor and schedule do."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import yaml
 from pydantic import ValidationError
 
-from audience_explorer_dagster import settings
 from audience_explorer_dagster.assets import MONTH_OP, whole_month
+from audience_explorer_dagster.deployment import not_a_config, read_own_config, what_is_wrong
 from audience_explorer_dagster.run_config import MonthRunConfig
 from spark_jobs.errors import InputError
 
-RUN_CONFIG = settings.variable("run_config")
-
 
 def config_from_environment() -> dict[str, Any]:
-    """The config of runs that nobody starts by hand, which the file AUDIENCE_EXPLORER_RUN_CONFIG holds.
+    """The deployment's own config, as its file is now.
 
     Raises:
         InputError: The file can't be read, or holds no config of a month; the message names both.
     """
-    file = settings.read().run_config
-    if not file:
-        return {}
-    try:
-        content = yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{RUN_CONFIG}: {file} can't be read: {error}.") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{RUN_CONFIG}: {file} holds no mapping, such as `kmeans: {{k: 12}}`.")
+    content = read_own_config()
     wrong = _what_is_wrong(content)
     if wrong:
-        raise InputError(f"{RUN_CONFIG}: {file} is no config of a whole month: {' '.join(wrong)}")
+        raise InputError(not_a_config(wrong))
     return content
 
 
@@ -54,5 +42,5 @@ def _what_is_wrong(config: Mapping[str, Any]) -> list[str]:
     except dg.DagsterInvalidConfigError as error:
         return [e.message.split(' Expected: "{')[0] for e in error.errors]  # what follows is the whole schema
     except ValidationError as error:
-        return [f"{'.'.join(map(str, e['loc']))}: {e['msg']}." for e in error.errors()]
+        return what_is_wrong(error)
     return []

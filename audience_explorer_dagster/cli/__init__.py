@@ -29,6 +29,7 @@ from audience_explorer_dagster.cli.project import (
     tell,
 )
 from audience_explorer_dagster.cli.prune import prune
+from audience_explorer_dagster.cli.records import adopt, home
 from audience_explorer_dagster.cli.runs import promote, runs
 from spark_jobs import demo_audience, storage
 from spark_jobs.config import ClusteringInputsConfig, EngineConfig, GroupedUsersConfig, KMeansConfig, KSelectionConfig
@@ -41,7 +42,7 @@ from spark_jobs.resources import ResourcesConfig
 def main() -> None:
     """Finds audience segments: monthly actions in, k-means clusters out.
 
-    Dagster keeps the records, in $DAGSTER_HOME, or in .dagster_home of the current folder if that is not set.
+    Dagster keeps the records, in $DAGSTER_HOME, or in the root's own home if that is not set: `audience-explorer home`.
     """
 
 
@@ -80,6 +81,7 @@ def main() -> None:
 @config_options(EngineConfig, "engine")
 @config_options(ResourcesConfig, "resources")
 @click.option("--force", is_flag=True, help="Compute even what is there already.")
+@click.option("--promote", is_flag=True, help="Make the k-means outputs current, until `promote --automatic`.")
 @click.option("--dry-run", is_flag=True, help="Show what would be launched and what reused, and why, and do nothing.")
 @click.option("--json", "as_json", is_flag=True, help="End with JSON instead of a table.")
 @click.option("--quiet", is_flag=True, help="Print nothing, unless something failed.")
@@ -96,6 +98,7 @@ def pipeline(
     engine: EngineConfig,
     resources: ResourcesConfig,
     force: bool,
+    promote: bool,
     dry_run: bool,
     as_json: bool,
     quiet: bool,
@@ -103,7 +106,9 @@ def pipeline(
     """Cluster the audience of months and categories, computing only what is not there yet.
 
     Both k_selection and kmeans take --fit-min-actions, so that they learn from the same people. Only kmeans takes
-    --n-init and --seed.
+    --n-init and --seed. What is not given is as in the file AUDIENCE_EXPLORER_RUN_CONFIG, the deployment's own
+    parameters, or else by default. With a label, or with other parameters than those, k-means outputs stand beside the
+    current ones: see --promote.
 
     Fit for cron: the exit code is 0 if all is done, 1 if something failed, 2 if an option makes no sense, 130 if it was
     interrupted. That of --dry-run is 0, whatever it shows.
@@ -124,11 +129,16 @@ def pipeline(
             "resources": resources,
             "grouped_users": grouped_users,
             "clustering_inputs": clustering_inputs,
-            "k_selection": k_selection.model_copy(update={"fit_min_actions": kmeans.fit_min_actions}),
+            "k_selection": k_selection,
             "kmeans": kmeans,
         }
-        values: dict[str, Any] = {name: part.model_dump() for name, part in parts.items()}
-        config = MonthRunConfig(**values, **engine.model_dump(), force=force)
+        # What was given: the rest is the deployment's own.
+        values: dict[str, Any] = {name: part.model_dump(exclude_unset=True) for name, part in parts.items()}
+        if "fit_min_actions" in kmeans.model_fields_set:
+            values["k_selection"]["fit_min_actions"] = kmeans.fit_min_actions
+        values |= engine.model_dump(exclude_unset=True) | ({"force": True} if force else {})
+        config = MonthRunConfig(**values, promote=promote)
+        categories = categories or tuple(config.categories)
         if dry_run:
             plan = project.dry_run(months, categories, config)
             click.echo(json.dumps(plan.as_json(), indent=1) if as_json else plan_as_table(plan))
@@ -158,14 +168,16 @@ def demo(root: str, users: int, seed: int, engine: EngineConfig) -> None:
         outcomes = project.run(
             demo_audience.MONTHS,
             list(demo_audience.CATEGORIES),
-            MonthRunConfig(**engine.model_dump()),
+            MonthRunConfig(**engine.model_dump(exclude_unset=True)),
         )
         click.echo(outcomes_as_table(outcomes, storage.absolute(root)))
         click.echo(f"\n{demo_results(outcomes, storage.absolute(root))}")
     sys.exit(exit_code(outcomes))
 
 
+main.add_command(adopt)
 main.add_command(categories)
+main.add_command(home)
 main.add_command(runs)
 main.add_command(compare)
 main.add_command(promote)

@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from audience_explorer_dagster.cli.dagster_home import HOME, home_of, make_home
 from spark_jobs import storage
 from spark_jobs.errors import InputError
 from spark_jobs.terminal import as_table
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from audience_explorer_dagster.store import Store
 
 ROOT = "AUDIENCE_EXPLORER_ROOT"
-_HOME = "DAGSTER_HOME"
 _LAST_LINES = 20  # of what was held back, which a failure shows
 
 root_option = click.option(
@@ -126,6 +125,7 @@ class Project:
         wanted_months = check_months(months)
         _, refused = sync_categories(self.instance, self.store)
         wanted = check_categories(self.instance, self.store, categories)
+        self._tell_of_unrecorded(wanted_months, wanted)
         with watching(len(targets_of(wanted_months, wanted, config))) as watch:
             outcomes = run_pipeline(
                 self.definitions, self.instance, wanted_months, wanted, config, watch.announce, watch.listen
@@ -136,28 +136,44 @@ class Project:
 
     def dry_run(self, months: Sequence[str], categories: Sequence[str], config: "MonthRunConfig") -> "DryRun":
         """What `run` would do, and why; nothing is launched or recorded."""
+        from audience_explorer_dagster.partitions import Partition
+        from audience_explorer_dagster.planning import KMEANS
         from audience_explorer_dagster.running.dry_run import dry_run
         from audience_explorer_dagster.running.pipeline import check_months
 
-        return dry_run(self.instance, self.store, check_months(months), categories, config)
+        wanted_months = check_months(months)
+        plan = dry_run(self.instance, self.store, wanted_months, categories, config)
+        named = {Partition.parse(target.partition).category for target in plan.targets if target.asset == KMEANS}
+        self._tell_of_unrecorded(wanted_months, sorted(filter(None, named)))
+        return plan
+
+    def _tell_of_unrecorded(self, months: Sequence[str], categories: Sequence[str]) -> None:
+        """Say if there are outputs of these partitions that are not on record, which would be computed again."""
+        from audience_explorer_dagster.partitions import Partition
+        from audience_explorer_dagster.records import adoption
+        from audience_explorer_dagster.records.history import History
+        from audience_explorer_dagster.running.inputs import needed_records
+
+        partitions = [Partition(month, category) for month in months for category in categories]
+        records = {
+            asset: History(self.instance, self.store, asset, of_asset)
+            for asset, of_asset in needed_records(partitions).items()
+        }
+        if why := adoption.what_is_not_on_record(records, self.store, self.instance.root_directory):
+            tell(why)
 
 
 @contextmanager
 def open_project(root: str) -> Iterator[Project]:
     """Load the project for a root. Dagster takes seconds to import, so this is left to those who need it."""
     os.environ[ROOT] = storage.absolute(root)
-    home = Path(os.environ.get(_HOME) or ".dagster_home").absolute()
-    os.environ[_HOME] = str(home)
-    home.mkdir(parents=True, exist_ok=True)
-    settings = home / "dagster.yaml"
-    if not settings.exists():
-        settings.write_text(
-            "# Dagster's settings; what may stand here is in its documentation.\ntelemetry:\n  enabled: false\n"
-        )
+    home = make_home(home_of(root))
+    os.environ[HOME] = str(home)
     import dagster as dg
 
     from audience_explorer_dagster.definitions import defs
     from audience_explorer_dagster.partitions import CATEGORY
+    from audience_explorer_dagster.running.in_this_process import fail_lost_runs
     from audience_explorer_dagster.store import Store
 
     with dg.DagsterInstance.get() as instance:
@@ -167,6 +183,7 @@ def open_project(root: str) -> Iterator[Project]:
             instance.get_runs_count()
             instance.get_dynamic_partitions(CATEGORY)
             instance.all_instigator_state()
+        fail_lost_runs(instance)
         yield Project(defs, instance, Store(root=os.environ[ROOT]))
 
 
@@ -211,7 +228,16 @@ def outcomes_as_table(outcomes: "Sequence[Outcome]", root: str) -> str:
         ),
     }
     counts = ", ".join(f"{count} {status}" for status, count in _counts(outcomes).items())
-    return f"\n{as_table(columns, outcomes)}\n\n{counts}"
+    return f"\n{as_table(columns, outcomes)}\n{_standings(outcomes)}\n{counts}"
+
+
+def _standings(outcomes: "Sequence[Outcome]") -> str:
+    """The k-means outputs that stand beside the current ones, and why: a line for each reason."""
+    partitions: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        if outcome.standing and outcome.standing.startswith("beside"):
+            partitions.setdefault(outcome.standing, []).append(str(outcome.partition))
+    return "".join(f"\n{', '.join(names)}: {standing}\n" for standing, names in partitions.items())
 
 
 def failures_as_mail(outcomes: "Sequence[Outcome]", last_lines: Sequence[str]) -> str:

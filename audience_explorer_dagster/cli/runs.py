@@ -90,20 +90,27 @@ def _list_partitions(month: str | None, category: str | None, with_others: bool,
 @_category_option
 @click.option("--label", help="The output that was given this label last.")
 @click.option("--folder", metavar="NAME", help="The output in this folder.")
+@click.option("--automatic", is_flag=True, help="End a promotion: the newest with the deployment's own parameters.")
 @root_option
-def promote(month: str, category: str, label: str | None, folder: str | None, root: str) -> None:
+def promote(month: str, category: str, label: str | None, folder: str | None, automatic: bool, root: str) -> None:
     """Make another k-means output the current one of a month and category.
 
-    It stays so until another one is promoted or computed: a pipeline that finds nothing to do leaves it alone.
+    It stays so until another one is promoted, or until --automatic: no run takes a promotion back.
     """
-    if (label is None) == (folder is None):
-        raise click.UsageError("Name the output, by --label or by --folder. `audience-explorer runs` lists them.")
+    if (label is not None) + (folder is not None) + automatic != 1:
+        raise click.UsageError(
+            "Name the output, by --label or by --folder, or give --automatic. `audience-explorer runs` lists them."
+        )
     with errors_told(), open_project(root) as project:
         from audience_explorer_dagster.records import variants
+        from audience_explorer_dagster.run_config import MonthRunConfig
 
-        partition, records = _find(project, month, category)
-        tweak = variants.promote(project.instance, project.store, partition, records, label=label, folder=folder)
-    click.echo(f"current output of kmeans {partition.key}: {tweak.name}, k {tweak.k}, {tweak.parameters}")
+        partition, _ = _find(project, month, category)
+        histories = variants.histories_of(project.instance, project.store, partition)
+        choice = variants.Choice(label, folder, automatic)
+        report = project.instance.report_runless_asset_event
+        tweak = variants.promote(project.store, partition, histories, choice, MonthRunConfig(), report)
+    click.echo(variants.told(partition, tweak))
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The launcher that runs jobs on this machine."""
 
+import fcntl
 import json
 import os
 import signal
@@ -7,9 +8,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import dagster as dg
 from dagster_pipes import (
@@ -23,11 +27,14 @@ from pydantic import Field
 
 from audience_explorer_dagster.launchers import Job, Launcher, LaunchFailed, Report, pipes_context, receive
 
+_TURN = ".launch.lock"  # in DAGSTER_HOME; who holds it has the machine
 _TAIL = 20  # lines of its output that the error of a crashed launch shows
 
 
 class LocalLauncher(Launcher):
-    """Runs jobs in one subprocess on this machine."""
+    """Runs jobs in one subprocess on this machine. Launches take turns, for each takes all cores and the memory."""
+
+    takes_turns: ClassVar[bool] = True
 
     # It speaks the Pipes protocol by itself: PipesSubprocessClient hands messages over at the end only, and loses them
     # when the process fails, and Dagster's file reader takes the first half of a message that is still being written
@@ -39,7 +46,7 @@ class LocalLauncher(Launcher):
     )
 
     def launch(self, context: dg.OpExecutionContext, jobs: Sequence[Job]) -> Generator[Report]:
-        with tempfile.TemporaryDirectory(prefix="audience-explorer-") as folder:
+        with self._turn(context), tempfile.TemporaryDirectory(prefix="audience-explorer-") as folder:
             context_file, message_file = Path(folder, "context.json"), Path(folder, "messages.jsonl")
             context_file.write_text(json.dumps(pipes_context(context, jobs)), encoding="utf-8")
             message_file.touch()
@@ -60,6 +67,25 @@ class LocalLauncher(Launcher):
                 raise LaunchFailed(
                     f"the process of the jobs {_how_it_ended(process.returncode)}; its last words: {_text(tail)}"
                 )
+
+    @contextmanager
+    def _turn(self, context: dg.OpExecutionContext) -> Iterator[None]:
+        """Wait until no other run with the same records has a launch on this machine; that of a killed one is over."""
+        if not self.takes_turns:
+            yield
+            return
+        with Path(context.instance.root_directory, _TURN).open("w") as turn:
+            waited = False
+            while True:
+                try:
+                    fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if not waited:
+                        context.log.info("another launch runs on this machine; this one waits for its turn")
+                    waited = True
+                    time.sleep(self.poll_seconds)
+            yield
 
     def _start(self, context_file: Path, message_file: Path) -> "subprocess.Popen[str]":
         pipes = {

@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Generator, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import dagster as dg
 from pydantic import Field
@@ -37,6 +38,8 @@ class SparkSubmitLauncher(LocalLauncher):
     Which master, and how large executors are, is decided here and by Spark's own configuration (`SPARK_CONF_DIR`), so
     that the `spark_master` of a run's config has no effect.
     """
+
+    takes_turns: ClassVar[bool] = False  # the cluster does the work, and shares it out
 
     master: str = Field(description="Spark's master, as spark-submit takes it: yarn, spark://host:port, ….")
     conf: dict[str, str] = Field(

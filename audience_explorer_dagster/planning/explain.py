@@ -38,25 +38,31 @@ def _changed_code(newest: Record, recipe: Recipe) -> Iterator[str]:
 
 
 def _changed_config(newest: Record, recipe: Recipe) -> Iterator[str]:
-    if newest.config is None:
-        return
-    now = recipe.config.model_dump(mode="json", exclude={"label"})
+    if newest.config is not None:
+        for name, before, now in differing_values(newest.config, recipe.config):
+            yield f"{name} {shown(before)} → {shown(now)}"
+
+
+def differing_values(before: Mapping[str, Any], config: StepConfig) -> Iterator[tuple[str, Any, Any]]:
+    """The parameters that differ between a recorded config and another one, with both values; the label is none."""
+    now = config.model_dump(mode="json", exclude={"label"})
     # A field that decides nothing with its value of now, and that there was not yet, did not change.
-    new_and_without_effect = now.keys() - recipe.config.fingerprinted().keys() - newest.config.keys()
-    before = {name: value for name, value in newest.config.items() if name != "label"}
-    yield from _differences(before, {name: now[name] for name in now if name not in new_and_without_effect})
+    new_and_without_effect = now.keys() - config.fingerprinted().keys() - before.keys()
+    recorded = {name: value for name, value in before.items() if name != "label"}
+    yield from _differences(recorded, {name: now[name] for name in now if name not in new_and_without_effect})
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
     for name in dict.fromkeys([*now, *before]):
         old, new = before.get(name), now.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
             yield from _differences(old, new, f"{prefix}{name}.")
         elif old != new:
-            yield f"{prefix}{name} {_shown(old)} → {_shown(new)}"
+            yield f"{prefix}{name}", old, new
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A parameter's value, for a person."""
     return "not given" if value is None else str(value)
 
 

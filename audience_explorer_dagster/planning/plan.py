@@ -38,6 +38,7 @@ class Plan:
 
     decisions: Mapping[Target, Decision]
     label: str | None = None  # of the kmeans targets
+    promote: bool = False  # the kmeans targets become current, and stay so until a person ends that
 
     @cached_property
     def reused(self) -> dict[Target, Reuse]:
@@ -109,7 +110,7 @@ def plan_segments(
     for partition in sorted(partitions, key=lambda partition: (partition.month, partition)):
         category = categories[str(partition.category)]
         decisions |= steps.of_category(partition, grouped[_month(partition)], category, selected, config)
-    return Plan(decisions, config.kmeans.label)
+    return Plan(decisions, config.kmeans.label, config.promote)
 
 
 def plan_month(
@@ -143,7 +144,7 @@ def plan_month(
     selected = set(assets_of_category(config))
     for name, category in categories.items():
         decisions |= steps.of_category(Partition(month.month, name), grouped, category, selected, config)
-    return Plan(decisions, config.kmeans.label)
+    return Plan(decisions, config.kmeans.label, config.promote)
 
 
 def assets_of_category(config: SegmentsRunConfig) -> tuple[str, ...]:

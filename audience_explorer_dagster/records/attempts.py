@@ -64,7 +64,7 @@ class HistoryWithAttempts(History):
         return super().reusable(partition, fingerprint) or next(filter(None, finished), None)
 
     def _finished(self, attempt: Attempt, partition: Partition, fingerprint: str) -> Record | None:
-        folder = join(self._store.outputs(self._asset, partition), attempt.folder_name)
+        folder = join(self.store.outputs(self._asset, partition), attempt.folder_name)
         if not outputs.is_finished(folder):
             return None
         manifest = outputs.read_manifest(folder, self._asset)
@@ -77,6 +77,6 @@ class HistoryWithAttempts(History):
             tuple(manifest["inputs"]),
             attempt.run_id,
             datetime.fromisoformat(manifest["created_at"]).astimezone(timezone.utc),
-            metadata.of_computed(self._asset, folder, manifest, {}),
+            metadata.of_computed(self._asset, folder, self.store, manifest, {}),
             on_record=False,
         )

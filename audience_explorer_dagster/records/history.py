@@ -9,10 +9,11 @@ import dagster as dg
 
 from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.store import Store
-from spark_jobs import outputs
+from spark_jobs import outputs, storage
 
 FINGERPRINT = "fingerprint"
-FOLDER = "folder"
+FOLDER = "folder"  # relative to the root
+ROOT = "root"  # as it was at that time
 INPUTS = "inputs"
 
 _PAGE = 200  # records a look-up, at most
@@ -55,9 +56,14 @@ class History:
     """
 
     def __init__(self, instance: dg.DagsterInstance, store: Store, asset: str, partitions: Sequence[Partition]):
-        self._store = store
-        self._pages = _pages(instance, asset, partitions)
+        self.store = store
+        self._pages = _pages(instance, store, asset, partitions)
         self._known: dict[Partition, list[Record]] = {partition: [] for partition in partitions}
+
+    @property
+    def partitions(self) -> list[Partition]:
+        """The partitions whose records these are."""
+        return list(self._known)
 
     def newest(self, partition: Partition) -> Record | None:
         """The newest record of a partition."""
@@ -80,11 +86,12 @@ class History:
             if page is None:
                 return
             for record in page:
-                if self._store.holds(record.folder):
-                    self._known[record.partition].append(record)
+                self._known[record.partition].append(record)
 
 
-def _pages(instance: dg.DagsterInstance, asset: str, partitions: Sequence[Partition]) -> Iterator[list[Record]]:
+def _pages(
+    instance: dg.DagsterInstance, store: Store, asset: str, partitions: Sequence[Partition]
+) -> Iterator[list[Record]]:
     keys = [partition.key for partition in partitions]
     wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=keys)
     cursor: str | None = None
@@ -95,24 +102,32 @@ def _pages(instance: dg.DagsterInstance, asset: str, partitions: Sequence[Partit
         page = min(page, _PAGE)
         found = instance.fetch_materializations(wanted, limit=page, cursor=cursor)
         page *= 4
-        yield [record for record in map(_parse, found.records) if record is not None]
+        yield [record for record in (_parse(record, store) for record in found.records) if record is not None]
         cursor, more = found.cursor, found.has_more
 
 
-def _parse(record: dg.EventLogRecord) -> Record | None:
+def _parse(record: dg.EventLogRecord, store: Store) -> Record | None:
     event = record.asset_materialization
     recorded_at = datetime.fromtimestamp(record.timestamp, timezone.utc)
-    return None if event is None else as_record(event, record.run_id, recorded_at)
+    return None if event is None else as_record(event, record.run_id, recorded_at, store)
 
 
-def as_record(event: dg.AssetMaterialization, run_id: str, recorded_at: datetime) -> Record | None:
-    """The record that a materialization is, or will be; None if it was reported by hand in the UI, or by other code."""
+def as_record(event: dg.AssetMaterialization, run_id: str, recorded_at: datetime, store: Store) -> Record | None:
+    """The record that a materialization is, or will be.
+
+    None if it is of another root, or was reported by hand in the UI or by other code.
+    """
     if event.partition is None or not {FINGERPRINT, FOLDER} <= event.metadata.keys():
         return None
+    partition = Partition.parse(event.partition)
+    root = str(event.metadata[ROOT].value) if ROOT in event.metadata else None
+    folder = store.locate(event.asset_key.to_user_string(), partition, str(event.metadata[FOLDER].value), root)
+    if folder is None:
+        return None
     return Record(
-        Partition.parse(event.partition),
+        partition,
         str(event.metadata[FINGERPRINT].value),
-        str(event.metadata[FOLDER].value),
+        folder,
         tuple(event.metadata[INPUTS].value) if INPUTS in event.metadata else (),  # type: ignore[arg-type]
         run_id,
         recorded_at,
@@ -123,5 +138,12 @@ def as_record(event: dg.AssetMaterialization, run_id: str, recorded_at: datetime
 def newest_of_asset(instance: dg.DagsterInstance, store: Store, asset: str, limit: int) -> list[Record]:
     """Some of the newest records of an asset below one root, whatever their partition, the newest first."""
     found = instance.fetch_materializations(dg.AssetKey(asset), limit=limit).records
-    records = (record for record in map(_parse, found) if record is not None)
-    return [record for record in records if store.holds(record.folder)]
+    return [record for record in (_parse(record, store) for record in found) if record is not None]
+
+
+def located(folder: str, store: Store) -> dict[str, dg.MetadataValue]:
+    """Where an output is, as a record says it: it still holds when the root was moved."""
+    return {
+        FOLDER: dg.MetadataValue.path(store.place(folder)),
+        ROOT: dg.MetadataValue.path(storage.absolute(store.root)),
+    }

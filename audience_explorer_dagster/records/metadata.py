@@ -8,17 +8,22 @@ import dagster as dg
 from audience_explorer_dagster import planning
 from audience_explorer_dagster.planning import Target
 from audience_explorer_dagster.records import findings, pictures
-from audience_explorer_dagster.records.history import FINGERPRINT, FOLDER, INPUTS, Record
+from audience_explorer_dagster.records.history import FINGERPRINT, INPUTS, Record, located
+from audience_explorer_dagster.store import Store
 
 REUSED = "reused"
 CHECKS = "checks"
 FAILED = "failed"
 LAUNCH = "launch/"  # what begins the names of facts about where an output was computed, and what that cost
 
+_OF_THAT_RECORD = ("label", "promoted", "standing", "adopted")  # and of no later one of the same output
+
 _SCORES = ("k", "prediction", "smallest_segment", "wssse", "silhouette", "calinski_harabasz")
 
 
-def of_computed(asset: str, folder: str, manifest: dict[str, Any], launch: dict[str, Any]) -> dict[str, Any]:
+def of_computed(
+    asset: str, folder: str, store: Store, manifest: dict[str, Any], launch: dict[str, Any]
+) -> dict[str, Any]:
     """The metadata of an output that was just made, where `launch` says."""
     summary = manifest["summary"]
     details: dict[str, Any] = {
@@ -34,7 +39,7 @@ def of_computed(asset: str, folder: str, manifest: dict[str, Any], launch: dict[
         "engine": summary["engine"],
         "bytes_in": summary["bytes_in"],
         "bytes_out": summary["bytes_out"],
-        FOLDER: dg.MetadataValue.path(folder),
+        **located(folder, store),
         "config": dg.MetadataValue.json(manifest["config"]),
         "code_version": manifest["code_version"],
         FINGERPRINT: manifest["fingerprint"],
@@ -45,17 +50,22 @@ def of_computed(asset: str, folder: str, manifest: dict[str, Any], launch: dict[
     }
 
 
-def of_reused(record: Record, label: str | None) -> dict[str, Any]:
+def of_reused(record: Record, store: Store, label: str | None) -> dict[str, Any]:
     """The metadata of a materialization that points at an earlier one's output, under a label of its own."""
-    first = {"computed_by_run": dg.MetadataValue.dagster_run(record.run_id), "computed_at": _time(record)}
+    first = {
+        # What no run recorded, `adopt` did.
+        **({"computed_by_run": dg.MetadataValue.dagster_run(record.run_id)} if record.run_id else {}),
+        "computed_at": _time(record),
+    }
     # A record that is itself a reuse knows when its output was made.
     kept = {
         name: value
         for name, value in record.metadata.items()
-        if name not in ("label", "promoted") and not name.startswith(LAUNCH)
+        if name not in _OF_THAT_RECORD and not name.startswith(LAUNCH)
     }
     return {
         **kept,
+        **located(record.folder, store),
         **{key: record.metadata.get(key, value) for key, value in first.items()},
         **({"label": label} if label else {}),
         REUSED: True,

@@ -8,10 +8,12 @@ from typing import Any
 import dagster as dg
 
 from audience_explorer_dagster.partitions import Partition
-from audience_explorer_dagster.planning import KMEANS
+from audience_explorer_dagster.planning import GROUPED_USERS, KMEANS
 from audience_explorer_dagster.records import metadata
 from audience_explorer_dagster.records.findings import SEGMENTS, VERDICT, with_verdict
 from audience_explorer_dagster.records.history import History, Record, as_record
+from audience_explorer_dagster.records.standing import STANDING, is_own, standing, steps_to
+from audience_explorer_dagster.run_config import MonthRunConfig
 from audience_explorer_dagster.store import Current, Store
 from spark_jobs.config import ClusteringInputsConfig, KMeansConfig
 from spark_jobs.errors import InputError
@@ -91,7 +93,7 @@ def beside(history: History, partition: Partition, details: Mapping[str, Any], c
         current: The partition's current output, now.
     """
     event = dg.AssetMaterialization(asset_key=KMEANS, partition=partition.key, metadata=details)
-    record = as_record(event, run_id="", recorded_at=datetime.now(timezone.utc))
+    record = as_record(event, run_id="", recorded_at=datetime.now(timezone.utc), store=history.store)
     assert record is not None
     newest = history.newest(partition)
     shown = None if newest is None else _as_shown(newest, record, current)
@@ -107,50 +109,97 @@ def as_metadata(tweaks: Sequence[Tweak], current: Current) -> dict[str, Any]:
 def _as_table(current: Current, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     schema = dg.TableSchema([dg.TableColumn(name) for name in COLUMNS])
     table = dg.MetadataValue.table([dg.TableRecord(row) for row in rows], schema)
-    return {CURRENT: dg.MetadataValue.path(current.folder), TWEAKS: table}
+    return {CURRENT: _name(current.folder), TWEAKS: table}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which output of kmeans a person wants to be current: that of a label or folder, or what is so by itself."""
+
+    label: str | None = None
+    folder: str | None = None  # its name, or all of it
+    automatic: bool = False
+
+    def check(self) -> None:
+        """Check that it is one of the three.
+
+        Raises:
+            InputError: It is not.
+        """
+        if [self.label is not None, self.folder is not None, self.automatic].count(True) != 1:
+            raise InputError("Name the output, by a label or by a folder; or end a promotion, by automatic.")
 
 
 def promote(
-    instance: dg.DagsterInstance,
     store: Store,
     partition: Partition,
-    records: Sequence[Record],
-    *,
-    label: str | None = None,
-    folder: str | None = None,
-) -> Tweak:
-    """Make the output of a label or folder the current one of its partition, and record that.
+    histories: Mapping[str, History],
+    choice: Choice,
+    own: MonthRunConfig,
+    report: Callable[[dg.AssetMaterialization], object],
+) -> Tweak | None:
+    """Make an output the current one of its partition for good, or end that, and record it.
 
     Args:
-        instance: Where the records are.
         store: Where the outputs are.
         partition: The partition.
-        records: All its records of kmeans, the newest first.
-        label: A label; the output is the one that was given it last.
-        folder: A folder, instead; its name, or all of it.
+        histories: The records of all assets, of that partition.
+        choice: The output that is wanted.
+        own: The deployment's own config.
+        report: Puts a materialization on record.
 
     Returns:
-        The output that is current now.
+        The output that is current now; None if there is none.
 
     Raises:
         InputError: There is no such output on record, or it is gone.
     """
-    chosen = _choose(records, label, folder)
-    if not is_finished(chosen.folder):
-        gone = _tweak([chosen], None)
-        raise InputError(
-            f"The output {chosen.folder} is gone. Make it again, by a pipeline with its parameters:"
-            f" k {_told_k(gone)}; {gone.parameters}."
-        )
-    current = store.point_current(KMEANS, partition, chosen.folder, chosen.fingerprint, "promoted")
+    choice.check()
+    records = list(histories[KMEANS].all(partition))
+    if choice.automatic:
+        current = store.end_promotion(KMEANS, partition)
+        found = next((r for r in records if is_finished(r.folder) and is_own(r, histories, own)), None)
+        if found is not None:
+            current = store.point_current(KMEANS, partition, found.folder, found.fingerprint)
+    else:
+        found = _choose(records, choice.label, choice.folder)
+        if not is_finished(found.folder):
+            gone = _tweak([found], None)
+            raise InputError(
+                f"The output {found.folder} is gone. Make it again, by a pipeline with its parameters:"
+                f" k {_told_k(gone)}; {gone.parameters}."
+            )
+        by_whom = f"by a person, {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
+        current = store.point_current(KMEANS, partition, found.folder, found.fingerprint, promoted=by_whom)
+    if current is None:
+        return None
     tweaks = side_by_side(records, current)
-    promoted = next(tweak for tweak in tweaks if tweak.current)
-    details = metadata.of_reused(chosen, label or next(iter(promoted.labels), None))
-    event = dg.AssetMaterialization(
-        asset_key=KMEANS, partition=partition.key, metadata={**details, **as_metadata(tweaks, current), PROMOTED: True}
-    )
-    instance.report_runless_asset_event(event)
-    return promoted
+    now = next((tweak for tweak in tweaks if tweak.current), None)
+    if now is not None:
+        of_now = found or next(record for record in records if record.folder == current.folder)
+        label = choice.label or (None if choice.automatic else next(iter(now.labels), None))
+        details = metadata.of_reused(of_now, store, label)
+        details |= as_metadata(tweaks, current) | {STANDING: standing(current.folder, current, "")}
+        details |= {PROMOTED: True} if current.promoted else {}
+        report(dg.AssetMaterialization(asset_key=KMEANS, partition=partition.key, metadata=details))
+    return now
+
+
+def histories_of(instance: dg.DagsterInstance, store: Store, partition: Partition) -> dict[str, History]:
+    """The records of all assets that a partition of kmeans is made from, and its own."""
+    month = Partition(partition.month)
+    return {
+        step: History(instance, store, step, [month if step == GROUPED_USERS else partition])
+        for step in steps_to(KMEANS)
+    }
+
+
+def told(partition: Partition, now: Tweak | None) -> str:
+    """Which output of a partition is current, for a person."""
+    if now is None:
+        return f"kmeans {partition} has no current output"
+    promoted = ", promoted" if now.promoted else ""
+    return f"current output of kmeans {partition}: {now.name}{promoted}, k {now.k}, {now.parameters}"
 
 
 def _choose(records: Sequence[Record], label: str | None, folder: str | None) -> Record:

@@ -8,7 +8,7 @@ import dagster as dg
 from audience_explorer_dagster.launchers import Job, Launcher, LaunchFailed
 from audience_explorer_dagster.planning import Target
 from audience_explorer_dagster.planning.plan import Plan
-from audience_explorer_dagster.records import asset_checks, metadata
+from audience_explorer_dagster.records import adoption, asset_checks, metadata
 from audience_explorer_dagster.records.history import History
 from audience_explorer_dagster.running.recording import Recorder
 from audience_explorer_dagster.store import Store
@@ -25,12 +25,15 @@ def carry_out(
     recorder = Recorder(context, store, plan, records, asset_checks.drift_limit())
     failed = {target: decision.why for target, decision in plan.impossible.items()}
     _log_plan(context, plan)
+    if why := adoption.what_is_not_on_record(records, store, context.instance.root_directory):
+        context.log.warning(why)
     for target, reuse in plan.reused.items():
         recorder.reuse(target, reuse.record)
     try:
         if plan.jobs:
             failed |= _launch(context, plan, launcher, recorder)
     finally:
+        recorder.log_standings()
         recorder.record_checks()
     if failed:
         others = "; the others are done" if len(failed) < len(plan.decisions) else ""

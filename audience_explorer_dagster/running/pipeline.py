@@ -1,6 +1,5 @@
 """The whole pipeline in this process: a run for each month."""
 
-import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -14,22 +13,21 @@ from audience_explorer_dagster.partitions import Partition, months, of_run
 from audience_explorer_dagster.planning import GROUPED_USERS, Target
 from audience_explorer_dagster.planning.plan import assets_of_category
 from audience_explorer_dagster.records.findings import VERDICT
-from audience_explorer_dagster.records.history import FOLDER
+from audience_explorer_dagster.records.history import FOLDER, ROOT
 from audience_explorer_dagster.records.metadata import REUSED, failed_targets
+from audience_explorer_dagster.records.standing import STANDING
 from audience_explorer_dagster.run_config import MonthRunConfig
+from audience_explorer_dagster.running.in_this_process import Listener, Result, execute
 from audience_explorer_dagster.store import new_folder_name
+from spark_jobs import storage
 from spark_jobs.errors import InputError
 
 Status = Literal["launched", "reused", "failed"]
-Listener = Callable[[dg.EventLogEntry], None]
 
 INTERRUPTED = "interrupted before it was done"
 
-# By these the job's page in the UI finds a run; the code location's name is that of workspace.yaml.
-_AS_IN_THE_UI = {
-    "dagster/partition_set": f"{WHOLE_MONTH_JOB}_partition_set",
-    ".dagster/repository": "__repository__@audience_explorer",
-}
+# By it the job's page in the UI finds the runs of its partitions.
+_PARTITION_SET = {"dagster/partition_set": f"{WHOLE_MONTH_JOB}_partition_set"}
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,7 @@ class Outcome:
     users: int | None = None
     k: int | None = None
     verdict: str | None = None  # of k_selection: segments, none or too_few
+    standing: str | None = None  # of kmeans: current, promoted or beside, and why
 
     def as_json(self) -> dict[str, Any]:
         """The outcome for a program."""
@@ -109,7 +108,7 @@ def run_pipeline(
         What became of each partition of each asset, also of those that had no chance. After an interrupt (SIGINT,
         SIGTERM) nothing more is started, and what is not done has the error INTERRUPTED.
     """
-    values = {**config.model_dump(mode="json", exclude_none=True), "categories": list(wanted_categories)}
+    values = {**config.model_dump(mode="json"), "categories": list(wanted_categories)}
     run_config = {"ops": {MONTH_OP: {"config": values}}}
     pipeline = new_folder_name()
     outcomes: list[Outcome] = []
@@ -189,7 +188,7 @@ def _run(
     listen: Listener | None,
 ) -> list[Outcome]:
     """Run a month; what became of its targets."""
-    tags = {"dagster/partition": month, PIPELINE_TAG: pipeline, **_AS_IN_THE_UI}
+    tags = {"dagster/partition": month, PIPELINE_TAG: pipeline, **_PARTITION_SET}
     result = _execute(definitions.resolve_job_def(WHOLE_MONTH_JOB), instance, None, tags, run_config, listen)
     ended = _ended(instance, result)
     outcomes = [
@@ -207,19 +206,10 @@ def _execute(
     tags: Mapping[str, str],
     run_config: Mapping[str, Any],
     listen: Listener | None = None,
-) -> dg.ExecuteInProcessResult:
-    run_id = str(uuid.uuid4())
-    if listen is not None:
-        instance.add_event_listener(run_id, listen)
-    return job.execute_in_process(
-        instance=instance,
-        asset_selection=assets,
-        run_id=run_id,
-        tags=dict(tags),
-        # The caller reports what goes wrong, once; the run's log has it all.
-        run_config={**run_config, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-        raise_on_error=False,
-    )
+) -> Result:
+    # The caller reports what goes wrong, once; the run's log has it all.
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    return execute(job, instance, assets, tags, {**run_config, **quiet}, listen)
 
 
 @dataclass(frozen=True)
@@ -231,13 +221,13 @@ class _Ended:
     otherwise: str  # why any other target is not done
 
 
-def _ended(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> _Ended:
+def _ended(instance: dg.DagsterInstance, result: Result) -> _Ended:
     # From the instance, for a step that fails hands over none of what it recorded.
     entries = instance.all_logs(result.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
     recorded = dict(_recorded(entry.asset_materialization) for entry in entries if entry.asset_materialization)
     failed: dict[Target, str] = {}
     otherwise = "its run failed" if not result.success else "it was not recorded"
-    for failure in (event for event in result.all_events if event.is_step_failure):
+    for failure in result.step_failures:
         targets, error = failed_targets(failure), failure.step_failure_data.error
         if targets is not None:
             failed |= targets
@@ -258,10 +248,11 @@ def _recorded(event: dg.AssetMaterialization) -> tuple[Target, Outcome]:
         target.asset,
         target.partition,
         "reused" if value(REUSED) else "launched",
-        value(FOLDER),
+        storage.join(value(ROOT), value(FOLDER)),
         users=value("users"),
         k=value("k"),
         verdict=value(VERDICT),
+        standing=value(STANDING),
     )
 
 

@@ -10,12 +10,14 @@ import dagster as dg
 
 from audience_explorer_dagster.launchers import Report
 from audience_explorer_dagster.partitions import Partition
-from audience_explorer_dagster.planning import KMEANS, Target
-from audience_explorer_dagster.planning.decisions import Compute
+from audience_explorer_dagster.planning import GROUPED_USERS, KMEANS, Target
+from audience_explorer_dagster.planning.decisions import Compute, Reuse
 from audience_explorer_dagster.planning.plan import Plan
 from audience_explorer_dagster.records import asset_checks, metadata, variants
 from audience_explorer_dagster.records.history import History, Record
-from audience_explorer_dagster.store import Store, Why
+from audience_explorer_dagster.records.standing import STANDING, foreign_parameters, standing, steps_to
+from audience_explorer_dagster.run_config import MonthRunConfig
+from audience_explorer_dagster.store import Store
 
 
 @dataclass
@@ -28,20 +30,20 @@ class Recorder:
     records: Mapping[str, History]
     drift_limit: float
     recorded: dict[str, dict[Partition, dict[str, Any]]] = field(default_factory=lambda: defaultdict(dict))
+    standings: dict[str, list[Target]] = field(default_factory=lambda: defaultdict(list))
 
     def reuse(self, target: Target, record: Record) -> None:
         """Record that an earlier output is what was asked for."""
-        details = metadata.of_reused(record, self.plan.label if target.asset == KMEANS else None)
-        why: Why = "reused" if record.on_record else "computed"
-        self._record(target, details, record.folder, record.fingerprint, why)
+        details = metadata.of_reused(record, self.store, self.plan.label if target.asset == KMEANS else None)
+        self._record(target, details, record.folder, record.fingerprint)
 
     def accept(self, target: Target, computation: Compute, report: Report) -> str | None:
         """Record an output that a job reports; or why it is not the one that was asked for."""
         assert report.manifest is not None
         if report.manifest["fingerprint"] != computation.fingerprint:
             return "its input changed between planning and reading. Run it again."
-        details = metadata.of_computed(target.asset, report.folder, report.manifest, report.launch)
-        self._record(target, details, report.folder, computation.fingerprint, "computed")
+        details = metadata.of_computed(target.asset, report.folder, self.store, report.manifest, report.launch)
+        self._record(target, details, report.folder, computation.fingerprint)
         return None
 
     def record_checks(self) -> None:
@@ -58,15 +60,48 @@ class Recorder:
                 self.context.log.log(level.upper(), f"{name} for {evaluation.description}")
             self.context.log_event(evaluation)  # type: ignore[arg-type]  # it takes them, and does not say so
 
-    def _record(self, target: Target, details: dict[str, Any], folder: str, fingerprint: str, why: Why) -> None:
+    def log_standings(self) -> None:
+        """Log which k-means outputs are not simply current, and why; those for the same reason in a message."""
+        for why, targets in self.standings.items():
+            self.context.log.info(f"{', '.join(map(str, targets))}: {why}")
+
+    def _record(self, target: Target, details: dict[str, Any], folder: str, fingerprint: str) -> None:
         details = self._with_drift(target, details)
-        current = self.store.point_current(target.asset, target.partition, folder, fingerprint, why)
+        beside = self._foreign_parameters(target)
+        promoted = f"by run {self.context.run_id}" if self.plan.promote and target.asset == KMEANS else ""
+        current = self.store.point_current(target.asset, target.partition, folder, fingerprint, beside, promoted)
         if target.asset == KMEANS:
+            details[STANDING] = standing(folder, current, beside, is_new=target in self.plan.computed)
+            details |= {variants.PROMOTED: True} if promoted else {}
             details |= variants.beside(self.records[KMEANS], target.partition, details, current)
+            if beside or current.promoted:
+                self.standings[details[STANDING]].append(target)
         event = dg.AssetMaterialization(asset_key=target.asset, partition=target.partition.key, metadata=details)
         # Logged, not yielded: an event that is yielded would wait for the end of the step, and be lost if it fails.
         self.context.log_event(event)
         self.recorded[target.asset][target.partition] = dict(event.metadata)
+
+    def _foreign_parameters(self, target: Target) -> str:
+        """What keeps an output from being the deployment's own: its parameters, or those of what it is made from."""
+        month = Partition(target.partition.month)
+        steps = [Target(step, month if step == GROUPED_USERS else target.partition) for step in steps_to(target.asset)]
+        configs = {step.asset: self._config_of(step) for step in steps}
+        return foreign_parameters(configs, self.plan.label if target.asset == KMEANS else None, self._own)
+
+    def _config_of(self, step: Target) -> Mapping[str, Any] | None:
+        """The config that a step is made with: by this plan, or else as on record."""
+        match self.plan.decisions.get(step):
+            case Compute(config=job):
+                return dict(job.model_dump(mode="json")["config"])
+            case Reuse(record):
+                return record.config
+        newest = self.records[step.asset].newest(step.partition) if step.asset in self.records else None
+        return None if newest is None else newest.config
+
+    @cached_property
+    def _own(self) -> MonthRunConfig:
+        """The deployment's own config."""
+        return MonthRunConfig()
 
     def _with_drift(self, target: Target, details: dict[str, Any]) -> dict[str, Any]:
         found = dict(details[metadata.CHECKS].value) if metadata.CHECKS in details else {}

@@ -18,6 +18,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from spark_jobs.clusters import local_search
+from spark_jobs.clusters.local_search import THOROUGH, Tries
 from spark_jobs.clusters.points import BLOCK, Points, coreset, membership
 from spark_jobs.clusters.seeding import init_kmeans_plusplus, init_random
 from spark_jobs.config import KMeansParams
@@ -58,6 +59,7 @@ def fit(
     progress: Callable[[int, Model], None] = lambda _init, _model: None,
     cores: int = 1,
     searches: int | None = None,
+    tries: Tries = THOROUGH,
 ) -> Model:
     """Cluster profiles: the best of several inits, improved by a local search; that with the lowest wssse.
 
@@ -74,6 +76,7 @@ def fit(
         progress: Called with the number of each init and its model, in order.
         cores: How many inits run at a time; the result does not depend on it.
         searches: Around how many of the best inits to search; by default one, or more if there are few profiles.
+        tries: How long each search goes on.
     """
     k = min(k, profiles.shape[0])
     if k == 0:
@@ -92,7 +95,7 @@ def fit(
             progress(number, model)
             models.append(model)
     best = sorted(models, key=lambda model: model.wssse)[: max(1, searches)]
-    improved = map(partial(_improve, points, few, params, searches > 0), best, sequence.spawn(len(best)))
+    improved = map(partial(_improve, points, few, params, tries if searches else None), best, sequence.spawn(len(best)))
     return _in_order(min(improved, key=lambda model: model.wssse))
 
 
@@ -103,12 +106,12 @@ def _init(points: Points, k: int, params: KMeansParams, stream: np.random.SeedSe
 
 
 def _improve(
-    points: Points, few: Points, params: KMeansParams, search: bool, model: Model, stream: np.random.SeedSequence
+    points: Points, few: Points, params: KMeansParams, tries: Tries | None, model: Model, stream: np.random.SeedSequence
 ) -> Model:
     """A better model of `points`, from a model of `few` of them; `few` may be `points` itself."""
     centers = model.centers
-    if search and 1 < model.k < len(few.weight) and model.users.all():
-        centers = local_search.improve(few, model.labels, np.random.RandomState(np.random.MT19937(stream)))
+    if tries is not None and 1 < model.k < len(few.weight) and model.users.all():
+        centers = local_search.improve(few, model.labels, np.random.RandomState(np.random.MT19937(stream)), tries)
     elif few is points:
         return model
     found = _lloyd(points, centers, params.max_iter, params.tol)

@@ -16,12 +16,23 @@ import numpy as np
 
 from spark_jobs.clusters.points import Points
 
-_SPLITS = 8  # pairs of a cluster to give up and one to split that are tried at a time
 _SPLIT_ITERATIONS = 5
-_NEW_CENTERS, _CANDIDATES = 10, 8  # new centers that are tried at a time, each the best of so many profiles
+_CANDIDATES = 8  # profiles of which a new center is the best
 _MOST_ROUNDS = 100  # of moves of profiles
 _SMALLEST_GAIN = 1e-9  # of the cost, that counts
 _PATIENCE = 8  # a try is dropped if its cost would not get below the best in as many rounds as good as the last
+
+
+@dataclass(frozen=True)
+class Tries:
+    """How many swaps are tried before a clustering counts as good."""
+
+    splits: int  # pairs of a cluster to give up and one to split
+    new_centers: int
+
+
+THOROUGH = Tries(8, 10)
+QUICK = Tries(3, 3)  # two thirds of the time, and as good for comparing clusterings of many draws of the same people
 
 
 @dataclass(frozen=True)
@@ -39,15 +50,16 @@ class Clustering:
         return np.asarray(self.sums / self.users[:, None])
 
 
-def improve(points: Points, labels: np.ndarray, random: np.random.RandomState) -> np.ndarray:
+def improve(points: Points, labels: np.ndarray, random: np.random.RandomState, tries: Tries = THOROUGH) -> np.ndarray:
     """The centers (k, d) of a clustering that is at least as good as the one given.
 
     Args:
         points: n profiles.
         labels: (n,) their clusters, 0 to k - 1, none of them empty.
         random: Draws the first centers of splits.
+        tries: When to stop.
     """
-    search = _Search(points, random)
+    search = _Search(points, random, tries)
     best = move_profiles(points, _clustering(points, labels, int(labels.max()) + 1))
     while (better := search.swap_clusters(best)) is not None:
         best = better
@@ -125,8 +137,8 @@ def _move(points: Points, now: Clustering, rows: np.ndarray, to: np.ndarray) -> 
 class _Search:
     """Swaps of clusters. Pairs that failed are not tried again as long as their members stay."""
 
-    def __init__(self, points: Points, random: np.random.RandomState):
-        self.points, self.random = points, random
+    def __init__(self, points: Points, random: np.random.RandomState, tries: Tries):
+        self.points, self.random, self.tries = points, random, tries
         self._failed: set[tuple[bytes, bytes]] = set()  # pairs of clusters, by their members
 
     def swap_clusters(self, best: Clustering) -> Clustering | None:
@@ -140,7 +152,7 @@ class _Search:
         gain = around.cost - halves.cost
         pairs = [(gain[one] - around.loss[other], other, one) for one in clusters for other in clusters if one != other]
         names = [np.flatnonzero(best.labels == cluster).tobytes() for cluster in clusters]
-        for _, lost, split in sorted(pairs, key=lambda pair: -pair[0])[:_SPLITS]:
+        for _, lost, split in sorted(pairs, key=lambda pair: -pair[0])[: self.tries.splits]:
             if (names[lost], names[split]) in self._failed:
                 continue
             labels = around.without(lost)
@@ -153,7 +165,7 @@ class _Search:
     def _start_anew(self, best: Clustering, around: "_Around") -> Clustering | None:
         lost = int(around.loss.argmin())
         distance = np.where(best.labels == lost, around.to_next, around.to_own)
-        for _ in range(_NEW_CENTERS):
+        for _ in range(self.tries.new_centers):
             labels = around.without(lost)
             labels[self._near_new_center(distance)] = lost
             if (found := self._better(best, labels)) is not None:

@@ -12,6 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from spark_jobs.clusters import clustering
+from spark_jobs.clusters.local_search import QUICK
 from spark_jobs.config import KMeansParams
 
 Solidity = Literal["solid", "fair", "doubtful", "unknown"]
@@ -55,7 +56,9 @@ def stabilities(profiles: sp.csr_matrix, weight: np.ndarray, centers: np.ndarray
         drawn = np.unique(random.integers(0, n, n))
         times = np.bincount(profile_of[drawn], minlength=len(weight))
         kept = np.flatnonzero(times)
-        found = clustering.fit(profiles[kept], times[kept], k, _PARAMS, _INITS, seed + len(similar), searches=1).labels
+        found = clustering.fit(
+            profiles[kept], times[kept], k, _PARAMS, _INITS, seed + len(similar), searches=1, tries=QUICK
+        ).labels
         shared = np.zeros((k, found.max() + 1))
         np.add.at(shared, (labels[kept], found), times[kept])
         before, after = shared.sum(axis=1, keepdims=True), shared.sum(axis=0)

@@ -1,0 +1,50 @@
+"""The job that makes another k-means output the current one of its partition, from the UI."""
+
+import dagster as dg
+from pydantic import Field
+
+from audience_explorer_dagster.partitions import Partition
+from audience_explorer_dagster.records import variants
+from audience_explorer_dagster.run_config import MonthRunConfig
+from audience_explorer_dagster.running.pipeline import check_months
+from audience_explorer_dagster.store import Store
+from spark_jobs.errors import InputError
+
+PROMOTE_JOB = "promote"
+PROMOTE_OP = "promotion"  # a name that no job has, or Dagster loads nothing
+
+
+class PromoteConfig(dg.Config):
+    """Which output becomes current: that of a label or a folder; or automatic, which ends a promotion."""
+
+    month: str = Field(description="The month, such as 2024-01.")
+    category: str = Field(description="The category, such as coffee.")
+    label: str | None = Field(default=None, description="The output that was given this label last.")
+    folder: str | None = Field(default=None, description="The output in this folder, as the table `tweaks` names it.")
+    automatic: bool = Field(
+        default=False, description="End a promotion: the newest with the deployment's own parameters is current."
+    )
+
+
+@dg.op(name=PROMOTE_OP)
+def promote_output(context: dg.OpExecutionContext, config: PromoteConfig, store: Store) -> None:
+    try:
+        (month,) = check_months([config.month])
+        partition = Partition(month, config.category)
+        histories = variants.histories_of(context.instance, store, partition)
+        choice = variants.Choice(config.label, config.folder, config.automatic)
+        now = variants.promote(store, partition, histories, choice, MonthRunConfig(), context.log_event)
+    except InputError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
+    context.log.info(variants.told(partition, now))
+
+
+@dg.job(
+    name=PROMOTE_JOB,
+    description="Makes another k-means output the current one of its partition, until a person ends that. An example of"
+    " its config: `ops: {promotion: {config: {month: 2024-01, category: coffee, label: six}}}`; instead of the label,"
+    " `folder: NAME`, or `automatic: true`, which ends a promotion.",
+    executor_def=dg.in_process_executor,
+)
+def promote() -> None:
+    promote_output()
