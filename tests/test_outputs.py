@@ -11,7 +11,7 @@ import pytest
 from spark_jobs import outputs, storage
 from spark_jobs.clusters.files import DATA
 from spark_jobs.config import KMeansConfig
-from spark_jobs.errors import InputError, OutputExists
+from spark_jobs.errors import InputError, OutputExists, UnreadableFile
 from spark_jobs.outputs import read_back
 from spark_jobs.outputs.checks import CheckResult
 from spark_jobs.outputs.fingerprints import files_fingerprint
@@ -229,3 +229,9 @@ def test_rows_come_in_the_same_batches_wherever_they_were_cut() -> None:
     batches = list(of_equal_size(rows.to_batches(max_chunksize=70_001)))
     assert [batch.num_rows for batch in batches] == [1 << 18, 1 << 18, 600_000 - (1 << 19)]
     assert pa.Table.from_batches(batches) == rows
+
+
+def test_another_librarys_message_ends_with_one_full_stop() -> None:
+    for why in ("this is not a parquet file.", "this is not a parquet file"):
+        for error in (UnreadableFile("a.parquet", why), outputs.broken("folder", "a.parquet", why)):
+            assert "this is not a parquet file. " in str(error)

@@ -32,6 +32,12 @@ def cluster(project: Project, **config: Any) -> str:
     return folder
 
 
+def cluster_three_times(project: Project) -> tuple[str, str, str]:
+    """The current output, one that stood beside it, and the newest one, which does so now."""
+    current, superseded, newest = (cluster(project, kmeans={"k": k}) for k in (3, 2, 1))
+    return current, superseded, newest
+
+
 def run(project: Project, *arguments: str) -> Result:
     return CliRunner().invoke(main, ["prune", *arguments, "--root", str(project.root)])
 
@@ -64,7 +70,7 @@ def age(folder: str, seconds: float = OLD) -> None:
 
 @pytest.mark.usefixtures("later")
 def test_superseded_outputs_are_listed_and_deleted_when_asked(project: Project) -> None:
-    superseded, current = cluster(project, kmeans={"k": 3}), cluster(project, kmeans={"k": 2})
+    current, superseded, newest = cluster_three_times(project)
     assert listed(project) == {superseded: "superseded"}
     assert Path(superseded).exists(), "it is a list"
 
@@ -76,6 +82,7 @@ def test_superseded_outputs_are_listed_and_deleted_when_asked(project: Project) 
     assert run(project, "--yes").exit_code == 0
     assert not Path(superseded).exists()
     assert Path(current).exists()
+    assert Path(newest).exists()
     assert listed(project) == {}
 
 
@@ -100,8 +107,7 @@ def test_what_a_kept_output_was_made_from_is_kept(project: Project) -> None:
 
 
 def test_young_outputs_are_kept(project: Project) -> None:
-    superseded = cluster(project, kmeans={"k": 3})
-    cluster(project, kmeans={"k": 2})
+    _, superseded, _ = cluster_three_times(project)
     assert listed(project, "--older-than", "1") == {}
     age(superseded)
     assert listed(project, "--older-than", "1") == {}, "it was recorded today"
@@ -136,8 +142,7 @@ def test_the_records_of_another_root_delete_nothing(
 
 @pytest.mark.usefixtures("later")
 def test_nothing_is_deleted_while_a_run_goes_on(project: Project) -> None:
-    superseded = cluster(project, kmeans={"k": 3})
-    cluster(project, kmeans={"k": 2})
+    _, superseded, _ = cluster_three_times(project)
     job = project.definitions.resolve_job_def("whole_month")
     going_on = project.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
     result = run(project, "--yes")

@@ -12,8 +12,11 @@ from moto.server import ThreadedMotoServer
 
 from audience_explorer_dagster.partitions import Partition
 from spark_jobs import storage
+from spark_jobs.clusters import files
 from spark_jobs.errors import InputError
+from spark_jobs.outputs.schemas import TableRules
 from spark_jobs.segments import load_segments
+from spark_jobs.vectors import profiles
 from tests.project import Project
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -103,6 +106,17 @@ def test_an_audience_without_users_has_no_segments(project: Project) -> None:
     project.pipeline(["2024-01"], ["tea"])
     segments = load_segments(str(project.root), "2024-01", "tea")
     assert (segments.members.num_rows, segments.clusters.num_rows, segments.dimensions.num_rows) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [files.DATA, files.META_DATA, files.ASSIGNMENTS, files.CENTERS, profiles.DIMENSIONS, profiles.PROFILES],
+    ids=lambda rules: rules.name,
+)
+def test_the_page_on_outputs_names_every_column(rules: TableRules) -> None:
+    page = (NOTEBOOK.parents[1] / "docs" / "outputs.md").read_text(encoding="utf-8")
+    assert f"`{rules.name.removesuffix('.parquet').removesuffix('.json')}" in page
+    assert [column for column in rules.schema.names if f"`{column}`" not in page] == []
 
 
 def test_the_example_notebook_runs_as_it_stands(
