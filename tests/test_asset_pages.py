@@ -20,7 +20,7 @@ from audience_explorer_dagster.definitions import defs
 from audience_explorer_dagster.launchers import Job, Report
 from audience_explorer_dagster.partitions import Partition, month_by_category, months
 from audience_explorer_dagster.records import variants
-from audience_explorer_dagster.records.history import History
+from audience_explorer_dagster.run_config import MonthRunConfig
 from tests.project import InProcessLauncher, Project
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -279,8 +279,11 @@ def test_a_promoted_output_is_stale_only_if_what_it_was_made_from_has_changed(pr
     partition = Partition("2024-01", "tea")
 
     def promote_oldest() -> None:
-        records = list(History(project.instance, project.store, KMEANS, [partition]).all(partition))
-        variants.promote(project.instance, project.store, partition, records, folder=records[-1].folder)
+        histories = variants.histories_of(project.instance, project.store, partition)
+        oldest = list(histories[KMEANS].all(partition))[-1]
+        choice = variants.Choice(folder=oldest.folder)
+        report = project.instance.report_runless_asset_event
+        variants.promote(project.instance, project.store, partition, histories, choice, MonthRunConfig(), report)
 
     project.run_month("2024-01", categories=["tea"])
     project.run_month("2024-01", categories=["tea"], kmeans={"k": 2})
