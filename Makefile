@@ -27,7 +27,7 @@ demo: $(VENV)/.installed ## make a sample audience and find its segments
 	@echo "\nThe results are in $(AUDIENCE_EXPLORER_ROOT)/kmeans. See them, and change k, in the browser: make ui"
 
 ui: $(VENV)/.installed ## open Dagster on what make demo gave, at http://127.0.0.1:3000
-	@$(DEMO_MONTHS) DAGSTER_HOME="$$($(BIN)/audience-explorer home)" $(BIN)/dg dev --host 127.0.0.1
+	@$(DEMO_MONTHS) VIRTUAL_ENV="$(abspath $(VENV))" DAGSTER_HOME="$$($(BIN)/audience-explorer home)" $(BIN)/dg dev --host 127.0.0.1
 
 sandbox: demo $(VENV)/.installed-dev ## the same on EC2, played by this machine: no account, no root
 	@$(DEMO_MONTHS) $(BIN)/python -m acceptance.sandbox --light --bring "$(AUDIENCE_EXPLORER_ROOT)" -- $(BIN)/dg dev --host 127.0.0.1

@@ -132,7 +132,8 @@ def computed_records(explorer: Explorer) -> Counter[str]:
         "for asset in instance.all_asset_keys():\n"
         "    for record in instance.fetch_materializations(asset, limit=10_000).records:\n"
         "        event = record.asset_materialization\n"
-        "        if not event.metadata['reused'].value:\n"
+        # What a run made; raw_audience is what arrived.
+        "        if 'reused' in event.metadata and not event.metadata['reused'].value:\n"
         "            print(asset.to_user_string() + '/' + event.partition)\n",
     )
     return Counter(told)
