@@ -7,7 +7,7 @@ from audience_explorer_dagster.running.in_this_process import fail_lost_runs
 
 @dg.sensor(
     description="Fails the runs of `audience-explorer` commands on this machine whose process was killed, so that they"
-    " are told of, and nobody waits for them.",
+    " are reported, and nobody waits for them.",
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
 )

@@ -47,7 +47,7 @@ def execute(
     run_config: Mapping[str, Any],
     listen: Listener | None = None,
 ) -> Result:
-    """Run a job, or of an asset job some assets, in this process.
+    """Run a job, or of an asset job some assets, in this process; the run's log has all that it says, and no terminal.
 
     Args:
         job: The job.
@@ -58,6 +58,7 @@ def execute(
         listen: Called with each event of the run, as it is recorded.
     """
     run_id = str(uuid.uuid4())
+    run_config = {**run_config, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     if listen is not None:
         instance.add_event_listener(run_id, listen)
     selected = job if assets is None else job.get_subset(asset_selection=set(assets))

@@ -163,7 +163,7 @@ def run_again(
         job = definitions.resolve_job_def(run.job_name)
     except dg.DagsterInvariantViolationError as error:
         raise InputError(f"Run {run.run_id} can't be repeated: the project has no job {run.job_name} now.") from error
-    result = _execute(job, instance, assets, tags, run.run_config)
+    result = execute(job, instance, assets, tags, run.run_config)
     ended = _ended(instance, result)
     outcomes = [*ended.recorded.values(), *(_failed(target, why) for target, why in ended.failed.items())]
     if not result.success and not ended.failed:
@@ -189,7 +189,7 @@ def _run(
 ) -> list[Outcome]:
     """Run a month; what became of its targets."""
     tags = {"dagster/partition": month, PIPELINE_TAG: pipeline, **_PARTITION_SET}
-    result = _execute(definitions.resolve_job_def(WHOLE_MONTH_JOB), instance, None, tags, run_config, listen)
+    result = execute(definitions.resolve_job_def(WHOLE_MONTH_JOB), instance, None, tags, run_config, listen)
     ended = _ended(instance, result)
     outcomes = [
         ended.recorded.get(target) or _failed(target, ended.failed.get(target, ended.otherwise)) for target in targets
@@ -197,19 +197,6 @@ def _run(
     if not result.success and all(outcome.status != "failed" for outcome in outcomes):
         outcomes.append(Outcome("launch", Partition(month), "failed", error=ended.otherwise))
     return outcomes
-
-
-def _execute(
-    job: dg.JobDefinition,
-    instance: dg.DagsterInstance,
-    assets: Sequence[dg.AssetKey] | None,
-    tags: Mapping[str, str],
-    run_config: Mapping[str, Any],
-    listen: Listener | None = None,
-) -> Result:
-    # The caller reports what goes wrong, once; the run's log has it all.
-    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-    return execute(job, instance, assets, tags, {**run_config, **quiet}, listen)
 
 
 @dataclass(frozen=True)
