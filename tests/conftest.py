@@ -21,6 +21,15 @@ import spark_jobs  # noqa: F401 - before numpy, whose kernels it chooses: jobs i
 if TYPE_CHECKING:
     from tests.project import Project
 
+def pytest_configure() -> None:
+    """The project loads with the test modules, and defines its partitions then: not by the data or the settings of the
+    person who runs the tests, such as those of a demo made here before."""
+    for name in list(os.environ):
+        if name.startswith(("AUDIENCE_EXPLORER_", "DAGSTER_", "AWS_")):
+            del os.environ[name]
+    os.environ["AUDIENCE_EXPLORER_START_MONTH"] = "2018-01"
+
+
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
