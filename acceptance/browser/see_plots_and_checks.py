@@ -22,6 +22,7 @@ CHECKS = ("every_user_once", "centers_in_range", "schema", "drift")  # of kmeans
 
 def test_the_plots_over_the_months_and_the_checks(explorer: Explorer, ansible: Path, browser: Browser) -> None:
     explorer.environment["AUDIENCE_EXPLORER_START_MONTH"] = MONTHS[0]
+    explorer.environment["AUDIENCE_EXPLORER_END_MONTH"] = MONTHS[-1]
     explorer.bring(ansible, *MONTHS)
     keep_categories(explorer, *CATEGORIES)
     explorer.pipeline(*(word for month in MONTHS for word in ("--month", month)))
@@ -30,6 +31,9 @@ def test_the_plots_over_the_months_and_the_checks(explorer: Explorer, ansible: P
         page = open_page(browser, f"{address}/assets/grouped_users")
         _see_plots(page, "users", "pages", "rows", "rejected_rows", "duration_seconds")
         take(page, "10-plots-of-grouped-users")
+        page.goto(f"{address}/assets/category_trends")
+        _see_plots(page, *(f"{figure}/{name}" for name in CATEGORIES for figure in ("users", "k")))
+        take(page, "10-plots-of-category-trends")
         page.goto(f"{address}/assets/kmeans")
         _see_plots(page, "users", "k", "wssse", "duration_seconds")
         take(page, "11-plots-of-kmeans")
