@@ -21,6 +21,7 @@ import spark_jobs  # noqa: F401 - before numpy, whose kernels it chooses: jobs i
 if TYPE_CHECKING:
     from tests.project import Project
 
+
 def pytest_configure() -> None:
     """The project loads with the test modules, and defines its partitions then: not by the data or the settings of the
     person who runs the tests, such as those of a demo made here before."""
