@@ -22,7 +22,6 @@ CHECKS = ("every_user_once", "centers_in_range", "schema", "drift")  # of kmeans
 
 def test_the_plots_over_the_months_and_the_checks(explorer: Explorer, ansible: Path, browser: Browser) -> None:
     explorer.environment["AUDIENCE_EXPLORER_START_MONTH"] = MONTHS[0]
-    explorer.environment["AUDIENCE_EXPLORER_END_MONTH"] = MONTHS[-1]
     explorer.bring(ansible, *MONTHS)
     keep_categories(explorer, *CATEGORIES)
     explorer.pipeline(*(word for month in MONTHS for word in ("--month", month)))
