@@ -3,9 +3,14 @@ done when everything is killed stays done.
 """
 
 import json
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -13,12 +18,14 @@ from typing import Any
 import psutil
 import requests
 
-from acceptance.browser.conftest import dagster_dev
+from acceptance.browser.conftest import dagster_dev, keep_categories
 from acceptance.conftest import OUTPUT, Explorer
 
 MONTHS = [f"2018-{month:02}" for month in range(7, 13)]
-FURTHER_MONTHS = ["2019-01", "2019-02"]
+YEAR = [*MONTHS, *(f"2019-{month:02}" for month in range(1, 7))]
 CATEGORIES = 13
+MOST_RUNS = 3  # at once, of `dagster.yaml`; all but one wait for their turn
+ENOUGH_MEMORY = 2_000_000_000  # bytes: their processes, and a launch with its workers; ten at once have more
 
 LAUNCH = """
 mutation ($params: LaunchBackfillParams!) {
@@ -65,14 +72,64 @@ def test_six_months_and_thirteen_categories_are_six_launches_and_go_on_after_a_k
     keep("backfill_6_x_13_with_a_kill", {"seconds": round(seconds), "launches": len(launches)})
 
 
-def test_eight_months_and_three_categories_are_eight_launches(explorer: Explorer, ansible: Path) -> None:
-    months = MONTHS + FURTHER_MONTHS
-    explorer.bring(ansible, *months)
-    for file in sorted((explorer.root / "categories").iterdir())[3:]:
-        file.unlink()
-    asked = [argument for month in months for argument in ("--month", month)]
-    assert len(explorer.pipeline(*asked).launched) == 8 * (1 + 3 * 3)
-    assert sorted(launched_months(explorer)) == months
+def test_twelve_months_on_one_machine_are_twelve_launches_one_at_a_time_in_bounded_memory(
+    explorer: Explorer, ansible: Path
+) -> None:
+    explorer.bring(ansible, *YEAR)
+    keep_categories(explorer, "cloud", "system")
+    explorer.command("audience-explorer", "categories", "sync")
+    began = time.monotonic()
+    with dagster_dev(explorer) as address, watched(explorer) as seen:
+        before = seen.look()
+        backfill = launch_backfill(address, YEAR)
+        wait_for(lambda: ended(address, backfill), "the end of the backfill", seconds=600)
+        assert ended(address, backfill) == {"SUCCESS": len(YEAR)}
+    seconds = time.monotonic() - began
+
+    assert sorted(launched_months(explorer)) == YEAR
+    assert seen.launches == 1, "at once"
+    assert runs_at_once(explorer) <= MOST_RUNS
+    added = seen.most_memory - before
+    assert added < ENOUGH_MEMORY, f"{added:,} bytes"
+    keep("backfill_12_x_2", {"seconds": round(seconds), "bytes": added})
+
+
+@dataclass
+class Watched:
+    """What there is of an explorer's processes, and the most of it that there was at once."""
+
+    explorer: Explorer
+    launches: int = 0
+    most_memory: int = 0
+
+    def look(self) -> int:
+        """Look once at all processes; their memory in bytes, in which what several share counts once."""
+        commands, memory = [], 0
+        for process in processes_of(self.explorer):
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                commands.append(process.cmdline())
+                memory += process.memory_full_info().pss
+        self.launches = max(self.launches, sum(command[1:3] == ["-m", "spark_jobs"] for command in commands))
+        self.most_memory = max(self.most_memory, memory)
+        return memory
+
+
+@contextmanager
+def watched(explorer: Explorer) -> Iterator[Watched]:
+    """Look at an explorer's processes all the time, until the body ends."""
+    seen, over = Watched(explorer), threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.5):
+            seen.look()
+
+    with ThreadPoolExecutor(1) as pool:
+        watching = pool.submit(look)
+        try:
+            yield seen
+        finally:
+            over.set()
+    watching.result()
 
 
 def launch_backfill(address: str, months: list[str]) -> str:
@@ -122,6 +179,16 @@ def launched_months(explorer: Explorer) -> list[str]:
     )
 
 
+def runs_at_once(explorer: Explorer) -> int:
+    """How many runs there were at once, at most."""
+    told = in_records(
+        explorer,
+        "for record in instance.get_run_records():\n    print(record.start_time, 1, record.end_time, -1)\n",
+    )
+    changes = sorted(zip(map(float, told[::2]), map(int, told[1::2]), strict=True))
+    return max(accumulate(change for _, change in changes))
+
+
 def computed_records(explorer: Explorer) -> Counter[str]:
     """How often each partition of each asset was computed, as the records have it.
 
@@ -160,12 +227,17 @@ def cancel_rest(explorer: Explorer) -> None:
 
 def kill_all(explorer: Explorer) -> None:
     """Kill everything that works with its records, as a machine that goes dark does."""
+    for process in processes_of(explorer):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def processes_of(explorer: Explorer) -> Iterator[psutil.Process]:
+    """All processes that work with its records."""
     for process in psutil.process_iter():
-        try:
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             if process.environ().get("DAGSTER_HOME") == str(explorer.home):
-                process.kill()
-        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-            continue
+                yield process
 
 
 def wait_for(done: Callable[[], object], what: str, seconds: float = 120) -> None:

@@ -16,6 +16,8 @@ from audience_explorer_dagster.records.attempts import Attempt, HistoryWithAttem
 from audience_explorer_dagster.records.column_schemas import column_schema
 from audience_explorer_dagster.records.history import History
 from audience_explorer_dagster.records.raw_data import KNOWN_FILE_TYPES, RAW_AUDIENCE, check_file_types, record_raw_data
+from audience_explorer_dagster.records.trends import CATEGORY_TRENDS
+from audience_explorer_dagster.records.trends import SCHEMA as TRENDS
 from audience_explorer_dagster.run_config import GroupingRunConfig, MonthRunConfig, SegmentsRunConfig
 from audience_explorer_dagster.running.inputs import (
     category_fingerprints,
@@ -193,6 +195,19 @@ def segments(
     plan = plan_segments(partitions, selected, categories, config, records, store, attempt.folder_name)
     carry_out(context.op_execution_context, plan, launcher, store, records)
     yield from _results_of_checks(context)
+
+
+category_trends = dg.AssetSpec(
+    CATEGORY_TRENDS,
+    deps=[dg.AssetDep(planning.KMEANS, partition_mapping=dg.MultiToSingleDimensionPartitionMapping(MONTH))],
+    description="How each category goes over the months: users, k and solid clusters of its current k-means output, in"
+    " the plots of Overview → Metadata. Recorded by whatever makes another output current; nobody materializes it.",
+    partitions_def=months,
+    group_name=_GROUP,
+    owners=_OWNERS,
+    kinds={"table"},
+    metadata={"dagster/column_schema": TRENDS},
+)
 
 
 @dg.op(

@@ -5,7 +5,14 @@ from collections.abc import Callable
 import dagster as dg
 
 from audience_explorer_dagster import settings
-from audience_explorer_dagster.assets import grouped_users, raw_audience, raw_files, segments, whole_month
+from audience_explorer_dagster.assets import (
+    category_trends,
+    grouped_users,
+    raw_audience,
+    raw_files,
+    segments,
+    whole_month,
+)
 from audience_explorer_dagster.automation import (
     abandoned_instances,
     category_files,
@@ -53,7 +60,7 @@ def definitions(root: str, launcher: Launcher) -> dg.Definitions:
     if not launcher.reaches_folders and not root.startswith("s3://"):
         raise InputError(f"AWS's machines can't reach {root}: set AUDIENCE_EXPLORER_ROOT to s3://bucket/prefix.")
     return dg.Definitions(
-        assets=[raw_audience, grouped_users, segments],
+        assets=[raw_audience, grouped_users, segments, category_trends],
         asset_checks=[raw_files],
         jobs=[whole_month, dry_run, promote],
         schedules=[monthly],

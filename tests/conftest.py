@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 from click.testing import CliRunner
 
@@ -29,6 +30,11 @@ def pytest_configure() -> None:
         if name.startswith(("AUDIENCE_EXPLORER_", "DAGSTER_", "AWS_")):
             del os.environ[name]
     os.environ["AUDIENCE_EXPLORER_START_MONTH"] = "2018-01"
+    # How long an example takes depends on what else the machine does.
+    hypothesis.settings.register_profile(
+        "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("any machine")
 
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

@@ -20,6 +20,7 @@ PIPELINE = {
     "clustering_inputs": {"grouped_users"},
     "k_selection": {"clustering_inputs"},
     "kmeans": {"clustering_inputs", "k_selection"},
+    "category_trends": {"kmeans"},
 }
 
 

@@ -16,6 +16,9 @@ telemetry:
   enabled: false
 concurrency:
   runs:
+    # Each is a process of 0.3 GB. The pool below bounds those that launch, but for the very first: Dagster looks up its
+    # limit before it has made it.
+    max_concurrent_runs: 3
     # A month runs once at a time, whoever asks for it: a sensor, the schedule, a backfill, a person.
     tag_concurrency_limits:
       - key: dagster/partition

@@ -11,7 +11,7 @@ import dagster as dg
 
 from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.planning import CLUSTERING_INPUTS, GROUPED_USERS, K_SELECTION, KMEANS, Target
-from audience_explorer_dagster.records import data_versions, metadata, variants
+from audience_explorer_dagster.records import data_versions, metadata, trends, variants
 from audience_explorer_dagster.records.history import History, Record, as_record
 from audience_explorer_dagster.records.standing import STANDING, standing
 from audience_explorer_dagster.store import Store
@@ -95,11 +95,13 @@ def put_on_record(instance: dg.DagsterInstance, store: Store, missing: Iterable[
     by_target: dict[Target, list[Unrecorded]] = {}
     for found in missing:
         by_target.setdefault(found.target, []).append(found)
-    for target, outputs in by_target.items():
-        _put_on_record(instance, store, target, outputs)
+    current = {target: _put_on_record(instance, store, target, outputs) for target, outputs in by_target.items()}
+    of_kmeans = {target.partition: folder for target, folder in current.items() if target.asset == KMEANS}
+    trends.record_trends(instance, store, of_kmeans)
 
 
-def _put_on_record(instance: dg.DagsterInstance, store: Store, target: Target, missing: Sequence[Unrecorded]) -> None:
+def _put_on_record(instance: dg.DagsterInstance, store: Store, target: Target, missing: Sequence[Unrecorded]) -> str:
+    """Record outputs of a target; the folder of its current one."""
     asset, partition = target.asset, target.partition
     newest = missing[-1]
     # Where `current.json` names none, the newest is.
@@ -120,6 +122,7 @@ def _put_on_record(instance: dg.DagsterInstance, store: Store, target: Target, m
         instance.report_runless_asset_event(
             dg.AssetMaterialization(asset_key=asset, partition=partition.key, metadata=details, tags=tags)
         )
+    return current.folder
 
 
 def _as_record(target: Target, details: Mapping[str, Any], store: Store) -> Record:

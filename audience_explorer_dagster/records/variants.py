@@ -9,7 +9,7 @@ import dagster as dg
 
 from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.planning import GROUPED_USERS, KMEANS, Target
-from audience_explorer_dagster.records import data_versions, metadata
+from audience_explorer_dagster.records import data_versions, metadata, trends
 from audience_explorer_dagster.records.findings import SEGMENTS, VERDICT, with_verdict
 from audience_explorer_dagster.records.history import History, Record, as_record
 from audience_explorer_dagster.records.standing import STANDING, is_own, standing, steps_to
@@ -185,6 +185,7 @@ def promote(
         details |= {PROMOTED: True} if current.promoted else {}
         tags = data_versions.tags(instance, Target(KMEANS, partition), details, {})
         report(dg.AssetMaterialization(asset_key=KMEANS, partition=partition.key, metadata=details, tags=tags))
+        trends.record_trends(instance, store, {partition: current.folder})
     return now
 
 

@@ -35,6 +35,7 @@ def carry_out(
     finally:
         recorder.log_standings()
         recorder.record_checks()
+        recorder.record_trends()
     if failed:
         others = "; the others are done" if len(failed) < len(plan.decisions) else ""
         raise dg.Failure(

@@ -16,7 +16,7 @@ from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.planning import GROUPED_USERS, KMEANS, Target
 from audience_explorer_dagster.planning.decisions import Compute, Reuse
 from audience_explorer_dagster.planning.plan import Plan
-from audience_explorer_dagster.records import asset_checks, data_versions, metadata, variants
+from audience_explorer_dagster.records import asset_checks, data_versions, metadata, trends, variants
 from audience_explorer_dagster.records.history import History, Record, storage_ids
 from audience_explorer_dagster.records.standing import STANDING, foreign_parameters, standing, steps_to
 from audience_explorer_dagster.run_config import MonthRunConfig
@@ -49,6 +49,7 @@ class Recorder:
     recorded: dict[str, dict[Partition, dict[str, Any]]] = field(default_factory=lambda: defaultdict(dict))
     standings: dict[str, list[Target]] = field(default_factory=lambda: defaultdict(list))
     storage_ids: dict[Target, int] = field(default_factory=dict)  # of the records
+    current: dict[Partition, str] = field(default_factory=dict)  # the folders of the current k-means outputs
 
     def reuse(self, target: Target, record: Record) -> None:
         """Record that an earlier output is what was asked for."""
@@ -80,6 +81,10 @@ class Recorder:
                 level = logging.WARNING if is_warning else logging.ERROR
                 self.context.log.log(level, f"{asset}: check {name} failed for {told}")
 
+    def record_trends(self) -> None:
+        """Record how the months look now, category by category, where that has changed."""
+        trends.record_trends(self.context.instance, self.store, self.current)
+
     def log_standings(self) -> None:
         """Log which k-means outputs are not simply current, and why; those for the same reason in a message."""
         for why, targets in self.standings.items():
@@ -91,6 +96,7 @@ class Recorder:
         promoted = f"by run {self.context.run_id}" if self.plan.promote and target.asset == KMEANS else ""
         current = self.store.point_current(target.asset, target.partition, folder, fingerprint, beside, promoted)
         if target.asset == KMEANS:
+            self.current[target.partition] = current.folder
             details[STANDING] = standing(folder, current, beside, is_new=target in self.plan.computed)
             details |= {variants.PROMOTED: True} if promoted else {}
             details |= variants.beside(self.records[KMEANS], target.partition, details, current)
