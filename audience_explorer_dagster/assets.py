@@ -42,7 +42,7 @@ WHOLE_MONTH_JOB = "whole_month"
 SEGMENTS_OP = "segments"
 MONTH_OP = "month"
 
-# What a person copies into the launchpad: it opens blank for assets, and its scaffolds leave out what has no default.
+# What a person copies into the launchpad: where partitions of assets are chosen, Dagster always opens it blank.
 _EXAMPLES = {
     planning.GROUPED_USERS: "grouped_users: {max_reject_ratio: 0.05}",
     planning.CLUSTERING_INPUTS: 'clustering_inputs: {scaling: "log1p,l2", min_actions: 3}',

@@ -13,7 +13,8 @@ import yaml
 from dagster._core.definitions.data_version import CachingStaleStatusResolver
 from dagster._core.definitions.partitions.context import partition_loading_context
 from dagster._core.loader import LoadingContextForTest
-from dagster._core.remote_representation.external_data import SensorSnap
+from dagster._core.remote_representation.external_data import JobDataSnap, SensorSnap
+from dagster._core.snap.snap_to_yaml import default_values_yaml_from_type_snap
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionResolvedStatus
 from dagster._core.storage.partition_status_cache import get_partition_subsets
 
@@ -390,6 +391,25 @@ def test_the_example_for_the_launchpad_is_one_that_it_takes(name: str) -> None:
     assert dg.validate_run_config(job, example)
     (op,) = example["ops"].values()
     assert {"engine", "force"} <= op["config"].keys()
+
+
+@pytest.mark.parametrize("name", ["whole_month", "dry_run", "__ASSET_JOB"])
+def test_the_launchpad_opens_with_what_a_person_edits_most(name: str) -> None:
+    """Its text, run as it is, is what would run without it."""
+    job = defs.resolve_implicit_global_asset_job_def() if name == "__ASSET_JOB" else defs.resolve_job_def(name)
+    snap = JobDataSnap.from_job_def(job, include_parent_snapshot=False).job
+    schema = snap.config_schema_snapshot
+    root_type = schema.get_config_snap(str(snap.mode_def_snaps[0].root_config_key))
+    opened = yaml.safe_load(default_values_yaml_from_type_snap(schema, root_type))
+    for op in opened["ops"].values():
+        assert op["config"]["engine"] == "local"
+        if "kmeans" in op["config"]:
+            assert {"k", "label", "params", "n_init", "seed"} <= op["config"]["kmeans"].keys()
+        if name != "__ASSET_JOB":
+            assert op["config"]["categories"] == []
+            assert MonthRunConfig(**op["config"]) == MonthRunConfig()
+    assert MonthRunConfig().kmeans.k is None
+    assert MonthRunConfig().kmeans.label is None
 
 
 def test_a_run_of_the_assets_says_nothing_of_outputs_that_were_not_yielded(project: Project) -> None:

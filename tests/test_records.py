@@ -150,7 +150,7 @@ def test_a_reversed_range_is_an_error(project: Project) -> None:
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({"kmeans": {"k": 0}}, "greater than or equal to 1"),
+        ({"kmeans": {"k": -1}}, "greater than or equal to 1"),
         ({"kmeans": {"params": "x,1,1"}}, "allowed are kmeans||, k-means||, k-means++, random"),
         ({"clustering_inputs": {"action_weights": {"poke": 1.0}}}, "allowed are page_like"),
     ],
