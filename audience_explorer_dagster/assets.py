@@ -19,6 +19,7 @@ from audience_explorer_dagster.records.raw_data import KNOWN_FILE_TYPES, RAW_AUD
 from audience_explorer_dagster.records.trends import CATEGORY_TRENDS
 from audience_explorer_dagster.records.trends import SCHEMA as TRENDS
 from audience_explorer_dagster.run_config import GroupingRunConfig, MonthRunConfig, SegmentsRunConfig
+from audience_explorer_dagster.running.in_this_process import CODE_LOCATION
 from audience_explorer_dagster.running.inputs import (
     category_fingerprints,
     list_raw_files,
@@ -43,7 +44,7 @@ WHOLE_MONTH_JOB = "whole_month"
 SEGMENTS_OP = "segments"
 MONTH_OP = "month"
 
-# What a person copies into the launchpad: it opens blank for assets, and its scaffolds leave out what has no default.
+# What a person copies into the launchpad: where partitions of assets are chosen, Dagster always opens it blank.
 _EXAMPLES = {
     planning.GROUPED_USERS: "grouped_users: {max_reject_ratio: 0.05}",
     planning.CLUSTERING_INPUTS: 'clustering_inputs: {scaling: "log1p,l2", min_actions: 3}',
@@ -64,13 +65,22 @@ def _with_example(description: str, op: str, *config: str) -> str:
     return f"{description}\n\nThe launchpad takes, for example (all of it may be left out):\n\n{example}"
 
 
+# Dagster lists on an asset's page what runs a job of assets, and `whole_month` is a job of an op.
+_WHAT_RUNS_IT = (
+    "What runs it: the sensor `complete_months`, as soon as a month's raw data is complete, and the schedule `monthly`,"
+    " each while it is switched on (Automation in the menu; the sensor also by AUDIENCE_EXPLORER_AUTOMATIC=1). Both run"
+    " the job `whole_month`, so Dagster lists them on its page, and not on this one."
+)
+_AUTOMATED_BY = {"automated_by": dg.MetadataValue.job(WHOLE_MONTH_JOB, location_name=CODE_LOCATION)}
+
 _GROUP = "audience"
 _OWNERS = ["team:audience"]
 
 raw_audience = dg.AssetSpec(
     RAW_AUDIENCE,
     description="The raw audience actions of a month: who liked or commented on which page or post. They land under"
-    " `raw/month=YYYY-MM/` of the root, as Parquet, JSON lines or CSV; nothing here makes them.",
+    " `raw/month=YYYY-MM/` of the root, as Parquet, JSON lines or CSV; nothing here makes them.\n\nWhat"
+    " arrives is recorded by the sensor `raw_arrivals`, which is on unless somebody switches it off, and by every run.",
     partitions_def=months,
     group_name=_GROUP,
     owners=_OWNERS,
@@ -84,11 +94,11 @@ def _spec(name: str, *, description: str, columns: dg.TableSchema, **facts: Any)
     op = planning.GROUPED_USERS if name == planning.GROUPED_USERS else SEGMENTS_OP
     return dg.AssetSpec(
         name,
-        description=_with_example(description, op, _EXAMPLES[name]),
+        description=_with_example(f"{description}\n\n{_WHAT_RUNS_IT}", op, _EXAMPLES[name]),
         skippable=True,
         group_name=_GROUP,
         owners=_OWNERS,
-        metadata={"dagster/column_schema": columns},
+        metadata={"dagster/column_schema": columns, **_AUTOMATED_BY},
         **facts,
     )
 

@@ -15,6 +15,7 @@ from audience_explorer_dagster.assets import (
 )
 from audience_explorer_dagster.automation import (
     abandoned_instances,
+    arrived_in_time,
     category_files,
     complete_months,
     lost_runs,
@@ -61,7 +62,7 @@ def definitions(root: str, launcher: Launcher) -> dg.Definitions:
         raise InputError(f"AWS's machines can't reach {root}: set AUDIENCE_EXPLORER_ROOT to s3://bucket/prefix.")
     return dg.Definitions(
         assets=[raw_audience, grouped_users, segments, category_trends],
-        asset_checks=[raw_files],
+        asset_checks=[raw_files, arrived_in_time],
         jobs=[whole_month, dry_run, promote],
         schedules=[monthly],
         sensors=[

@@ -1,12 +1,14 @@
-"""The job that makes another k-means output the current one of its partition, from the UI."""
+"""The job that makes another k-means output the current one of its partition, from the UI or by a command."""
 
 import dagster as dg
 from pydantic import Field
 
 from audience_explorer_dagster.partitions import Partition
+from audience_explorer_dagster.planning import KMEANS
 from audience_explorer_dagster.records import variants
 from audience_explorer_dagster.run_config import MonthRunConfig
 from audience_explorer_dagster.running.pipeline import check_months
+from audience_explorer_dagster.running.recording import evaluations_on_record
 from audience_explorer_dagster.store import Store
 from spark_jobs.errors import InputError
 
@@ -38,6 +40,9 @@ def promote_output(context: dg.OpExecutionContext, config: PromoteConfig, store:
         )
     except InputError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
+    # Dagster shows no evaluation of the record before the one that was made just now.
+    for evaluation in evaluations_on_record(context.instance, store, KMEANS, [partition]):
+        context.log_event(evaluation)  # type: ignore[arg-type]  # it takes them, and does not say so
     context.log.info(variants.told(partition, now))
 
 

@@ -4,7 +4,7 @@ What a run's config leaves out is as in the deployment's own config, the file AU
 """
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from audience_explorer_dagster import deployment
 from spark_jobs import config as jobs
@@ -24,7 +24,27 @@ class KSelectionConfig(dg.Config, jobs.KSelectionConfig):
 
 
 class KMeansConfig(dg.Config, jobs.KMeansConfig):
-    """How k-means runs."""
+    """How k-means runs.
+
+    Dagster's launchpad leaves out what is null by default, so 0 and the empty text stand for it.
+    """
+
+    k: int | None = Field(
+        default=0,
+        validate_default=True,
+        ge=1,
+        description="Number of clusters, at least 1; 0 (or null) for the one that k_selection chose.",
+    )
+    label: str | None = Field(
+        default="",
+        validate_default=True,
+        description="Names a tweak, so that it stands beside the others; it decides nothing else. None if empty.",
+    )
+
+    @field_validator("k", "label", mode="before")
+    @classmethod
+    def _none_if_empty(cls, value: object) -> object:
+        return None if value in (0, "") else value
 
 
 class ResourcesConfig(dg.Config, resources.ResourcesConfig):
@@ -72,7 +92,13 @@ class SegmentsRunConfig(RunConfig):
 class MonthRunConfig(GroupingRunConfig, SegmentsRunConfig):
     """The config of a whole month."""
 
-    categories: list[str] = Field(default_factory=list, description="The categories; all that have a file by default.")
+    categories: list[str] = Field(
+        default=[], description="The categories; all that have a file, if there is none here."
+    )
 
 
-deployment.set_defaults((GroupingRunConfig, SegmentsRunConfig, MonthRunConfig), deployment.read_own_config())
+# The engine is asked for here, and not at each run: the launchpad shows no default that is still to be found out.
+deployment.set_defaults(
+    (GroupingRunConfig, SegmentsRunConfig, MonthRunConfig),
+    {"engine": jobs.EngineConfig().engine, **deployment.read_own_config()},
+)

@@ -45,6 +45,9 @@ class Settings(BaseSettings):
     settle_seconds: float = Field(
         default=3600, ge=0, le=366 * 86400, allow_inf_nan=False, description="it must be a number of seconds, 0 or more"
     )
+    arrival_days: float = Field(
+        default=3, ge=0, le=366, allow_inf_nan=False, description="it must be a number of days, 0 to 366"
+    )
     drift: float = Field(
         default=0.5,
         ge=0,

@@ -44,7 +44,7 @@ def run(pipes: PipesContext, stop_file: Path | None = None, patience: float = _P
     waiting: dict[str, dict[str, Any]] = {job["id"]: job for job in pipes.extras["jobs"]}
     reports = {name: PipesReporter(pipes, name) for name in waiting}
     room_of: dict[str, int] = {}
-    failed: set[str] = set()
+    failed: dict[str, set[str]] = {}  # each with those that failed by themselves, because of which it did
 
     def room(job: dict[str, Any]) -> int:
         if job["id"] not in room_of:
@@ -54,16 +54,17 @@ def run(pipes: PipesContext, stop_file: Path | None = None, patience: float = _P
     def end(name: str, error: str | None) -> None:
         reports[name].ended(error)
         if error is not None:
-            failed.add(name)
+            failed.setdefault(name, {name})
 
     spent = 0.0
     with contextlib.closing(Workers()) as workers:
         while waiting or workers.running:
             stopping = stop_file is not None and stop_file.exists()
             job = None if stopping else _next(waiting, workers.running)
-            if job is not None and (error := _why_not(job, failed)) is not None:
+            if job is not None and (causes := _causes(job, failed)):
                 del waiting[job["id"]]
-                end(job["id"], error)
+                failed[job["id"]] = causes
+                end(job["id"], f"not run, because {', '.join(sorted(causes))} failed")
             elif job is not None and spent >= patience and len(workers.running) < room(job) > 1:
                 del waiting[job["id"]]
                 workers.start(job, beside=room(job))
@@ -93,10 +94,9 @@ def _next(waiting: dict[str, dict[str, Any]], running: set[str]) -> dict[str, An
     return next((job for job in waiting.values() if open_jobs.isdisjoint(job["needs"])), None)
 
 
-def _why_not(job: dict[str, Any], failed: set[str]) -> str | None:
-    """Why a job is pointless; None if it is not."""
-    missing = failed.intersection(job["needs"])
-    return f"not run, because {', '.join(sorted(missing))} failed" if missing else None
+def _causes(job: dict[str, Any], failed: dict[str, set[str]]) -> set[str]:
+    """The jobs whose failure makes a job pointless; empty if it is not."""
+    return {cause for needed in failed.keys() & set(job["needs"]) for cause in failed[needed]}
 
 
 def end_with_stdin() -> None:

@@ -1,7 +1,10 @@
 """What the pages of the assets show: what failed, what was checked, what has arrived, what is stale."""
 
 import asyncio
+import re
+import shutil
 from collections.abc import Iterator, Sequence
+from datetime import datetime, timezone
 from typing import Any
 
 import dagster as dg
@@ -10,12 +13,15 @@ import yaml
 from dagster._core.definitions.data_version import CachingStaleStatusResolver
 from dagster._core.definitions.partitions.context import partition_loading_context
 from dagster._core.loader import LoadingContextForTest
+from dagster._core.remote_representation.external_data import JobDataSnap, SensorSnap
+from dagster._core.snap.snap_to_yaml import default_values_yaml_from_type_snap
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionResolvedStatus
 from dagster._core.storage.partition_status_cache import get_partition_subsets
 
 from audience_explorer_dagster import assets
 from audience_explorer_dagster.assets import raw_files
-from audience_explorer_dagster.automation import raw_arrivals
+from audience_explorer_dagster.automation import arrived_in_time, raw_arrivals
+from audience_explorer_dagster.automation.arrival import newest_due
 from audience_explorer_dagster.definitions import defs
 from audience_explorer_dagster.launchers import Job, Report
 from audience_explorer_dagster.partitions import Partition, month_by_category, months
@@ -202,6 +208,77 @@ def test_a_file_of_another_type_is_a_failed_check_until_it_is_gone(project: Proj
     assert passed()
 
 
+# --- what is late ----------------------------------------------------------------------------------------------------
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize(
+    ("now", "arrived", "due"),
+    [
+        ("2024-03-02", ["2024-01"], ("2024-01", True)),  # February has three days to come
+        ("2024-03-04", ["2024-01"], ("2024-02", False)),
+        ("2024-03-04", ["2024-01", "2024-02"], ("2024-02", True)),
+        ("2024-03-02", ["2023-12"], ("2024-01", False)),  # January is late still, and February not yet
+        ("2024-03-02", ["2023-12", "2024-02"], ("2024-02", True)),  # only the newest is judged
+        ("2024-03-04", [], None),
+    ],
+)
+def test_the_newest_month_is_late_once_its_deadline_is_over(
+    now: str, arrived: list[str], due: tuple[str, bool] | None
+) -> None:
+    assert newest_due(arrived, at(now)) == due
+
+
+def test_a_late_month_fails_a_check_once_until_it_arrives(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def found() -> list[tuple[bool, str]]:
+        history = project.instance.event_log_storage.get_asset_check_execution_history(arrived_in_time.check_key, 10)
+        evaluations = [execution.evaluation for execution in history]
+        return [(evaluation.passed, str(evaluation.description)) for evaluation in evaluations if evaluation]
+
+    monkeypatch.setenv("AUDIENCE_EXPLORER_ARRIVAL_DAYS", "0")
+    newest = months.get_partition_keys()[-1]
+    tick = Ticks(project)
+    for _ in range(3):
+        tick()
+    ((passed, why),) = found()
+    assert not passed
+    assert f"{newest} is late: raw/month={newest}/ has no raw file" in why
+    project.write_raw(newest)
+    for _ in range(3):
+        tick()
+    assert [passed for passed, _ in found()] == [True, False], "recorded when it changes, and not each time"
+
+
+def test_a_root_without_data_is_not_late(project: Project) -> None:
+    shutil.rmtree(project.root / "raw")
+    Ticks(project)()
+    history = project.instance.event_log_storage.get_asset_check_execution_history(arrived_in_time.check_key, 10)
+    assert not history
+    assert arrived_in_time(project.store).passed
+
+
+# --- what runs them --------------------------------------------------------------------------------------------------
+
+
+def test_the_page_of_raw_data_lists_the_sensor_that_records_it() -> None:
+    snap = SensorSnap.from_def(raw_arrivals, defs.get_repository_def())
+    assert snap.asset_selection is not None
+    assert snap.asset_selection.resolve(defs.resolve_asset_graph()) == {dg.AssetKey("raw_audience")}
+
+
+def test_assets_name_what_runs_them_and_link_to_the_job() -> None:
+    automations = {sensor.name for sensor in defs.sensors or ()} | {schedule.name for schedule in defs.schedules or ()}
+    for spec in defs.resolve_all_asset_specs():
+        named = set(re.findall(r"(?:sensor|schedule) `(\w+)`", str(spec.description)))
+        assert named, spec.key
+        assert named <= automations
+        if spec.key != dg.AssetKey("raw_audience"):
+            assert spec.metadata["automated_by"].job_name == "whole_month"
+
+
 # --- what is stale ---------------------------------------------------------------------------------------------------
 
 
@@ -314,6 +391,25 @@ def test_the_example_for_the_launchpad_is_one_that_it_takes(name: str) -> None:
     assert dg.validate_run_config(job, example)
     (op,) = example["ops"].values()
     assert {"engine", "force"} <= op["config"].keys()
+
+
+@pytest.mark.parametrize("name", ["whole_month", "dry_run", "__ASSET_JOB"])
+def test_the_launchpad_opens_with_what_a_person_edits_most(name: str) -> None:
+    """Its text, run as it is, is what would run without it."""
+    job = defs.resolve_implicit_global_asset_job_def() if name == "__ASSET_JOB" else defs.resolve_job_def(name)
+    snap = JobDataSnap.from_job_def(job, include_parent_snapshot=False).job
+    schema = snap.config_schema_snapshot
+    root_type = schema.get_config_snap(str(snap.mode_def_snaps[0].root_config_key))
+    opened = yaml.safe_load(default_values_yaml_from_type_snap(schema, root_type))
+    for op in opened["ops"].values():
+        assert op["config"]["engine"] == "local"
+        if "kmeans" in op["config"]:
+            assert {"k", "label", "params", "n_init", "seed"} <= op["config"]["kmeans"].keys()
+        if name != "__ASSET_JOB":
+            assert op["config"]["categories"] == []
+            assert MonthRunConfig(**op["config"]) == MonthRunConfig()
+    assert MonthRunConfig().kmeans.k is None
+    assert MonthRunConfig().kmeans.label is None
 
 
 def test_a_run_of_the_assets_says_nothing_of_outputs_that_were_not_yielded(project: Project) -> None:

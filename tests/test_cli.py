@@ -15,6 +15,7 @@ from audience_explorer_dagster import definitions as loaded
 from audience_explorer_dagster import partitions
 from audience_explorer_dagster.cli import main
 from audience_explorer_dagster.cli import project as shared
+from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.run_config import MonthRunConfig
 from audience_explorer_dagster.running.pipeline import Outcome
 from spark_jobs.config import KSelectionConfig
@@ -60,6 +61,32 @@ def test_a_failure_has_exit_code_1_and_says_why_in_json(project: Project) -> Non
     said = json.loads(result.stdout)
     assert (said["launched"], said["reused"], said["failed"]) == (0, 0, 10)
     assert "There is no raw data in" in said["partitions"][0]["error"]
+
+
+def test_what_fails_for_one_reason_is_one_line_of_the_table() -> None:
+    tea, coffee = Partition("2024-01", "tea"), Partition("2024-01", "coffee")
+
+    def failed(asset: str, partition: Partition | str, why: str) -> Outcome:
+        return Outcome(asset, partition, "failed", error=why)
+
+    outcomes = [
+        failed("grouped_users", Partition("2024-01"), "bad.csv can't be read"),
+        *(failed(asset, of, "no grouped users") for of in (tea, coffee) for asset in ("clustering_inputs", "kmeans")),
+        failed("kmeans", Partition("2024-02", "tea"), "too few"),
+        failed("kmeans", Partition("2024-03", "tea"), "too few"),
+        failed("category", "x|y", "can't be one"),
+        failed("category", "p|q", "can't be one"),
+    ]
+    lines = [re.sub(" {2,}", "; ", line) for line in shared.outcomes_as_table(outcomes, "/root").splitlines()[2:]]
+    assert lines == [
+        "2024-01; grouped_users; failed; bad.csv can't be read",
+        "2024-01, 2 categories; 2 assets; 4 failed; no grouped users",
+        "2 months, tea; kmeans; 2 failed; too few",
+        "x|y; category; failed; can't be one",
+        "p|q; category; failed; can't be one",
+        "",
+        "0 launched, 0 reused, 9 failed",
+    ]
 
 
 def test_a_root_without_categories_says_where_to_put_one(tmp_path: Path) -> None:
@@ -194,7 +221,7 @@ def test_quiet_tells_what_failed_and_why_and_what_was_logged_last(
     told, logged = result.stderr.split("What was logged last:")
     assert told.startswith("4 of 8 failed")
     assert re.search(r"\n2024-01 +grouped_users +.*actions.jsonl", told)
-    assert re.search(r"\ntea\|2024-01 +kmeans +not run, because make_clustering_inputs", told)
+    assert re.search(r"\ntea\|2024-01 +3 assets +not run, because group_by_user 2024-01 failed\n", told)
     assert "2024-02 " not in told
     assert "kmeans tea|2024-02 starts" in logged
 

@@ -60,7 +60,7 @@ def test_every_run_has_the_deployments_parameters_and_what_is_given_wins(tmp_pat
     ("own", "says"),
     [
         ({"kmean": {"k": 3}}, "kmean: there is no such parameter"),
-        ({"kmeans": {"k": 0}}, "kmeans.k: Input should be greater than"),
+        ({"kmeans": {"k": -1}}, "kmeans.k: Input should be greater than"),
         ({"kmeans": {"kk": 3}}, "kmeans.kk: Extra inputs are not permitted"),
         ({"kmeans": 3}, "kmeans: Input should be a valid dictionary"),
     ],

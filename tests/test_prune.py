@@ -13,6 +13,7 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner, Result
 
+from audience_explorer_dagster import definitions as loaded
 from audience_explorer_dagster.cli import main
 from tests.project import Project
 
@@ -24,6 +25,7 @@ OLD = 40 * 86400  # seconds
 @pytest.fixture(autouse=True)
 def home(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGSTER_HOME", project.instance.root_directory)
+    monkeypatch.setattr(loaded, "defs", project.definitions)
 
 
 def cluster(project: Project, **config: Any) -> str:

@@ -150,7 +150,7 @@ def test_a_reversed_range_is_an_error(project: Project) -> None:
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({"kmeans": {"k": 0}}, "greater than or equal to 1"),
+        ({"kmeans": {"k": -1}}, "greater than or equal to 1"),
         ({"kmeans": {"params": "x,1,1"}}, "allowed are kmeans||, k-means||, k-means++, random"),
         ({"clustering_inputs": {"action_weights": {"poke": 1.0}}}, "allowed are page_like"),
     ],
@@ -191,7 +191,7 @@ def test_a_job_that_fails_costs_only_what_depends_on_it(project: Project) -> Non
     part.write_bytes(b"no parquet")
     result = project.run(SEGMENTS, "coffee|2024-01", "tea|2024-02", config={"clustering_inputs": {"min_actions": 2}})
     assert "9 of 18 partitions failed" in why(result)
-    assert "k_selection tea|2024-01] not run, because make_clustering_inputs 2024-01 failed" in why(result)
+    assert "kmeans tea|2024-01] not run, because make_clustering_inputs 2024-01 failed" in why(result)
     assert project.records("kmeans", "tea|2024-02")[0]["reused"] is False
 
 

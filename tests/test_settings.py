@@ -30,6 +30,7 @@ def test_only_a_variable_of_exactly_that_name_counts(monkeypatch: pytest.MonkeyP
         ("LAUNCHER", "ec3", "allowed are local, ec2, spark-submit, emr-serverless"),
         ("AUTOMATIC", "true", "it must be 1 (new months run by themselves) or 0"),
         ("SETTLE_SECONDS", "nan", "it must be a number of seconds, 0 or more"),
+        ("ARRIVAL_DAYS", "-1", "it must be a number of days, 0 to 366"),
         ("DRIFT", "1.5", "it must be a number from 0 to 1, the share that may change"),
     ],
 )

@@ -12,10 +12,11 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner, Result
 
+from audience_explorer_dagster import definitions as loaded
 from audience_explorer_dagster.cli.runs import promote, runs
 from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.records import history as record_keeping
-from audience_explorer_dagster.records.history import History, Record, as_record
+from audience_explorer_dagster.records.history import History, Record, as_record, storage_ids
 from audience_explorer_dagster.records.variants import as_metadata, beside, side_by_side
 from audience_explorer_dagster.store import Current, Store
 from spark_jobs.config import ClusteringInputsConfig, KMeansConfig
@@ -32,6 +33,7 @@ MADE_UP = Store(root="/root")
 def home(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGSTER_HOME", project.instance.root_directory)
     monkeypatch.setenv("AUDIENCE_EXPLORER_ROOT", str(project.root))
+    monkeypatch.setattr(loaded, "defs", project.definitions)
 
 
 def run(project: Project, command: click.Command, *arguments: str) -> Result:
@@ -51,6 +53,15 @@ def tweak(project: Project, **config: Any) -> str:
     outcome = project.pipeline(["2024-01"], ["tea"], **config)["kmeans tea|2024-01"]
     assert outcome.folder is not None
     return outcome.folder
+
+
+def promote_by_job(project: Project, **config: Any) -> dg.ExecuteInProcessResult:
+    """Run the job `promote`, as the UI does."""
+    return project.definitions.resolve_job_def("promote").execute_in_process(
+        instance=project.instance,
+        run_config={"ops": {"promotion": {"config": {"month": "2024-01", "category": "tea", **config}}}},
+        raise_on_error=False,
+    )
 
 
 def current(project: Project) -> str:
@@ -460,26 +471,46 @@ def test_a_small_job_promotes_from_the_ui(project: Project) -> None:
     first = tweak(project)
     two = tweak(project, kmeans={"k": 2, "label": "two"})
 
-    def job(**config: Any) -> dg.ExecuteInProcessResult:
-        return project.definitions.resolve_job_def("promote").execute_in_process(
-            instance=project.instance,
-            run_config={"ops": {"promotion": {"config": {"month": "2024-01", "category": "tea", **config}}}},
-            raise_on_error=False,
-        )
-
-    assert job(label="two").success
+    assert promote_by_job(project, label="two").success
     assert current(project) == two
     assert f"current output of kmeans tea|2024-01: {Path(two).name}, promoted, k " in log(project)
     assert project.records("kmeans", TEA.key)[0]["promoted"] is True
-    assert job(automatic=True).success
+    assert promote_by_job(project, automatic=True).success
     assert current(project) == first
     for config, says in (
         ({"label": "six"}, "No output on record has the label 'six'. There are: two."),
         ({}, "Name the output"),
         ({"label": "two", "month": "January"}, "'January' is no month"),
     ):
-        assert says in why(job(**config))
+        assert says in why(promote_by_job(project, **config))
     assert current(project) == first
+
+
+@pytest.mark.parametrize("way", ["the command", "the job"])
+def test_what_was_promoted_shows_its_checks_as_evaluated(project: Project, way: str) -> None:
+    first = tweak(project)
+    tweak(project, kmeans={"k": 2, "label": "two"})
+    tweak(project)
+    for choice in ({"label": "two"}, {"folder": Path(first).name}):  # twice: Dagster may refuse a second evaluation
+        if way == "the command":
+            (option,) = (f"--{name}={value}" for name, value in choice.items())
+            result = run(project, promote, option)
+            assert result.exit_code == 0, result.output
+        else:
+            assert promote_by_job(project, **choice).success
+        (newest,) = storage_ids(project.instance, "kmeans", [TEA]).values()
+        for name, evaluation in project.checks("kmeans", TEA.key).items():
+            assert evaluation.passed, name
+            target = evaluation.target_materialization_data
+            assert target is not None
+            assert target.storage_id == newest, f"{name} is shown as not evaluated"
+
+
+def test_a_promotion_by_a_command_is_a_run_and_a_mistyped_one_is_none(project: Project) -> None:
+    tweak(project, kmeans={"k": 2, "label": "two"})
+    assert run(project, promote, "--label", "tow").exit_code == 2
+    assert run(project, promote, "--label", "two").exit_code == 0
+    assert [made.job_name for made in project.instance.get_runs()] == ["promote", "whole_month"]
 
 
 def test_a_promoted_output_that_is_gone_is_current_no_longer(project: Project) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, ViewportSize, expect
 
-from acceptance.browser.conftest import VIEWPORT, dagster_dev, expect_on, open_page, take
+from acceptance.browser.conftest import VIEWPORT, dagster_dev, expect_on, open_job, open_page, take
 from acceptance.conftest import Explorer
 
 WIDE = ViewportSize(width=2000, height=700)  # else Dagster shows assets as names only
@@ -52,3 +52,21 @@ def test_a_partition_of_kmeans_with_another_k(explorer: Explorer, ansible: Path,
     assert json.loads(summary.read_text())["k"] == 7
     # What was done in the UI, the command line finds done.
     assert explorer.pipeline("--month", MONTH, "--category", "cloud", "--k", "7").launched == set()
+
+
+def test_the_launchpad_opens_with_what_can_be_edited(explorer: Explorer, ansible: Path, browser: Browser) -> None:
+    explorer.bring(ansible, MONTH)
+
+    with dagster_dev(explorer) as address:
+        page = open_job(browser, address, "Launchpad")
+        editor = page.locator(".CodeMirror")
+        for line in ("categories: []", "engine: local", "k: 0", "label: ''"):
+            expect(editor).to_contain_text(line)
+        take(page, "5-launchpad-of-the-job")
+
+        page.goto(f"{address}/assets/kmeans")
+        page.get_by_role("button", name="Materialize").first.click(modifiers=["Shift"])
+        page.get_by_role("button", name="Confirm").click()  # for nothing is materialized that it is made from
+        for line in ("engine: local", "k: 0", 'label: ""'):
+            expect(editor).to_contain_text(line)
+        take(page, "6-launchpad-of-an-asset")

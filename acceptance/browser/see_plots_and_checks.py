@@ -3,17 +3,19 @@
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from acceptance.browser.conftest import (
     dagster_dev,
     expect_evaluation,
+    expect_on,
     keep_categories,
     open_history_of_check,
     open_page,
     take,
 )
 from acceptance.conftest import Explorer
+from audience_explorer_dagster.assets import WHOLE_MONTH_JOB
 
 MONTHS = ("2018-11", "2018-12", "2019-01")
 CATEGORIES = ("cloud", "system")
@@ -43,6 +45,23 @@ def test_the_plots_over_the_months_and_the_checks(explorer: Explorer, ansible: P
             for category in CATEGORIES:
                 expect_evaluation(page, f"{category}|{MONTHS[-1]}", "Passed")
             take(page, f"12-check-{check}")
+
+
+def test_a_month_that_is_late_and_what_runs_the_assets(explorer: Explorer, ansible: Path, browser: Browser) -> None:
+    explorer.environment["AUDIENCE_EXPLORER_START_MONTH"] = MONTHS[0]
+    explorer.bring(ansible, MONTHS[0])  # none has come since
+
+    with dagster_dev(explorer) as address:
+        page = open_page(browser, f"{address}/assets/raw_audience")
+        expect(page.get_by_role("link", name="raw_arrivals").first).to_be_visible()
+        late = page.get_by_text("is late: raw/month=")
+        expect_on(page, f"{address}/assets/raw_audience?view=checks&checkDetail=arrived_in_time", late)
+        take(page, "13-late-month")
+        page.goto(f"{address}/assets/kmeans")
+        expect(page.get_by_text("complete_months").first).to_be_visible()
+        take(page, "14-what-runs-kmeans")
+        page.get_by_role("link", name=WHOLE_MONTH_JOB).first.click()
+        expect(page.get_by_text("2 schedules/sensors")).to_be_visible()
 
 
 def _see_plots(page: Page, *names: str) -> None:

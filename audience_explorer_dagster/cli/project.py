@@ -217,18 +217,53 @@ def outcomes_as_table(outcomes: "Sequence[Outcome]", root: str) -> str:
     """The outcomes, for a person."""
     from audience_explorer_dagster.records.findings import with_verdict
 
-    columns: dict[str, Callable[[Outcome], str]] = {
-        "partition": lambda o: str(o.partition),
-        "asset": lambda o: o.asset,
-        "status": lambda o: o.status,
-        "users": lambda o: "" if o.users is None else f"{o.users:,}",
-        "k": lambda o: with_verdict(o.k, o.verdict),
-        f"folder below {root}, or error": lambda o: (
-            o.folder.removeprefix(root).lstrip("/") if o.folder else " ".join((o.error or "").split())
+    columns: dict[str, Callable[[Sequence[Outcome]], str]] = {
+        "partition": _partitions,
+        "asset": _assets,
+        "status": lambda of: of[0].status if len(of) == 1 else f"{len(of)} {of[0].status}",
+        "users": lambda of: "" if of[0].users is None else f"{of[0].users:,}",
+        "k": lambda of: with_verdict(of[0].k, of[0].verdict),
+        f"folder below {root}, or error": lambda of: (
+            of[0].folder.removeprefix(root).lstrip("/") if of[0].folder else _why(of)
         ),
     }
     counts = ", ".join(f"{count} {status}" for status, count in _counts(outcomes).items())
-    return f"\n{as_table(columns, outcomes)}\n{_standings(outcomes)}\n{counts}"
+    return f"\n{as_table(columns, _by_reason(outcomes))}\n{_standings(outcomes)}\n{counts}"
+
+
+def _by_reason(outcomes: "Sequence[Outcome]") -> "list[list[Outcome]]":
+    """The outcomes in order, those that failed for one reason together: one bad file fails all that is made of it."""
+    together: dict[str, list[Outcome]] = {}
+    for place, outcome in enumerate(outcomes):
+        is_target = outcome.status == "failed" and not isinstance(outcome.partition, str)
+        together.setdefault(f"failed: {outcome.error}" if is_target else str(place), []).append(outcome)
+    return list(together.values())
+
+
+def _partitions(outcomes: "Sequence[Outcome]") -> str:
+    """A partition, or what several share, such as `2024-01, 5 categories`."""
+    partitions = {outcome.partition for outcome in outcomes}
+    if len(partitions) == 1:
+        return str(outcomes[0].partition)
+    months = {partition.month for partition in partitions if not isinstance(partition, str)}
+    categories = {partition.category for partition in partitions if not isinstance(partition, str)} - {None}
+    return ", ".join(
+        _one_or_count(list(map(str, names)), what)
+        for names, what in ((months, "months"), (categories, "categories"))
+        if names
+    )
+
+
+def _assets(outcomes: "Sequence[Outcome]") -> str:
+    return _one_or_count(list(dict.fromkeys(outcome.asset for outcome in outcomes)), "assets")
+
+
+def _one_or_count(names: Sequence[str], what: str) -> str:
+    return names[0] if len(names) == 1 else f"{len(names)} {what}"
+
+
+def _why(outcomes: "Sequence[Outcome]") -> str:
+    return " ".join((outcomes[0].error or "").split())
 
 
 def _standings(outcomes: "Sequence[Outcome]") -> str:
@@ -242,14 +277,10 @@ def _standings(outcomes: "Sequence[Outcome]") -> str:
 
 def failures_as_mail(outcomes: "Sequence[Outcome]", last_lines: Sequence[str]) -> str:
     """What failed and why, and what was logged last, for a person who saw nothing else of it."""
-    columns: dict[str, Callable[[Outcome], str]] = {
-        "partition": lambda o: str(o.partition),
-        "asset": lambda o: o.asset,
-        "why": lambda o: " ".join((o.error or "").split()),
-    }
+    columns: dict[str, Callable[[Sequence[Outcome]], str]] = {"partition": _partitions, "asset": _assets, "why": _why}
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     others = "; the others are done" if len(failed) < len(outcomes) else ""
-    told = f"{len(failed)} of {len(outcomes)} failed{others}.\n\n{as_table(columns, failed)}"
+    told = f"{len(failed)} of {len(outcomes)} failed{others}.\n\n{as_table(columns, _by_reason(failed))}"
     return f"{told}\n\nWhat was logged last:\n{''.join(last_lines).rstrip()}" if last_lines else told
 
 

@@ -102,17 +102,23 @@ def promote(month: str, category: str, label: str | None, folder: str | None, au
             "Name the output, by --label or by --folder, or give --automatic. `audience-explorer runs` lists them."
         )
     with errors_told(), open_project(root) as project:
+        from audience_explorer_dagster.promotion import PROMOTE_JOB, PROMOTE_OP
         from audience_explorer_dagster.records import variants
-        from audience_explorer_dagster.run_config import MonthRunConfig
+        from audience_explorer_dagster.running.in_this_process import execute
 
-        partition, _ = _find(project, month, category)
-        histories = variants.histories_of(project.instance, project.store, partition)
-        choice = variants.Choice(label, folder, automatic)
-        report = project.instance.report_runless_asset_event
-        tweak = variants.promote(
-            project.instance, project.store, partition, histories, choice, MonthRunConfig(), report
-        )
-    click.echo(variants.told(partition, tweak))
+        partition, records = _find(project, month, category)
+        if not automatic:
+            # Before the run, so that a name that is mistyped is no run that failed.
+            variants.choose(records, variants.Choice(label, folder))
+        config = {"month": month, "category": category, "label": label, "folder": folder, "automatic": automatic}
+        job = project.definitions.resolve_job_def(PROMOTE_JOB)
+        result = execute(job, project.instance, None, {}, {"ops": {PROMOTE_OP: {"config": config}}})
+        if not result.success:
+            errors = [failure.step_failure_data.error for failure in result.step_failures]
+            why = [(error.cause or error).message.strip() for error in errors if error is not None]
+            raise InputError(f"The run that promotes failed: {' '.join(why) or result.run_id}")
+        ((_, tweaks),) = _tweaks_of(project, [partition])
+    click.echo(variants.told(partition, next((tweak for tweak in tweaks if tweak.current), None)))
 
 
 @dataclass(frozen=True)

@@ -164,13 +164,7 @@ def promote(
         if found is not None:
             current = store.point_current(KMEANS, partition, found.folder, found.fingerprint)
     else:
-        found = _choose(records, choice.label, choice.folder)
-        if not is_finished(found.folder):
-            gone = _tweak([found], None)
-            raise InputError(
-                f"The output {found.folder} is gone. Make it again, by a pipeline with its parameters:"
-                f" k {_told_k(gone)}; {gone.parameters}."
-            )
+        found = choose(records, choice)
         by_whom = f"by a person, {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
         current = store.point_current(KMEANS, partition, found.folder, found.fingerprint, promoted=by_whom)
     if current is None:
@@ -206,8 +200,13 @@ def told(partition: Partition, now: Tweak | None) -> str:
     return f"current output of kmeans {partition}: {now.name}{promoted}, k {now.k}, {now.parameters}"
 
 
-def _choose(records: Sequence[Record], label: str | None, folder: str | None) -> Record:
-    """The newest record that was given the label, or whose output is in the folder."""
+def choose(records: Sequence[Record], choice: Choice) -> Record:
+    """The newest record that was given the label of a choice, or whose output is in its folder.
+
+    Raises:
+        InputError: There is no such output on record, or it is gone.
+    """
+    label, folder = choice.label, choice.folder
     if label is not None:
         found = [record for record in records if _label(record) == label]
         wanted, known = f"label {label!r}", [_label(record) for record in records]
@@ -217,7 +216,14 @@ def _choose(records: Sequence[Record], label: str | None, folder: str | None) ->
     if not found:
         listed = ", ".join(filter(None, dict.fromkeys(known))) or "none"
         raise InputError(f"No output on record has the {wanted}. There are: {listed}.")
-    return found[0]
+    newest = found[0]
+    if not is_finished(newest.folder):
+        gone = _tweak([newest], None)
+        raise InputError(
+            f"The output {newest.folder} is gone. Make it again, by a pipeline with its parameters:"
+            f" k {_told_k(gone)}; {gone.parameters}."
+        )
+    return newest
 
 
 def find_named(records: Sequence[Record], name: str) -> Record:

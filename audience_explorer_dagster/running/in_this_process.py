@@ -17,7 +17,7 @@ from dagster._core.execution.api import create_execution_plan, execute_run
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
 # As in workspace.yaml, and as Dagster names the definitions of a module.
-_CODE_LOCATION, _REPOSITORY = "audience_explorer", "__repository__"
+CODE_LOCATION, _REPOSITORY = "audience_explorer", "__repository__"
 
 Listener = Callable[[dg.EventLogEntry], None]
 
@@ -62,7 +62,7 @@ def execute(
     if listen is not None:
         instance.add_event_listener(run_id, listen)
     selected = job if assets is None else job.get_subset(asset_selection=set(assets))
-    repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(_CODE_LOCATION), _REPOSITORY)
+    repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(CODE_LOCATION), _REPOSITORY)
     run = instance.create_run_for_job(
         job_def=selected,
         run_id=run_id,

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -175,19 +175,26 @@ def record_checks_again(context: dg.AssetExecutionContext, store: Store) -> None
     for asset in sorted({key.asset_key.to_user_string() for key in context.selected_asset_check_keys}):
         keys = context.instance.get_materialized_partitions(dg.AssetKey(asset))
         partitions = [Partition.parse(key) for key in sorted(keys) if wanted is None or key in wanted]
-        history = History(context.instance, store, asset, partitions)
-        ids = storage_ids(context.instance, asset, partitions)
-        for partition in partitions:
-            newest = history.newest(partition)
-            if newest is None or metadata.CHECKS not in newest.metadata:
-                continue
-            record = asset_checks.CheckedRecord(
-                storage_id=ids[partition], run_id=newest.run_id, timestamp=newest.recorded_at.timestamp()
-            )
-            checks: Any = newest.metadata[metadata.CHECKS].value
-            for evaluation in asset_checks.evaluations(asset, partition, checks, record):
-                if evaluation.asset_check_key in context.selected_asset_check_keys:
-                    context.log_event(evaluation)
+        for evaluation in evaluations_on_record(context.instance, store, asset, partitions):
+            if evaluation.asset_check_key in context.selected_asset_check_keys:
+                context.log_event(evaluation)
+
+
+def evaluations_on_record(
+    instance: dg.DagsterInstance, store: Store, asset: str, partitions: Sequence[Partition]
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """An evaluation of each check of partitions' newest records, by what is on record with them."""
+    history = History(instance, store, asset, partitions)
+    ids = storage_ids(instance, asset, partitions)
+    for partition in partitions:
+        newest = history.newest(partition)
+        if newest is None or metadata.CHECKS not in newest.metadata:
+            continue
+        record = asset_checks.CheckedRecord(
+            storage_id=ids[partition], run_id=newest.run_id, timestamp=newest.recorded_at.timestamp()
+        )
+        checks: Any = newest.metadata[metadata.CHECKS].value
+        yield from asset_checks.evaluations(asset, partition, checks, record)
 
 
 def _values(details: Mapping[str, Any]) -> dict[str, Any]:
