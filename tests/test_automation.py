@@ -349,7 +349,7 @@ def test_runs_have_the_config_of_the_file_that_is_named(daemon: Daemon, run_conf
         ("- kmeans", "run.yaml holds no mapping"),
         ("kmean: {k: 3}", 'run.yaml is no config of a whole month: .*unexpected config entry "kmean"[^{]*$'),
         ("kmeans: {k: three}", 'config:kmeans:k. Value "three"'),
-        ("kmeans: {k: 0}", "kmeans.k: Input should be greater than"),
+        ("kmeans: {k: -1}", "kmeans.k: Input should be greater than"),
         ("promote: true", "run.yaml has promote, which is for single runs"),
     ],
 )

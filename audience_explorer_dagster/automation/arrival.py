@@ -7,7 +7,7 @@ a partition. So this check is one of all months together, and judges the newest.
 
 from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta, timezone
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import dagster as dg
 
@@ -60,7 +60,7 @@ def evaluate(due: MonthDue | None) -> dg.AssetCheckResult:
             f" {deadline:%Y-%m-%d %H:%M} UTC, {settings.read().arrival_days:g} days after the month's end"
             " (AUDIENCE_EXPLORER_ARRIVAL_DAYS). If no more data is to come, set AUDIENCE_EXPLORER_END_MONTH."
         )
-    metadata = {"month": due.month, "deadline": dg.MetadataValue.timestamp(deadline)}
+    metadata: dict[str, Any] = {"month": due.month, "deadline": dg.MetadataValue.timestamp(deadline)}
     return dg.AssetCheckResult(passed=due.arrived, description=description, metadata=metadata)
 
 
