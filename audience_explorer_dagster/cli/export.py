@@ -149,8 +149,9 @@ def _people(
 
 
 def _names(segments: "Segments") -> Iterator[tuple[int, str]]:
+    """The ids and names of the segments; outputs of before there were names have none."""
     for cluster in segments.clusters.to_pylist():
-        yield cluster["cluster_id"], cluster["name"]
+        yield cluster["cluster_id"], cluster["name"] or ""
 
 
 def _chosen(segments: "Segments", wanted: Sequence[str]) -> Iterator[tuple[int, str]]:
