@@ -14,6 +14,7 @@ from audience_explorer_dagster.cli.compare import compare
 from audience_explorer_dagster.cli.completion import complete_category, complete_month
 from audience_explorer_dagster.cli.demo_results import demo_results
 from audience_explorer_dagster.cli.ec2 import ec2
+from audience_explorer_dagster.cli.export import export
 from audience_explorer_dagster.cli.launch import launch
 from audience_explorer_dagster.cli.project import (
     errors_told,
@@ -180,6 +181,7 @@ main.add_command(categories)
 main.add_command(home)
 main.add_command(runs)
 main.add_command(compare)
+main.add_command(export)
 main.add_command(promote)
 main.add_command(prune)
 main.add_command(launch)
