@@ -389,7 +389,12 @@ class _Writing(io.RawIOBase):
         self._aborted = False
         with _errors_of_obstore(self._location):
             self._upload: WritableFile = obstore.open_writer(
-                bucket.store, key, buffer_size=_PART_BYTES, max_concurrency=_PARTS_AT_A_TIME
+                bucket.store,
+                key,
+                # By it a browser that is given a link to a page shows the page, and does not save it.
+                attributes={"Content-Type": "text/html; charset=utf-8"} if key.endswith(".html") else None,
+                buffer_size=_PART_BYTES,
+                max_concurrency=_PARTS_AT_A_TIME,
             )
 
     def writable(self) -> bool:
