@@ -101,7 +101,6 @@ def run(
                 "k": clusters["summary"]["k"],
                 "verdict": content.verdict,
                 "private": content.private,
-                "label": clusters["summary"]["label"],
                 "engine": "python",
                 "bytes_in": clusters["summary"]["bytes_out"],
             },

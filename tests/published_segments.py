@@ -98,7 +98,6 @@ def make_kmeans(
             **summary,
             "users": users,
             "private": private,
-            "label": None,
             "bytes_out": 1_000,
             "clustering_inputs": ClusteringInputsConfig().model_dump(mode="json"),
         },

@@ -80,7 +80,8 @@ def test_a_report_first_says_how_many_people_in_which_segments_into_what(tmp_pat
     page = Page(make(tmp_path))
     summary = json.loads((tmp_path / "kmeans" / "summary.json").read_text())
     told = [page.text.index("Four segments among 10,940 people")]
-    told += [page.text.index(segment["name"]) for segment in summary["segments"]]
+    told.append(page.text.index("How large they are"))
+    told += [page.text.index(segment["name"], told[1]) for segment in summary["segments"]]
     assert told == sorted(told)
     for section in ("What each segment is like", "Pages by segment", "How sure it is", "Data", "Making it again"):
         told.append(page.text.index(section, told[-1]))

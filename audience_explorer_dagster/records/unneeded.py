@@ -9,7 +9,7 @@ from typing import Literal
 import dagster as dg
 
 from audience_explorer_dagster.partitions import Partition
-from audience_explorer_dagster.planning import CLUSTERING_INPUTS, GROUPED_USERS, K_SELECTION, KMEANS
+from audience_explorer_dagster.planning import AUDIENCE_REPORT, CLUSTERING_INPUTS, GROUPED_USERS, K_SELECTION, KMEANS
 from audience_explorer_dagster.records.history import History, Record
 from audience_explorer_dagster.records.variants import LABEL
 from audience_explorer_dagster.store import Store
@@ -20,7 +20,7 @@ from spark_jobs.outputs import MANIFEST
 Why = Literal["superseded", "not on record", "unfinished"]
 
 # What is made from others first, so that what a kept output was made from is known when its turn comes.
-_ASSETS = (KMEANS, K_SELECTION, CLUSTERING_INPUTS, GROUPED_USERS)
+_ASSETS = (AUDIENCE_REPORT, KMEANS, K_SELECTION, CLUSTERING_INPUTS, GROUPED_USERS)
 
 # As `store.new_folder_name` and `attempts_of` name folders; what has another name is somebody else's.
 _FILE = re.compile(

@@ -134,8 +134,7 @@ class Content:
     @property
     def period(self) -> str:
         """The month, such as `March 2024`."""
-        year, month = self.month.split("-")
-        return f"{calendar.month_name[int(month)]} {year}"
+        return period(self.month)
 
     @property
     def solidities(self) -> str:
@@ -259,6 +258,12 @@ def content_of(
         parameters=_parameters(kmeans, k_selection),
         command=_command(month, category, kmeans, k_selection),
     )
+
+
+def period(month: str) -> str:
+    """A month, such as `March 2024`."""
+    year, number = month.split("-")
+    return f"{calendar.month_name[int(number)]} {year}"
 
 
 def in_words(number: int) -> str:
@@ -390,6 +395,8 @@ def _of_everybody(row: Mapping[str, Any], people: int | None) -> float | None:
 def _cell(row: Mapping[str, Any]) -> Cell:
     lift, low, high = row["lift"], row["lift_low"], row["lift_high"]
     step = 0
+    if row["share"] is None:
+        lift = None  # of so few people nothing is said, by a color either
     if lift is not None and low is not None and low > 1:
         step = max(1, sum(lift >= limit for limit in _STRONG))
     elif lift is not None and high is not None and high < 1:

@@ -2,7 +2,8 @@
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from spark_jobs.audience_report.content import MOST_PAGES, Content
+from spark_jobs.audience_report.content import MOST_PAGES, Content, period
 
 COLORS = 12  # of segments; more than so many begin again
 
@@ -20,9 +21,27 @@ def render(content: Content) -> str:
     return _render("report.html", {"report": content, "colors": COLORS, "most_pages": MOST_PAGES})
 
 
-def render_index(values: Mapping[str, Any]) -> str:
-    """The list of reports as HTML; see `templates/index.html` for the values."""
-    return _render("index.html", values)
+@dataclass(frozen=True)
+class Listed:
+    """A report in an index."""
+
+    month: str
+    category: str
+    private: bool
+    link: str
+    found: str  # such as `4 segments`
+    people: int | None  # None for too few to say
+
+
+def render_index(reports: Sequence[Listed]) -> str:
+    """An index of reports as HTML: a row a category, a column a month."""
+    months = sorted({report.month for report in reports}, reverse=True)
+    categories = sorted({report.category for report in reports})
+    at = {(report.category, report.month): report for report in reports}
+    return _render(
+        "index.html",
+        {"months": months, "categories": categories, "at": at, "any_private": any(r.private for r in reports)},
+    )
 
 
 def _render(template: str, values: Mapping[str, Any]) -> str:
@@ -45,7 +64,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": _percent, "number": _number, "times": _times}
+    environment.filters |= {"period": period, "percent": _percent, "number": _number, "times": _times}
     return environment
 
 

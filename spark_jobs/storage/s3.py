@@ -191,6 +191,20 @@ def new_object(location: str) -> Iterator[IO[bytes]]:
         raise
 
 
+def link_that_expires(location: str, good_for: timedelta) -> str:
+    """A link by which everybody who has it may read an object, as long as these credentials may.
+
+    Args:
+        location: The object.
+        good_for: How long the link is good; it is over sooner where the credentials expire.
+    """
+    import obstore
+
+    bucket, key = _split(location)
+    with _errors_of_obstore(location):
+        return str(obstore.sign(bucket.store, "GET", key, good_for))
+
+
 # --- buckets ---------------------------------------------------------------------------------------
 
 
