@@ -127,6 +127,12 @@ class KMeansConfig(StepConfig):
     n_init: int = Field(default=5, ge=1, description="Inits, the best of which a local search improves; at least 1.")
     seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of the inits; 0 to 4294967295.")
     fit_min_actions: int = _fit_min_actions()
+    min_people: int = Field(
+        default=10,
+        ge=1,
+        description="Nothing that is published says something of fewer people, and numbers of people are rounded to"
+        " multiples of it; at least 1.",
+    )
     library: Library = Field(
         default="numpy",
         description="What computes it: numpy, in the memory of one machine, or mllib, Spark's, for what no machine's"

@@ -1,7 +1,8 @@
 """Cluster a category's users by k-means.
 
 INPUTS is an output of make_clustering_inputs, OUTPUT the folder to make: `data.json` (the users of each cluster),
-`meta-data.json` (what each cluster is like), `assignments.parquet`, `centers.parquet` and `summary.json`.
+`meta-data.json` (what each cluster is like), `assignments.parquet`, `centers.parquet`, `profiles.parquet` (what sets
+each cluster apart) and `summary.json`.
 """
 
 import time
@@ -12,8 +13,9 @@ import click
 from spark_jobs import outputs, select_k, storage
 from spark_jobs.clusters import in_memory
 from spark_jobs.clusters.checks import check_clusters
-from spark_jobs.clusters.files import describe_clusters, summarize_cluster, write_clusters
+from spark_jobs.clusters.files import describe_clusters, summarize_cluster, write_clusters, write_members
 from spark_jobs.clusters.learned import Clusters
+from spark_jobs.clusters.segment_profiles import profile_segments
 from spark_jobs.config import EngineConfig, KMeansConfig
 from spark_jobs.errors import InputError
 from spark_jobs.options import config_options
@@ -24,7 +26,7 @@ from spark_jobs.resources import Resources, ResourcesConfig
 from spark_jobs.vectors.clustering_inputs import InputsMetadata, read_metadata
 
 STEP = "kmeans"
-CODE_VERSION = "4"  # raise it with every change of what comes out: partitions are then made again
+CODE_VERSION = "5"  # raise it with every change of what comes out: partitions are then made again
 
 _ASSIGNED = "_assigned"  # the rows of assignments.parquet as Spark writes them, in several files
 
@@ -83,13 +85,16 @@ def run(
         if made.finished:
             return
         found = _fit(metadata, min(choice.k, metadata.profiles), made.folder, config, engine, resources, report)
-        descriptions = describe_clusters(metadata, found)
-        write_clusters(made, found, descriptions, strictness(engine.strict_schema), resources.scratch)
-        summary = _summary(choice, config, found, descriptions)
+        checked = strictness(engine.strict_schema)
+        traits = write_members(made, found, checked, resources.scratch)
+        profiles = profile_segments(metadata, found, traits, config, engine.strict_schema)
+        descriptions = describe_clusters(metadata, found, profiles)
+        write_clusters(made, metadata, found, profiles, descriptions, checked)
+        summary = {**_summary(choice, config, found, descriptions), "segments": profiles.segments}
         made.write_json("summary.json", summary)
         clusters = "1 cluster" if found.k == 1 else f"{found.k} clusters"
         made.complete(
-            rows={"clusters": found.k, "assignments": metadata.users},
+            rows={"clusters": found.k, "assignments": metadata.users, "profiles": profiles.pages.num_rows},
             summary={
                 **summary,
                 "users": metadata.users,
@@ -99,7 +104,7 @@ def run(
                 "clusters": [summarize_cluster(row) for row in descriptions],
                 "bytes_in": metadata.bytes,
             },
-            inspect=lambda: check_clusters(made.folder, metadata, found, resources.cores),
+            inspect=lambda: check_clusters(made.folder, metadata, found, config.min_people, resources.cores),
             message=f"{clusters} of {metadata.users:,} users, wssse {found.scores['wssse']:.6g}",
         )
 

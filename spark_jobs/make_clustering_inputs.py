@@ -20,7 +20,7 @@ from spark_jobs.outputs.fingerprints import fingerprint
 from spark_jobs.outputs.schemas import strictness
 from spark_jobs.reporting import Reporter, heartbeat, run_as_command
 from spark_jobs.resources import Resources, ResourcesConfig
-from spark_jobs.users.grouped_users import fingerprint_of, list_parts
+from spark_jobs.users.grouped_users import fingerprint_of, list_parts, users_of
 from spark_jobs.vectors.category_files import Category, read_category
 from spark_jobs.vectors.checks import VectorCounts, check_clustering_inputs
 from spark_jobs.vectors.shuffle import InputsCounts, inputs_exchange, write_inputs
@@ -104,7 +104,7 @@ def _make(
     runs_on, parts = engines.start(engine, resources), list_parts(grouped)
     with heartbeat(report, runs_on.progress):
         done = runs_on.exchange(inputs_exchange(grouped, parts, categories, folders, config, engine.strict_schema))
-    bytes_in = sum(part.bytes for part in parts)
+    bytes_in, month_users = sum(part.bytes for part in parts), users_of(grouped)
     vectors = np.sum(done.counted, axis=0).tolist()
     with ThreadPoolExecutor(resources.cores) as threads:
         for number, (category, made) in enumerate(todo):
@@ -116,6 +116,7 @@ def _make(
                 rows={"dimensions": len(category.pages), "profiles": counts.profiles, "members": counts.users},
                 summary={
                     **_summary(category, counts, config),
+                    "month_users": month_users,
                     "bytes_in": bytes_in,
                     "engine": runs_on.version,
                 },

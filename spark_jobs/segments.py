@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from spark_jobs import storage
+from spark_jobs.clusters.published import SEGMENT_PROFILE
 from spark_jobs.errors import InputError
 from spark_jobs.outputs import read_manifest
 from spark_jobs.outputs.tables import read_table
@@ -24,7 +25,10 @@ class Segments:
         folder: The output's folder.
         summary: k, verdict, scores, parameters: what `summary.json` has.
         dimensions: A row a page, in the order of the centers' values: `dimension_id`, `dimension_name`.
-        clusters: A row a segment, by `cluster_id`: `users`, `diameter`, `solidity`, and `center`, with a value a page.
+        clusters: A row a segment, by `cluster_id`: `name`, `users`, `share` (of all users), `diameter`, `solidity`, and
+            `center`, with a value a page.
+        profiles: A row a segment and page, in the order of both: how many people like it, there and elsewhere, and
+            whether it sets the segment apart. These figures may be published: none is of fewer than `min_people`.
         members: A row a user: `user_id`, `cluster_id`, `distance`, `confidence`.
     """
 
@@ -32,6 +36,7 @@ class Segments:
     summary: dict[str, Any]
     dimensions: pa.Table
     clusters: pa.Table
+    profiles: pa.Table
     members: pa.Table
 
 
@@ -58,6 +63,7 @@ def load_segments(
         manifest["summary"],
         _dimensions(described),
         _clusters(described),
+        _profiles(found, manifest),
         read_table(found, "assignments.parquet", None if columns is None else list(columns)),
     )
 
@@ -90,11 +96,20 @@ def _dimensions(described: list[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist([{name: page[name] for name in schema.names} for page in pages], schema)
 
 
+def _profiles(folder: str, manifest: dict[str, Any]) -> pa.Table:
+    """Without a row, where code version 4 or an earlier one made the output."""
+    if "profiles.parquet" not in manifest["files"]:
+        return SEGMENT_PROFILE.empty_table()
+    return read_table(folder, "profiles.parquet")
+
+
 def _clusters(described: list[dict[str, Any]]) -> pa.Table:
     schema = pa.schema(
         [
             ("cluster_id", pa.int32()),
+            ("name", pa.string()),
             ("users", pa.int64()),
+            ("share", pa.float64()),
             ("diameter", pa.float64()),
             ("solidity", pa.string()),
             ("center", pa.list_(pa.float64())),
@@ -103,7 +118,9 @@ def _clusters(described: list[dict[str, Any]]) -> pa.Table:
     rows = [
         {
             "cluster_id": line["cluster_id"],
+            "name": line.get("cluster_name"),  # code version 4 has neither names nor shares
             "users": line["cluster_member_count"],
+            "share": line.get("cluster_share"),
             "diameter": line["cluster_diameter"],
             "solidity": line.get("cluster_solidity"),  # code version 2 has none
             "center": [page["center"] for page in line["dimensions"]],

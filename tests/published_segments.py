@@ -14,21 +14,6 @@ from spark_jobs.config import ClusteringInputsConfig, KMeansConfig, KSelectionCo
 
 MIN_PEOPLE = 10
 
-PROFILES = pa.schema(
-    [
-        ("cluster_id", pa.int32()),
-        ("dimension_id", pa.string()),
-        ("dimension_name", pa.string()),
-        ("people", pa.int64()),
-        ("share", pa.float64()),
-        ("rest_people", pa.int64()),
-        ("rest_share", pa.float64()),
-        ("month_share", pa.float64()),
-        *((name, pa.float64()) for name in ("lift", "lift_low", "lift_high", "z")),
-        ("distinctive", pa.bool_()),
-    ]
-)
-
 _FIRST = ("Espresso", "Harbor", "Latte", "Kenya", "Office", "Drip", "Velvet", "Morning", "Copper", "Slow", "Night")
 _SECOND = (
     "Society",
@@ -85,7 +70,7 @@ def make_kmeans(
     }
     folder.mkdir(parents=True)
     (folder / "summary.json").write_text(json.dumps(summary))
-    pq.write_table(pa.Table.from_pylist(rows if users else [], PROFILES), folder / "profiles.parquet")
+    pq.write_table(pa.Table.from_pylist(rows if users else [], published.SEGMENT_PROFILE), folder / "profiles.parquet")
     (folder / "data.json").write_text(
         "".join(json.dumps({"cluster_id": cluster, "user_ids": [f"user-{cluster}"]}) + "\n" for cluster in range(k))
     )

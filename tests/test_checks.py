@@ -28,7 +28,7 @@ JOBS = {
     "group_by_user": ("grouped_users", {"schema", "conservation", "rejects"}),
     "make_clustering_inputs": ("clustering_inputs", {"schema", "conservation"}),
     "select_k": ("k_selection", {"schema", "k_in_range", "has_segments"}),
-    "kmeans": ("kmeans", {"schema", "every_user_once", "centers_in_range"}),
+    "kmeans": ("kmeans", {"schema", "every_user_once", "centers_in_range", "figures_published"}),
 }
 
 CHECKED_BY = {
@@ -314,6 +314,7 @@ WRONG: list[tuple[str, Change, dict[str, str]]] = [
             "schema": "cluster_stability must be at most 1",
             "every_user_once": "meta-data.json has other sizes",
             "centers_in_range": "other centers",
+            "figures_published": "other pages or numbers of people",
         },
     ),
     ("kmeans", text("data.json", '"u00"', '"u00", "u00"'), {"every_user_once": "data.json has"}),
@@ -336,6 +337,7 @@ WRONG: list[tuple[str, Change, dict[str, str]]] = [
             "schema": "dimensions.member_count must have no null",
             "every_user_once": "meta-data.json has other sizes",
             "centers_in_range": "other centers",
+            "figures_published": "other pages or numbers of people",
         },
     ),
     (
@@ -352,6 +354,26 @@ WRONG: list[tuple[str, Change, dict[str, str]]] = [
         "kmeans",
         parquet("centers.parquet", with_column("users", first(1))),
         {"every_user_once": "centers.parquet has other sizes"},
+    ),
+    (
+        "kmeans",
+        parquet("profiles.parquet", with_column("people", first(13))),
+        {"figures_published": "other pages or numbers of people"},
+    ),
+    (
+        "kmeans",
+        parquet("profiles.parquet", with_column("share", first(1.3))),
+        {"schema": "share must be at most 1", "figures_published": "other pages or numbers of people"},
+    ),
+    (
+        "kmeans",
+        parquet("profiles.parquet", with_column("lift_low", lambda lows: [2.0] * len(lows))),
+        {"figures_published": "lifts on pages that too few people like"},
+    ),
+    (
+        "kmeans",
+        text("meta-data.json", '"cluster_name": "Mixed (2)"', '"cluster_name": "Mixed"'),
+        {"figures_published": "several clusters have the same name"},
     ),
 ]
 

@@ -115,7 +115,16 @@ def test_clusters_say_who_they_were_learned_from_and_how_solid_each_is(demo: Dem
     assert record["fit_users"] < record["users"]
     assert record["solidity"] == "4 solid"
     assert record["how_sure"].startswith("4 solid. A solid cluster is found again among other people like these")
-    assert [row.data["solidity"] for row in record["clusters"].records] == ["solid"] * 4
+    assert [row.data["solidity"] for row in record["segments"].records] == ["solid"] * 4
+
+
+def test_segments_are_shown_by_name_with_rounded_people_and_what_they_are_into(demo: Demo) -> None:
+    rows = [row.data for row in demo.record("kmeans", "coffee")["segments"].records]
+    own = {name: group for group, names in demo_audience.CATEGORIES["coffee"].items() for name in names}
+    assert {own[row["name"].split(", ")[0]] for row in rows} == own.values() - {"everybody"}
+    for row in rows:
+        assert int(row["people"].replace(",", "")) % 10 == 0
+        assert all(own[page.rpartition(" (")[0]] == own[row["name"].split(", ")[0]] for page in row["into"].split(", "))
 
 
 @pytest.mark.parametrize(("category", "found"), [("news", "no segments"), ("beekeeping", "too few people")])
@@ -128,7 +137,11 @@ def test_without_segments_everybody_is_one_cluster_which_is_neither_solid_nor_do
     )
     assert "one audience" in record["what_to_do"]
     assert "solidity" not in record
-    assert record["clusters"].records[0].data["solidity"] == "not known"
+    row = record["segments"].records[0].data
+    assert (row["name"], row["share"], row["solidity"], row["into"]) == (
+        *("Everybody", "100%", "not known"),
+        "nothing in particular",
+    )
 
 
 def test_the_demo_shows_what_was_planted_beside_what_was_found(demo: Demo) -> None:
@@ -206,7 +219,25 @@ def clustered(*solidities: str, **facts: Any) -> dict[str, Any]:
         "bytes_out": 1,
         "seconds": 1.0,
     }
-    return manifest("3", KMeansConfig().model_dump(), {**summary, **facts})
+    return manifest("4", KMeansConfig().model_dump(), {**summary, **facts})
+
+
+def profiled(*solidities: str) -> dict[str, Any]:
+    """The same as of code version 5, which says what each segment is."""
+    segments = [
+        {
+            "name": f"Segment of ${place}",
+            "people": None if solidity == "unknown" else 100,
+            "share": 0.5,
+            "solidity": solidity,
+            "distinctive": [
+                {"dimension_name": "Page", "lift": None, "low": 2.0},
+                {"dimension_name": "Other", "lift": 12.0, "low": 3.4},
+            ],
+        }
+        for place, solidity in enumerate(solidities)
+    ]
+    return clustered(*solidities, segments=segments)
 
 
 def manifest(code_version: str, config: dict[str, Any], summary: dict[str, Any]) -> dict[str, Any]:
@@ -316,6 +347,11 @@ def test_a_kmeans_of_code_version_2_is_shown_as_it_is() -> None:
     assert [row.data["solidity"] for row in found["clusters"].records] == ["not known"] * 2
 
 
+def test_where_few_others_like_a_page_its_lift_is_shown_as_the_least_it_is() -> None:
+    row = shown("kmeans", profiled("solid", "unknown"))["segments"].records[0].data
+    assert row["into"] == "Page (at least 2×), Other (12×)"
+
+
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
@@ -346,7 +382,18 @@ def test_without_segments_the_picture_marks_no_k(drawn: "list[Figure]") -> None:
     assert not any(list(line.get_xdata()) == [1, 1] for line in axes.lines)
 
 
-def test_each_bar_says_how_solid_its_cluster_is(drawn: "list[Figure]") -> None:
+def test_each_bar_is_named_and_says_how_solid_its_segment_is(drawn: "list[Figure]") -> None:
+    pictures.clusters(profiled("solid", "doubtful", "unknown")["summary"])
+    (axes,) = drawn[0].axes
+    assert [text.get_text() for text in axes.texts] == [
+        r"Segment of \$0: 100 people, solid",
+        r"Segment of \$1: 100 people, doubtful",
+        r"Segment of \$2: few people",
+    ]
+    assert [bar.get_width() for bar in axes.patches] == [100, 100, 0]
+
+
+def test_each_bar_of_code_version_4_says_how_solid_its_cluster_is(drawn: "list[Figure]") -> None:
     pictures.clusters(clustered("solid", "doubtful", "unknown")["summary"])
     (axes,) = drawn[0].axes
     assert [text.get_text() for text in axes.texts] == [
@@ -357,7 +404,7 @@ def test_each_bar_says_how_solid_its_cluster_is(drawn: "list[Figure]") -> None:
 
 
 def test_no_axis_crosses_the_texts_of_the_bars(drawn: "list[Figure]") -> None:
-    pictures.clusters(clustered("solid", "doubtful")["summary"])
+    pictures.clusters(profiled("solid", "doubtful")["summary"])
     (axes,) = drawn[0].axes
     assert {text.get_position()[0] for text in axes.texts} == {0}
     assert not axes.spines["left"].get_visible()

@@ -12,7 +12,7 @@ from moto.server import ThreadedMotoServer
 
 from audience_explorer_dagster.partitions import Partition
 from spark_jobs import storage
-from spark_jobs.clusters import files
+from spark_jobs.clusters import files, published
 from spark_jobs.errors import InputError
 from spark_jobs.outputs.schemas import TableRules
 from spark_jobs.segments import load_segments
@@ -110,7 +110,15 @@ def test_an_audience_without_users_has_no_segments(project: Project) -> None:
 
 @pytest.mark.parametrize(
     "rules",
-    [files.DATA, files.META_DATA, files.ASSIGNMENTS, files.CENTERS, profiles.DIMENSIONS, profiles.PROFILES],
+    [
+        files.DATA,
+        files.META_DATA,
+        files.ASSIGNMENTS,
+        files.CENTERS,
+        published.SEGMENT_PROFILES,
+        profiles.DIMENSIONS,
+        profiles.PROFILES,
+    ],
     ids=lambda rules: rules.name,
 )
 def test_the_page_on_outputs_names_every_column(rules: TableRules) -> None:

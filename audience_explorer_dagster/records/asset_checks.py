@@ -46,6 +46,8 @@ _DESCRIPTIONS: dict[str, dict[str, str]] = {
         **_SCHEMA,
         "every_user_once": "Every user of the inputs is in one cluster, none is in two, and all files agree.",
         "centers_in_range": "Every center lies between the least and the greatest value of the data, by dimension.",
+        "figures_published": "What is published of segments says nothing of fewer than min_people people, and no two"
+        " segments have the same name.",
         DRIFT: "Users are about as many, and spread over clusters about as evenly, as in the month before.",
     },
     planning.AUDIENCE_REPORT: {

@@ -161,6 +161,11 @@ def solidity_of(cluster: Mapping[str, Any], k: int) -> str:
     return "" if k == 1 or solidity == "unknown" else solidity
 
 
+def people_of(segment: Mapping[str, Any]) -> str:
+    """How many people a segment has, such as `1,230`; those of a small one are not said."""
+    return "few" if segment["people"] is None else f"{segment['people']:,}"
+
+
 def counted(solidities: Iterable[str]) -> str:
     """Such as `3 solid, 1 doubtful`; empty if nothing is known of any."""
     counts = Counter(filter(None, solidities))

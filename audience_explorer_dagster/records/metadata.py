@@ -129,16 +129,6 @@ def _k_selection(summary: dict[str, Any]) -> dict[str, Any]:
 
 def _kmeans(summary: dict[str, Any]) -> dict[str, Any]:
     clusters = summary["clusters"]
-    rows = [
-        [
-            cluster["cluster_id"],
-            cluster["users"],
-            findings.solidity_of(cluster, summary["k"]) or "not known",
-            f"{cluster['diameter']:.4g}",
-            ", ".join(f"{page['name']} {page['share']:.0%}" for page in cluster["top_pages"]),
-        ]
-        for cluster in clusters
-    ]
     silhouette = summary["scores"]["silhouette"]
     solidity = findings.counted(findings.solidity_of(cluster, summary["k"]) for cluster in clusters)
     return {
@@ -155,7 +145,7 @@ def _kmeans(summary: dict[str, Any]) -> dict[str, Any]:
         **({"label": summary["label"]} if summary["label"] else {}),
         "sizes": dg.MetadataValue.text(", ".join(f"{cluster['users']:,}" for cluster in clusters) or "none"),
         **({"solidity": solidity} if solidity else {}),
-        "clusters": _table(["cluster_id", "users", "solidity", "diameter", "top_pages"], rows),
+        **_segments(summary),
         "clustering_inputs": dg.MetadataValue.json(summary["clustering_inputs"]),
         "dagster/row_count": summary["users"],
     }
@@ -189,6 +179,40 @@ def _page_of(location: str) -> dg.MetadataValue:
     if not location.startswith("s3://") or os.environ.get("AWS_ENDPOINT_URL"):
         return dg.MetadataValue.path(location)
     return dg.MetadataValue.url(f"https://console.aws.amazon.com/s3/object/{bucket}?prefix={quote(key)}")
+
+
+def _segments(summary: dict[str, Any]) -> dict[str, dg.MetadataValue]:
+    """A row a segment, in figures that may be published; of code version 4 and before, a row a cluster."""
+    k = summary["k"]
+    if "segments" not in summary:
+        clusters = [
+            [
+                cluster["cluster_id"],
+                cluster["users"],
+                findings.solidity_of(cluster, k) or "not known",
+                f"{cluster['diameter']:.4g}",
+                ", ".join(f"{page['name']} {page['share']:.0%}" for page in cluster["top_pages"]),
+            ]
+            for cluster in summary["clusters"]
+        ]
+        return {"clusters": _table(["cluster_id", "users", "solidity", "diameter", "top_pages"], clusters)}
+    rows = [
+        [
+            segment["name"],
+            findings.people_of(segment),
+            "" if segment["share"] is None else f"{segment['share']:.0%}",
+            findings.solidity_of(segment, k) or "not known",
+            ", ".join(_into(page) for page in segment["distinctive"]) or "nothing in particular",
+        ]
+        for segment in summary["segments"]
+    ]
+    return {"segments": _table(["name", "people", "share", "solidity", "into"], rows)}
+
+
+def _into(page: dict[str, Any]) -> str:
+    """A page that sets a segment apart, with how many times likelier its people are to like it."""
+    lift = f"at least {page['low']:g}" if page["lift"] is None else f"{page['lift']:g}"
+    return f"{page['dimension_name']} ({lift}×)"
 
 
 def _table(columns: list[str], rows: list[Any]) -> dg.MetadataValue:

@@ -16,21 +16,34 @@ _LEAST_SPAN = (-0.01, 0.05)  # of the predictions shown, so that noise looks lik
 
 
 def clusters(summary: dict[str, Any]) -> str:
-    """A bar a cluster, as long as it has users, with how solid it is and its top pages; the first dozen."""
-    shown = summary["clusters"][:_MOST_CLUSTERS]
-    figure, axes = _figure(height=0.4 + 0.42 * len(shown))
-    places = range(len(shown))
-    axes.barh(places, [cluster["users"] for cluster in shown], color=_COLOR, height=0.34, align="edge")
-    for place, cluster in zip(places, shown, strict=True):
-        solidity = findings.solidity_of(cluster, summary["k"])
-        users = f"{cluster['users']:,} users{solidity and f', {solidity}'}"
-        pages = ", ".join(f"{_short(page['name'])} {page['share']:.0%}" for page in cluster["top_pages"][:3])
-        text = axes.text(0, place - 0.08, f"{cluster['cluster_id']}: {users}. {pages}", fontsize=7)
+    """A bar a cluster, as long as it has people, with its name and how solid it is; the first dozen."""
+    bars = _bars(summary)[:_MOST_CLUSTERS]
+    figure, axes = _figure(height=0.4 + 0.42 * len(bars))
+    places = range(len(bars))
+    axes.barh(places, [people for people, _ in bars], color=_COLOR, height=0.34, align="edge")
+    for place, (_, label) in zip(places, bars, strict=True):
+        text = axes.text(0, place - 0.08, label, fontsize=7)
         text.set_in_layout(False)  # it may be longer than the longest bar
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)  # it would cross the texts, which begin there
-    axes.set_ylim(len(shown), -0.5)
-    return _markdown(figure, "cluster sizes, how solid they are, and top pages")
+    axes.set_ylim(len(bars), -0.5)
+    return _markdown(figure, "the segments, their people, and how solid they are")
+
+
+def _bars(summary: dict[str, Any]) -> list[tuple[int, str]]:
+    """The people of each segment, and its label."""
+    bars = []
+    for segment in summary.get("segments", ()):
+        solidity = findings.solidity_of(segment, summary["k"])
+        people = f"{findings.people_of(segment)} people{solidity and f', {solidity}'}"
+        bars.append((segment["people"] or 0, f"{_plain(segment['name'])}: {people}"))
+    if not bars:  # of code version 4 and before
+        for cluster in summary["clusters"]:
+            solidity = findings.solidity_of(cluster, summary["k"])
+            users = f"{cluster['users']:,} users{solidity and f', {solidity}'}"
+            pages = ", ".join(f"{_short(page['name'])} {page['share']:.0%}" for page in cluster["top_pages"][:3])
+            bars.append((cluster["users"], f"{cluster['cluster_id']}: {users}. {pages}"))
+    return bars
 
 
 def tried_k(summary: dict[str, Any]) -> str:
@@ -77,6 +90,8 @@ def _markdown(figure: "Figure", alternative: str) -> str:
 
 
 def _short(name: str) -> str:
-    # $ would start a formula.
-    name = name.replace("$", r"\$")
-    return name if len(name) <= 22 else name[:21] + "…"
+    return _plain(name if len(name) <= 22 else name[:21] + "…")
+
+
+def _plain(text: str) -> str:
+    return text.replace("$", r"\$")  # it would start a formula

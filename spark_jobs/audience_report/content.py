@@ -382,7 +382,7 @@ def _heat_row(page: str, rows: Sequence[Mapping[str, Any]], segments: Sequence[S
     of_segment = {row["cluster_id"]: row for row in rows}
     nothing = Cell(None, 0, None, None, None)
     cells = [_cell(of_segment[s.cluster_id]) if s.cluster_id in of_segment else nothing for s in segments]
-    return HeatRow(page, rows[0]["dimension_name"], _of_everybody(rows[0], people), cells)
+    return HeatRow(page, rows[0]["dimension_name"] or page, _of_everybody(rows[0], people), cells)
 
 
 def _of_everybody(row: Mapping[str, Any], people: int | None) -> float | None:
@@ -415,7 +415,10 @@ def _liked(profiles: Sequence[Mapping[str, Any]], min_people: int) -> Table | No
     return Table(
         "pages",
         ["page", "people", "share"],
-        [[row["dimension_name"], _counted(row["people"], min_people), row["share"]] for row in rows],
+        [
+            [row["dimension_name"] or row["dimension_id"], _counted(row["people"], min_people), row["share"]]
+            for row in rows
+        ],
     )
 
 

@@ -9,8 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from spark_jobs.clusters import published
 from spark_jobs.clusters.files import ASSIGNMENTS, CENTERS, DATA, META_DATA, users_of_clusters
 from spark_jobs.clusters.learned import Clusters
+from spark_jobs.clusters.published import SEGMENT_PROFILES
 from spark_jobs.outputs import checks, read_back
 from spark_jobs.outputs.checks import CheckResult
 from spark_jobs.outputs.schemas import Inspection
@@ -20,9 +22,12 @@ from spark_jobs.vectors.clustering_inputs import InputsMetadata
 _FEW_USERS = 1 << 17  # whose rows are read back faster than threads take turns
 
 
-def check_clusters(folder: str, metadata: InputsMetadata, found: Clusters, cores: int) -> dict[str, CheckResult]:
+def check_clusters(
+    folder: str, metadata: InputsMetadata, found: Clusters, min_people: int, cores: int
+) -> dict[str, CheckResult]:
     """Read back clusters, and compare them with the users and the profiles of their inputs."""
-    assignments, centers, data, meta_data = map(Inspection, (ASSIGNMENTS, CENTERS, DATA, META_DATA))
+    rules = (ASSIGNMENTS, CENTERS, DATA, META_DATA, SEGMENT_PROFILES)
+    assignments, centers, data, meta_data, profiles = map(Inspection, rules)
     with ThreadPoolExecutor(cores if metadata.users > _FEW_USERS else 1) as threads:
         of_listed = threads.submit(listed_users, read_back.json_lists(folder, "data.json", data))
         of_assigned = threads.submit(assigned_users, read_back.parquet(folder, "assignments.parquet", assignments))
@@ -34,11 +39,13 @@ def check_clusters(folder: str, metadata: InputsMetadata, found: Clusters, cores
         "centers.parquet": [users for batch in center_rows for users in batch.column("users").to_pylist()],
         "meta-data.json": [batch.column("cluster_member_count")[0].as_py() for batch in descriptions],
     }
+    profile_rows = list(read_back.parquet(folder, "profiles.parquet", profiles))
     described = [batch.column("dimensions").flatten().field("center").to_pylist() for batch in descriptions]
     return {
-        "schema": checks.schema(assignments, centers, data, meta_data),
+        "schema": checks.schema(assignments, centers, data, meta_data, profiles),
         "every_user_once": every_user_once(users, assigned, listed, sizes),
         "centers_in_range": centers_in_range(center_rows, *found.value_range, described),
+        "figures_published": figures_published(profile_rows, descriptions, min_people),
     }
 
 
@@ -179,6 +186,38 @@ def centers_in_range(
     if rows != [list(center) for center in described]:
         wrong.append("meta-data.json has other centers than centers.parquet")
     return checks.result({"centers": len(rows), "dimensions": len(low), "outside": outside}, wrong)
+
+
+def figures_published(
+    profiles: Iterable[pa.RecordBatch], descriptions: Iterable[pa.RecordBatch], min_people: int
+) -> CheckResult:
+    """What is published of segments is of their pages, says nothing of a few people, and no two have the same name.
+
+    Args:
+        profiles: Rows of SEGMENT_PROFILE.
+        descriptions: Lines of meta-data.json.
+        min_people: How many people a figure must be of.
+    """
+    wrong, expected, names = [], [], []
+    for batch in descriptions:
+        pages = batch.column("dimensions").flatten()
+        ids, fans = pages.field("dimension_id").to_pylist(), pages.field("member_count").to_pylist()
+        cluster = batch.column("cluster_id")[0].as_py()
+        names.append(batch.column("cluster_name")[0].as_py())
+        expected += [(cluster, *page) for page in zip(ids, (published.count(n, min_people) for n in fans), strict=True)]
+    found, withheld = [], 0
+    for batch in profiles:
+        columns = [batch.column(name) for name in ("cluster_id", "dimension_id", "people")]
+        found += list(zip(*(column.to_pylist() for column in columns), strict=True))
+        few = pc.is_null(columns[2])
+        withheld += few.true_count
+        if pc.any(pc.and_(few, pc.invert(pc.is_null(batch.column("lift_low"))))).as_py():
+            wrong.append("profiles.parquet has lifts on pages that too few people like")
+    if found != expected:
+        wrong.append("profiles.parquet has other pages or numbers of people than meta-data.json, rounded")
+    if len(set(names)) < len(names):
+        wrong.append("several clusters have the same name")
+    return checks.result({"figures": len(found), "withheld": withheld}, wrong)
 
 
 def k_in_range(choices: Sequence[pa.RecordBatch], k_max: int) -> CheckResult:

@@ -17,7 +17,7 @@ class Side:
     folder: str
     users: int
     sizes: tuple[int, ...]  # users of each cluster
-    names: tuple[str, ...]  # of each cluster: the page that most of its users are on
+    names: tuple[str, ...]  # of each cluster; before code version 5, the page that most of its users are on
     only_here: int  # users whom the other one does not have
 
     @property
@@ -91,9 +91,13 @@ def _agreement(first: np.ndarray, second: np.ndarray) -> float | None:
 
 
 def _side(folder: str, users: int, only_here: int) -> Side:
-    clusters = outputs.read_manifest(folder, "kmeans")["summary"]["clusters"]
-    sizes = tuple(int(cluster["users"]) for cluster in clusters)
-    names = tuple(str(cluster["top_pages"][0]["name"]) if cluster["top_pages"] else "" for cluster in clusters)
+    summary = outputs.read_manifest(folder, "kmeans")["summary"]
+    sizes = tuple(int(cluster["users"]) for cluster in summary["clusters"])
+    if "segments" in summary:
+        names = tuple(str(segment["name"]) for segment in summary["segments"])
+    else:
+        tops = [cluster["top_pages"] for cluster in summary["clusters"]]
+        names = tuple(str(pages[0]["name"]) if pages else "" for pages in tops)
     return Side(folder, users, sizes, names, only_here)
 
 

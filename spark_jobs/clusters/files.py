@@ -1,4 +1,4 @@
-"""The files of clusters: data.json, meta-data.json, assignments.parquet and centers.parquet."""
+"""The files of clusters: data.json, meta-data.json, assignments.parquet, centers.parquet and profiles.parquet."""
 
 import contextlib
 import itertools
@@ -13,6 +13,9 @@ import pyarrow.parquet as pq
 
 from spark_jobs.clusters import stability
 from spark_jobs.clusters.learned import ASSIGNMENT, Clusters
+from spark_jobs.clusters.published import SEGMENT_PROFILES
+from spark_jobs.clusters.segment_profiles import SegmentProfiles
+from spark_jobs.clusters.traits import Traits
 from spark_jobs.engines.pieces import Piece, Spill
 from spark_jobs.outputs import Output
 from spark_jobs.outputs.schemas import AT_LEAST_0, AT_LEAST_1, TableRules
@@ -20,7 +23,15 @@ from spark_jobs.sorting import run_starts
 from spark_jobs.texts import json_items
 from spark_jobs.vectors.clustering_inputs import InputsMetadata
 
-CENTER = pa.schema([("cluster_id", pa.int32()), ("users", pa.int64()), ("center", pa.list_(pa.float64()))])
+CENTER = pa.schema(
+    [
+        ("cluster_id", pa.int32()),
+        ("users", pa.int64()),
+        ("center", pa.list_(pa.float64())),
+        ("dimension_ids", pa.list_(pa.string())),  # of the values of `center`, in their order
+        ("dimension_names", pa.list_(pa.string())),
+    ]
+)
 
 ASSIGNMENTS = TableRules(
     "assignments.parquet",
@@ -30,7 +41,11 @@ ASSIGNMENTS = TableRules(
     key="user_id",
 )
 CENTERS = TableRules(
-    "centers.parquet", CENTER, ranges={"cluster_id": AT_LEAST_0, "users": AT_LEAST_1}, key="cluster_id"
+    "centers.parquet",
+    CENTER,
+    non_empty=("dimension_ids",),
+    ranges={"cluster_id": AT_LEAST_0, "users": AT_LEAST_1},
+    key="cluster_id",
 )
 DATA = TableRules(
     "data.json",
@@ -57,15 +72,18 @@ META_DATA = TableRules(
             ("cluster_wssse", pa.float64()),
             ("cluster_stability", pa.float64()),
             ("cluster_solidity", pa.string()),
+            ("cluster_name", pa.string()),
+            ("cluster_share", pa.float64()),
+            ("distinctive_pages", pa.list_(pa.string())),
             ("dimensions", pa.list_(_CLUSTER_DIMENSION)),
         ]
     ),
-    non_empty=("dimensions.dimension_id",),
+    non_empty=("cluster_name", "distinctive_pages", "dimensions.dimension_id"),
     ranges={
         "cluster_id": AT_LEAST_0,
         "cluster_member_count": AT_LEAST_1,
         **dict.fromkeys(("cluster_diameter", "cluster_wssse", "dimensions.member_count"), AT_LEAST_0),
-        "cluster_stability": (0, 1),
+        **dict.fromkeys(("cluster_stability", "cluster_share"), (0, 1)),
     },
     optional=("cluster_stability",),  # where nobody was learned from
 )
@@ -75,32 +93,41 @@ _TOP_PAGES = 5
 
 def write_clusters(
     output: Output,
+    metadata: InputsMetadata,
     found: Clusters,
+    profiles: SegmentProfiles,
     descriptions: list[dict[str, Any]],
     checked: Callable[[TableRules, Any], Any],
-    scratch: str,
 ) -> None:
-    """Write all files of clusters.
+    """Write what clusters are like: meta-data.json, centers.parquet and profiles.parquet.
 
     Args:
         output: Where to.
+        metadata: Of the inputs.
         found: The clusters.
+        profiles: What each segment is.
         descriptions: The lines of meta-data.json, see `describe_clusters`.
         checked: Checks rows before they are written, see `strictness`.
-        scratch: A folder for what does not stay in memory.
     """
-    _write_members(output, found, checked, scratch)
     with output.open_file("meta-data.json") as file:
         for row in descriptions:
             file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
-    output.write_table("centers.parquet", checked(CENTERS, _centers(found)))
+    output.write_table("centers.parquet", checked(CENTERS, _centers(metadata, found)))
+    output.write_table("profiles.parquet", checked(SEGMENT_PROFILES, profiles.pages))
 
 
-def _write_members(output: Output, found: Clusters, checked: Callable[[TableRules, Any], Any], scratch: str) -> None:
-    """Write `assignments.parquet` and `data.json`, both by user_id.
+def write_members(output: Output, found: Clusters, checked: Callable[[TableRules, Any], Any], scratch: str) -> Traits:
+    """Write `assignments.parquet` and `data.json`, both by user_id; returns the traits of the people.
 
     Memory has a batch at a time: the clusters of `data.json`, which are written one after another, wait on disk.
+
+    Args:
+        output: Where to.
+        found: The clusters, whose people are read.
+        checked: Checks rows before they are written, see `strictness`.
+        scratch: A folder for what does not stay in memory.
     """
+    traits = Traits(found.k)
     with contextlib.closing(Spill(scratch)) as waiting:
         of_cluster: list[list[Piece]] = [[] for _ in range(found.k)]
         with (
@@ -108,10 +135,12 @@ def _write_members(output: Output, found: Clusters, checked: Callable[[TableRule
             pq.ParquetWriter(file, ASSIGNMENT, compression="zstd") as writer,
             ThreadPoolExecutor(1) as aside,
         ):
-            for assigned in found.assignments:
+            for placed in found.placed:
+                assigned = placed.select(ASSIGNMENT.names)
                 written = aside.submit(writer.write_batch, checked(ASSIGNMENTS, assigned))
                 for number, users in users_of_clusters(assigned):
                     of_cluster[number].append(waiting.put(json_items(users)))
+                traits.add(placed.column("cluster_id").to_numpy(), placed.column("gender"), placed.column("actions"))
                 written.result()
         with output.open_file("data.json") as file:
             for number, pieces in enumerate(of_cluster):
@@ -119,10 +148,12 @@ def _write_members(output: Output, found: Clusters, checked: Callable[[TableRule
                 for place, piece in enumerate(pieces):
                     file.write((b", " if place else b"") + waiting.take(piece))
                 file.write(b"]}\n")
+    return traits
 
 
-def _centers(found: Clusters) -> pa.Table:
+def _centers(metadata: InputsMetadata, found: Clusters) -> pa.Table:
     columns = [range(found.k), found.users.tolist(), found.centers.tolist()]
+    columns += [[metadata.dimensions[name].to_pylist()] * found.k for name in ("dimension_id", "dimension_name")]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, CENTER, strict=True)]
     return pa.Table.from_arrays(arrays, schema=CENTER)
 
@@ -136,10 +167,10 @@ def users_of_clusters(assignments: pa.RecordBatch) -> Iterator[tuple[int, pa.Str
         yield int(cluster[order[start]]), users.slice(start, end - start)
 
 
-def describe_clusters(metadata: InputsMetadata, found: Clusters) -> list[dict[str, Any]]:
+def describe_clusters(metadata: InputsMetadata, found: Clusters, profiles: SegmentProfiles) -> list[dict[str, Any]]:
     """The lines of meta-data.json."""
     ids, names = metadata.dimensions["dimension_id"].to_pylist(), metadata.dimensions["dimension_name"].to_pylist()
-    on = found.dimensions
+    on, total = found.dimensions, int(found.users.sum())
     return [
         {
             "cluster_id": cluster,
@@ -147,8 +178,11 @@ def describe_clusters(metadata: InputsMetadata, found: Clusters) -> list[dict[st
             "private": metadata.category["private"],
             "cluster_diameter": float(found.diameters[cluster]),
             "cluster_wssse": found.scores["wssse"],
-            "cluster_stability": _rounded(found.learned.stability[cluster]),
+            "cluster_stability": stability.rounded(found.learned.stability[cluster]),
             "cluster_solidity": stability.in_words(found.learned.stability[cluster]),
+            "cluster_name": profiles.names[cluster],
+            "cluster_share": round(int(found.users[cluster]) / total, 6),
+            "distinctive_pages": profiles.distinctive[cluster],
             "dimensions": [
                 {
                     "dimension_id": ids[d],
@@ -164,10 +198,6 @@ def describe_clusters(metadata: InputsMetadata, found: Clusters) -> list[dict[st
         }
         for cluster in range(found.k)
     ]
-
-
-def _rounded(value: float) -> float | None:
-    return None if np.isnan(value) else round(float(value), 6)
 
 
 def summarize_cluster(row: dict[str, Any]) -> dict[str, Any]:

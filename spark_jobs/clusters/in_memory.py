@@ -7,7 +7,7 @@ import pyarrow as pa
 import scipy.sparse as sp
 
 from spark_jobs.clusters import clustering, description, scores
-from spark_jobs.clusters.learned import ASSIGNMENT, Clusters, Learned, stabilities_on_sample
+from spark_jobs.clusters.learned import PLACED, Clusters, Learned, stabilities_on_sample
 from spark_jobs.config import KMeansConfig, parse_params
 from spark_jobs.outputs.schemas import strictness
 from spark_jobs.outputs.tables import read_batches
@@ -17,7 +17,8 @@ from spark_jobs.vectors import clustering_inputs
 from spark_jobs.vectors.clustering_inputs import Inputs, InputsMetadata
 from spark_jobs.vectors.profiles import MEMBERS
 
-_MEMBERS_READ = MEMBERS.only("user_id", "profile_id")
+_MEMBERS_READ = MEMBERS.only("user_id", "gender", "profile_id", "actions")
+_MEMBERS_OF_CODE_VERSION_1 = MEMBERS.only("user_id", "gender", "profile_id")
 
 
 def fit(
@@ -116,14 +117,16 @@ def _learned_from(source: Inputs, k: int, config: KMeansConfig, report: Reporter
 
 
 def _assign(source: Inputs, model: clustering.Model, strict: bool) -> Iterator[pa.RecordBatch]:
-    """Rows of ASSIGNMENT, by user_id."""
+    """Rows of PLACED, by user_id."""
     checked = strictness(strict)
+    rules = _MEMBERS_OF_CODE_VERSION_1 if source.metadata.fit_min_actions is None else _MEMBERS_READ
     if not model.k:
         return
     _, _, to_next = clustering.assign(source.profiles, model.centers)
     confidence = clustering.confidence(model.distances, to_next)
-    for members in read_batches(source.metadata.folder, "members.parquet", _MEMBERS_READ.schema.names):
-        profile = checked(_MEMBERS_READ, members).column("profile_id").to_numpy()
-        cluster = model.labels[profile].astype(np.int32)
-        columns = [cluster, model.distances[profile], confidence[profile]]
-        yield pa.RecordBatch.from_arrays([members.column("user_id"), *map(pa.array, columns)], schema=ASSIGNMENT)
+    for members in read_batches(source.metadata.folder, "members.parquet", rules.schema.names):
+        profile = checked(rules, members).column("profile_id").to_numpy()
+        places = [model.labels[profile].astype(np.int32), model.distances[profile], confidence[profile]]
+        actions = pa.nulls(len(members), pa.int64()) if rules is not _MEMBERS_READ else members.column("actions")
+        columns = [members.column("user_id"), *map(pa.array, places), members.column("gender"), actions]
+        yield pa.RecordBatch.from_arrays(columns, schema=PLACED)

@@ -13,6 +13,8 @@ from spark_jobs.vectors.clustering_inputs import InputsMetadata
 ASSIGNMENT = pa.schema(
     [("user_id", pa.string()), ("cluster_id", pa.int32()), ("distance", pa.float64()), ("confidence", pa.float64())]
 )
+# Rows of ASSIGNMENT, with what is known of the people; actions are null where the inputs don't say.
+PLACED = pa.schema([*ASSIGNMENT, ("gender", pa.string()), ("actions", pa.int64())])
 _JUDGED = 5_000  # people, drawn where there are more, on whom the clusters' stability is measured
 
 
@@ -30,7 +32,7 @@ class Clusters:
     scores: dict[str, float | None]
     library: str  # its name and version
     learned: "Learned"
-    assignments: Iterator[pa.RecordBatch]  # rows of ASSIGNMENT, by user_id
+    placed: Iterator[pa.RecordBatch]  # rows of PLACED, by user_id
 
     @property
     def k(self) -> int:

@@ -18,7 +18,7 @@ import scipy.sparse as sp
 from spark_jobs import storage
 from spark_jobs.clusters import clustering
 from spark_jobs.clusters.description import ClusterDimensions
-from spark_jobs.clusters.learned import ASSIGNMENT, Clusters, Learned, stabilities_on_sample
+from spark_jobs.clusters.learned import PLACED, Clusters, Learned, stabilities_on_sample
 from spark_jobs.clusters.scores import calinski_harabasz
 from spark_jobs.config import KMeansConfig, KMeansParams, parse_params
 from spark_jobs.engines.spark import SparkEngine, collect, errors_of_tasks, location_for
@@ -414,7 +414,7 @@ def _assign(
     metadata: InputsMetadata,
     folder: str,
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of ASSIGNMENT, by user_id, a batch at a time.
+    """The rows of PLACED, by user_id, a batch at a time.
 
     Args:
         spark: Spark.
@@ -429,13 +429,18 @@ def _assign(
         for batch in batches:
             label, distance, to_next = clustering.assign(_matrix(batch, centers.shape[1])[0], centers)
             values = [number[label], distance, clustering.confidence(distance, to_next)]
-            names = ["profile_id", *ASSIGNMENT.names[1:]]
+            names = ["profile_id", "cluster_id", "distance", "confidence"]
             yield pa.RecordBatch.from_arrays([batch.column("profile_id"), *map(pa.array, values)], names=names)
 
+    from pyspark.sql import functions as F
+
     with errors_of_tasks():
-        members = _read(spark, metadata.folder, "members.parquet").select("user_id", "profile_id")
+        members = _read(spark, metadata.folder, "members.parquet")
+        if metadata.fit_min_actions is None:  # made by code version 1
+            members = members.withColumn("actions", F.lit(None).cast("long"))
+        members = members.select("user_id", "profile_id", "gender", "actions")
         clusters = points.mapInArrow(assign, "profile_id bigint, cluster_id int, distance double, confidence double")
-        rows = members.join(clusters, "profile_id").select(*ASSIGNMENT.names).orderBy("user_id")
+        rows = members.join(clusters, "profile_id").select(*PLACED.names).orderBy("user_id")
         rows.write.parquet(location_for(spark, folder))
     points.unpersist()
     yield from of_equal_size(_read_parts(folder))
@@ -446,4 +451,4 @@ def _read_parts(folder: str) -> Iterator[pa.RecordBatch]:
     for part in storage.visible_files(folder):
         if part.name.startswith("part-"):
             with part.open("rb") as file:
-                yield from (batch.cast(ASSIGNMENT) for batch in pq.ParquetFile(file).iter_batches())
+                yield from (batch.cast(PLACED) for batch in pq.ParquetFile(file).iter_batches())

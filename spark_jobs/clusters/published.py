@@ -1,20 +1,62 @@
-"""Figures that may be shown to people: none says something of fewer than `min_people`, nor do sums and differences.
+"""What may be said of people to people: nothing of fewer than `min_people` of them.
 
-A count below `min_people` is not said; any other is rounded to the nearest multiple of it. Shares are made from rounded
-counts, so they say nothing that the counts do not.
+A count of fewer is None, and any other is rounded to a multiple of `min_people`, so that what is not said does not
+follow from totals and parts either. Shares are of rounded counts. Other figures are rounded so far that they don't
+give a count away. Exact figures are for the systems that act: `data.json`, `meta-data.json`, `assignments.parquet`.
 """
+
+import math
+
+import pyarrow as pa
+
+from spark_jobs.outputs.schemas import AT_LEAST_0, TableRules
+
+SEGMENT_PROFILE = pa.schema(
+    [
+        ("cluster_id", pa.int32()),
+        ("dimension_id", pa.string()),
+        ("dimension_name", pa.string()),
+        ("people", pa.int64()),
+        ("share", pa.float64()),
+        ("rest_people", pa.int64()),
+        ("rest_share", pa.float64()),
+        ("month_share", pa.float64()),
+        ("lift", pa.float64()),
+        ("lift_low", pa.float64()),
+        ("lift_high", pa.float64()),
+        ("z", pa.float64()),
+        ("distinctive", pa.bool_()),
+    ]
+)
+_FIGURES = tuple(SEGMENT_PROFILE.names[3:-1])
+SEGMENT_PROFILES = TableRules(
+    "profiles.parquet",
+    SEGMENT_PROFILE,
+    non_empty=("dimension_id",),
+    ranges={
+        **dict.fromkeys(("cluster_id", "people", "rest_people", "lift", "lift_low", "lift_high"), AT_LEAST_0),
+        **dict.fromkeys(("share", "rest_share", "month_share"), (0, 1)),
+    },
+    optional=_FIGURES,  # where they would say something of fewer than `min_people`
+)
 
 
 def count(people: int, min_people: int) -> int | None:
-    """A number of people as it is published: to the nearest multiple of `min_people`; None below that."""
-    if people < min_people:
-        return None
-    return (people + min_people // 2) // min_people * min_people
+    """So many people, to the nearest multiple of `min_people` (a half up); None for fewer than that."""
+    return None if people < min_people else (2 * people + min_people) // (2 * min_people) * min_people
 
 
 def share(people: int, of: int, min_people: int) -> float | None:
-    """The share that some people are of others, in whole percents, 0 to 1; None if either is not published."""
+    """The share of `people` among `of`, from 0 to 1 in whole percents; None where one of both is not said."""
     part, whole = count(people, min_people), count(of, min_people)
-    if part is None or not whole:
-        return None
-    return min(1.0, round(part / whole, 2))
+    return None if part is None or whole is None else min(1.0, round(part / whole, 2))
+
+
+def ratio(value: float) -> float | None:
+    """A lift, or an end of its interval: two significant digits; None for one that is not known."""
+    return float(f"{value:.2g}") if math.isfinite(value) else None
+
+
+def z_score(value: float) -> float | None:
+    """One decimal; None for one that is not known."""
+    return round(float(value), 1) + 0.0 if math.isfinite(value) else None  # + 0.0: never -0.0

@@ -33,6 +33,11 @@ def in_words(stability: float) -> Solidity:
     return "doubtful" if stability < DOUBTFUL else "fair"
 
 
+def rounded(stability: float) -> float | None:
+    """A stability as files have it: 6 decimals; None for NaN."""
+    return None if np.isnan(stability) else round(float(stability), 6)
+
+
 def stabilities(profiles: sp.csr_matrix, weight: np.ndarray, centers: np.ndarray, seed: int) -> np.ndarray:
     """The stability of each cluster, from 0 to 1; NaN for a cluster that nobody is in.
 

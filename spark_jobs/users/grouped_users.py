@@ -32,6 +32,14 @@ def fingerprint_of(location: str) -> str:
     return files_fingerprint(_files(location))
 
 
+def users_of(location: str) -> int | None:
+    """How many users a month's grouped users are; None where they have no manifest that says so."""
+    if not outputs.is_finished(location):
+        return None
+    users: int = outputs.read_manifest(location, _STEP)["summary"]["users"]
+    return users
+
+
 @dataclass(frozen=True)
 class Part:
     """A file of grouped users."""

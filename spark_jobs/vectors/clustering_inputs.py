@@ -34,6 +34,8 @@ class InputsMetadata:
     bytes: int  # of its files
     fit_min_actions: int | None = None  # of the users whom `fit_weight` counts; None in outputs of code version 1
     fit_users: int = 0  # how many such users there are
+    # Of all pages in the month, with any action; None where that is not known, or not the people that dimensions count.
+    month_users: int | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def read_metadata(folder: str, strict: bool) -> InputsMetadata:
         summary["bytes_out"],
         summary.get("fit_min_actions"),
         summary.get("fit_users", 0),
+        summary.get("month_users") if manifest["config"]["min_actions"] == 1 else None,
     )
 
 
