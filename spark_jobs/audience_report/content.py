@@ -31,6 +31,7 @@ _CHECKS = {
     "schema": "All tables have their columns, types and rules",
     "every_user_once": "Everybody is in one segment, nobody in two, and all files agree",
     "centers_in_range": "Every center lies within the data",
+    "figures_published": "No published figure is of too few people",
 }
 _PREDICTION = "prediction"
 _BY_SCORE = {
@@ -90,8 +91,8 @@ class Segment:
 
     @property
     def told_gender(self) -> str:
-        """The gender split, such as `f 55%, m 40%`; what is not published is left out."""
-        return ", ".join(f"{gender} {share:.0%}" for gender, share in self.gender if share)
+        """The gender split, such as `f: 55%, m: 40%`; what is not published is left out."""
+        return ", ".join(f"{gender}: {share:.0%}" for gender, share in self.gender if share)
 
     @property
     def into(self) -> list[str]:
@@ -242,7 +243,7 @@ def content_of(
         advice=advice,
         segments=segments,
         heat=heat,
-        liked=_liked(profiles, min_people) if described and not apart else None,
+        liked=_liked(profiles) if described and not apart else None,
         curve=_curve(chosen) if chosen else None,
         tried=_tried(chosen, min_people) if chosen and chosen["tried"] else None,
         verdict_text=_verdict(summary, chosen, min_people),
@@ -321,7 +322,7 @@ def _sizes(segments: Sequence[Segment], min_people: int) -> str:
 def _segment(row: Mapping[str, Any]) -> Segment:
     solidity = row["solidity"] if row["solidity"] in _SOLIDITIES else ""
     stability = row["stability"]
-    gender = sorted(row["gender"].items(), key=lambda item: (item[0] == "0", -(item[1] or 0), item[0]))
+    gender = sorted(row["gender"].items(), key=lambda item: (item[0] == "0", item[0]))
     return Segment(
         number=row["cluster_id"] + 1,
         cluster_id=row["cluster_id"],
@@ -404,7 +405,7 @@ def _cell(row: Mapping[str, Any]) -> Cell:
     return Cell(row["share"], step, lift, low, high)
 
 
-def _liked(profiles: Sequence[Mapping[str, Any]], min_people: int) -> Table | None:
+def _liked(profiles: Sequence[Mapping[str, Any]]) -> Table | None:
     """The pages that most people are on, where all of them are one audience."""
     rows = sorted(
         (row for row in profiles if row["people"] is not None),
@@ -415,10 +416,7 @@ def _liked(profiles: Sequence[Mapping[str, Any]], min_people: int) -> Table | No
     return Table(
         "pages",
         ["page", "people", "share"],
-        [
-            [row["dimension_name"] or row["dimension_id"], _counted(row["people"], min_people), row["share"]]
-            for row in rows
-        ],
+        [[row["dimension_name"] or row["dimension_id"], row["people"], row["share"]] for row in rows],
     )
 
 
