@@ -56,7 +56,7 @@ def test_six_months_and_thirteen_categories_are_six_launches_and_go_on_after_a_k
 
     assert done <= finished(explorer), "what was done stays"
     computed = computed_records(explorer)
-    assert len(computed) == len(MONTHS) * (1 + 3 * CATEGORIES)
+    assert len(computed) == len(MONTHS) * (1 + 4 * CATEGORIES)
     assert set(computed.values()) == {1}, "nothing that was on record was computed again"
     # Each month was launched once, and once more if the kill came in its middle.
     launches = launched_months(explorer)
@@ -71,7 +71,7 @@ def test_eight_months_and_three_categories_are_eight_launches(explorer: Explorer
     for file in sorted((explorer.root / "categories").iterdir())[3:]:
         file.unlink()
     asked = [argument for month in months for argument in ("--month", month)]
-    assert len(explorer.pipeline(*asked).launched) == 8 * (1 + 3 * 3)
+    assert len(explorer.pipeline(*asked).launched) == 8 * (1 + 4 * 3)
     assert sorted(launched_months(explorer)) == months
 
 
