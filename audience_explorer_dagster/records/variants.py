@@ -188,7 +188,20 @@ def promote(
             details |= metadata.link_to_report(report_of_now.folder, partition, None)
         tags = data_versions.tags(instance, Target(KMEANS, partition), details, {})
         report(dg.AssetMaterialization(asset_key=KMEANS, partition=partition.key, metadata=details, tags=tags))
+        if report_of_now is not None:
+            report(_report_again(instance, store, report_of_now, label))
     return now
+
+
+def _report_again(
+    instance: dg.DagsterInstance, store: Store, record: Record, label: str | None
+) -> dg.AssetMaterialization:
+    """A new record of a report, so that the newest is that of the current clusters, and not stale beside them."""
+    details = metadata.of_reused(record, store, label)
+    details |= metadata.link_to_report(record.folder, record.partition, None)
+    tags = data_versions.tags(instance, Target(AUDIENCE_REPORT, record.partition), details, {})
+    key = record.partition.key
+    return dg.AssetMaterialization(asset_key=AUDIENCE_REPORT, partition=key, metadata=details, tags=tags)
 
 
 def _point_report(store: Store, partition: Partition, history: History, clusters: Record) -> Record | None:
