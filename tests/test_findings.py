@@ -226,6 +226,7 @@ def profiled(*solidities: str) -> dict[str, Any]:
     """The same as of code version 5, which says what each segment is."""
     segments = [
         {
+            "cluster_id": place,
             "name": f"Segment of ${place}",
             "people": None if solidity == "unknown" else 100,
             "share": 0.5,

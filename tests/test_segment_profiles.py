@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from benchmarks.segments import distinctive, nulls
 from benchmarks.segments.designs import Design, draw
 from spark_jobs import demo_audience
-from spark_jobs.clusters import names, published
+from spark_jobs.clusters import names, published, segment_profiles
 from spark_jobs.clusters.lifts import Lifts, lifts
 from spark_jobs.clusters.likes import STRATA, Likes, count_held_out, count_likes
 from spark_jobs.clusters.traits import Quartiles, Traits
@@ -310,6 +310,13 @@ def numbers(value: object) -> Iterator[int]:
         yield from (n for name, part in value.items() for n in ([part] if name == "people" else numbers(part)) if n)
     if isinstance(value, list):
         yield from (n for part in value for n in numbers(part))
+
+
+@pytest.mark.parametrize(
+    ("people", "said"), [(19, [None] * 3), (20, [None, 5, None]), (39, [None, 5, None]), (40, [2, 5, 9])]
+)
+def test_quartiles_are_of_enough_people_on_each_side(people: int, said: list[int | None]) -> None:
+    assert list(segment_profiles._activity(Quartiles(2, 5, 9), people, 10).values()) == said
 
 
 @pytest.mark.parametrize("min_people", [1, 10, 300])
