@@ -198,6 +198,7 @@ def _segments(summary: dict[str, Any]) -> dict[str, dg.MetadataValue]:
         return {"clusters": _table(["cluster_id", "users", "solidity", "diameter", "top_pages"], clusters)}
     rows = [
         [
+            segment["cluster_id"],
             segment["name"],
             findings.people_of(segment),
             "" if segment["share"] is None else f"{segment['share']:.0%}",
@@ -206,7 +207,7 @@ def _segments(summary: dict[str, Any]) -> dict[str, dg.MetadataValue]:
         ]
         for segment in summary["segments"]
     ]
-    return {"segments": _table(["name", "people", "share", "solidity", "into"], rows)}
+    return {"segments": _table(["cluster_id", "name", "people", "share", "solidity", "into"], rows)}
 
 
 def _into(page: dict[str, Any]) -> str:
