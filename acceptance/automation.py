@@ -61,9 +61,10 @@ def land(explorer: Explorer, source: Path, month: str) -> Path:
 
 
 def on_record(explorer: Explorer, *categories: str) -> bool:
-    """Whether the month's clusters of these categories are there, and Dagster has them on record."""
+    """Whether all is made of these categories of the month, reports last, and Dagster has them on record."""
+    wanted = {f"{name}|{MONTH}" for name in categories}
     with DagsterInstance.from_config(str(explorer.home)) as records:
-        return records.get_materialized_partitions(AssetKey("kmeans")) >= {f"{name}|{MONTH}" for name in categories}
+        return records.get_materialized_partitions(AssetKey("audience_report")) >= wanted
 
 
 def test_a_month_that_lands_is_clustered_and_so_is_a_new_category(

@@ -63,7 +63,7 @@ def test_six_months_and_thirteen_categories_are_six_launches_and_go_on_after_a_k
 
     assert done <= finished(explorer), "what was done stays"
     computed = computed_records(explorer)
-    assert len(computed) == len(MONTHS) * (1 + 3 * CATEGORIES)
+    assert len(computed) == len(MONTHS) * (1 + 4 * CATEGORIES)
     assert set(computed.values()) == {1}, "nothing that was on record was computed again"
     # Each month was launched once, and once more if the kill came in its middle.
     launches = launched_months(explorer)

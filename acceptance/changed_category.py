@@ -23,7 +23,9 @@ def test_only_the_changed_category_is_computed(explorer: Explorer, ansible: Path
     planned = {f"{p['asset']} {p['partition']}": p for p in json.loads(dry_run.stdout)["partitions"]}
     assert {name for name, target in planned.items() if target["action"] == "launch"} == changed.launched
     assert planned[f"clustering_inputs files|{MONTH}"]["why"] == "category file changed"
-    assert changed.launched == {f"{asset} files|{MONTH}" for asset in ("clustering_inputs", "k_selection", "kmeans")}
+    assert changed.launched == {
+        f"{asset} files|{MONTH}" for asset in ("clustering_inputs", "k_selection", "kmeans", "audience_report")
+    }
 
     category["facebook"].append(category["facebook"][0])
     file.write_text(json.dumps(category))
@@ -32,4 +34,4 @@ def test_only_the_changed_category_is_computed(explorer: Explorer, ansible: Path
     assert broken.exit_code == 1
     assert set(broken.failed) == changed.launched
     assert "is listed twice" in broken.failed[f"kmeans files|{MONTH}"]
-    assert len(broken.reused) == 1 + 3 * 12
+    assert len(broken.reused) == 1 + 4 * 12

@@ -119,8 +119,8 @@ def test_a_month_on_the_cluster_is_that_month_on_one_machine(
     there = pipeline("there", *four, *on_cluster, *MLLIB, more=cluster.environment)
     here = pipeline("here", *four, *two, *MLLIB, "--spark-master", "local[2]")
 
-    assert len(there.launched) == 1 + 2 * 13
-    assert len(here.launched) == 1 + 2 * 2
+    assert len(there.launched) == 1 + 3 * 13
+    assert len(here.launched) == 1 + 3 * 2
     of_two = replace(there, folders={name: there.folders[name] for name in here.folders})
     assert_same(of_two, here, aws, "grouped_users", "clustering_inputs", "kmeans")
 
@@ -128,8 +128,8 @@ def test_a_month_on_the_cluster_is_that_month_on_one_machine(
     in_memory = pipeline("there", *four, *on_cluster, "--engine", "spark", more=cluster.environment)
     local = pipeline("local", *four)
 
-    assert in_memory.launched_assets() == {"kmeans"}
-    assert len(in_memory.launched) == 13
+    assert in_memory.launched_assets() == {"kmeans", "audience_report"}
+    assert len(in_memory.launched) == 2 * 13
     assert_same(in_memory, local, aws, "grouped_users", "clustering_inputs", "kmeans")
     of_mllib, of_ours = costs_of(there, aws), costs_of(local, aws)
     assert all(ours <= mllib * (1 + 1e-9) for ours, mllib in zip(of_ours, of_mllib, strict=True)), "never above MLlib's"

@@ -1,4 +1,4 @@
-"""The assets: raw audience → grouped users → clustering inputs → k selection → k-means."""
+"""The assets: raw audience → grouped users → clustering inputs → k selection → k-means → report."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -29,7 +29,7 @@ from audience_explorer_dagster.running.inputs import (
 from audience_explorer_dagster.running.materializing import carry_out
 from audience_explorer_dagster.running.recording import record_checks_again, record_intent
 from audience_explorer_dagster.store import Store
-from spark_jobs import group_by_user, kmeans, make_clustering_inputs, select_k
+from spark_jobs import group_by_user, kmeans, make_clustering_inputs, make_report, select_k
 from spark_jobs.clusters import learned
 from spark_jobs.raw import rules
 from spark_jobs.users.grouping import GROUPED_USER
@@ -40,7 +40,7 @@ LAUNCHES_POOL = "launches"
 
 WHOLE_MONTH_JOB = "whole_month"
 
-# The ops: that of grouped_users has its name, the three assets of month × category share one, and one does all of it.
+# The ops: that of grouped_users has its name, the four assets of month × category share one, and one does all of it.
 SEGMENTS_OP = "segments"
 MONTH_OP = "month"
 
@@ -89,16 +89,18 @@ raw_audience = dg.AssetSpec(
 )
 
 
-def _spec(name: str, *, description: str, columns: dg.TableSchema, **facts: Any) -> dg.AssetSpec:
+def _spec(name: str, *, description: str, columns: dg.TableSchema | None = None, **facts: Any) -> dg.AssetSpec:
     """An asset that a job makes. It is skippable: its records are logged, and nothing is yielded."""
     op = planning.GROUPED_USERS if name == planning.GROUPED_USERS else SEGMENTS_OP
     return dg.AssetSpec(
         name,
-        description=_with_example(f"{description}\n\n{_WHAT_RUNS_IT}", op, _EXAMPLES[name]),
+        description=_with_example(
+            f"{description}\n\n{_WHAT_RUNS_IT}", op, *([_EXAMPLES[name]] if name in _EXAMPLES else [])
+        ),
         skippable=True,
         group_name=_GROUP,
         owners=_OWNERS,
-        metadata={"dagster/column_schema": columns, **_AUTOMATED_BY},
+        metadata=_AUTOMATED_BY if columns is None else {"dagster/column_schema": columns, **_AUTOMATED_BY},
         **facts,
     )
 
@@ -170,16 +172,26 @@ def grouped_users(
             deps=[planning.CLUSTERING_INPUTS, planning.K_SELECTION],
             description="The audience's clusters, learned from users with at least `fit_min_actions` actions; everybody"
             " is then placed in the nearest. `data.json` (the users of each cluster), `meta-data.json` (what each is"
-            " like, and how solid), `assignments.parquet` (who is where, and with what confidence),"
-            " `centers.parquet`, `summary.json`. k is from the config, or else from k_selection.",
+            " like, and how solid), `profiles.parquet` (what sets it apart), `assignments.parquet` (who is where, and"
+            " with what confidence), `centers.parquet`, `summary.json`. k is from the config, or else from"
+            " k_selection.",
             kinds={"python", "numpy"},
             code_version=kmeans.CODE_VERSION,
             columns=column_schema(learned.ASSIGNMENT, column_schemas.ASSIGNMENT),
         ),
+        _spec(
+            planning.AUDIENCE_REPORT,
+            deps=[planning.KMEANS],
+            description="The report of the category's clusters, for people: `report.html`, one file that needs nothing"
+            " else. How many people, in which segments, what each is into, how sure that is, and how it was made; with"
+            " rounded figures, and nothing of fewer than 10 people. `audience-explorer report --open` opens it.",
+            kinds={"python", "html"},
+            code_version=make_report.CODE_VERSION,
+        ),
     ],
     check_specs=[
         spec
-        for asset in (planning.CLUSTERING_INPUTS, planning.K_SELECTION, planning.KMEANS)
+        for asset in (planning.CLUSTERING_INPUTS, planning.K_SELECTION, planning.KMEANS, planning.AUDIENCE_REPORT)
         for spec in asset_checks.specs(asset)
     ],
     partitions_def=month_by_category,

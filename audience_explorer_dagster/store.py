@@ -135,6 +135,35 @@ class Store(dg.ConfigurableResource[None]):
             self._write_current(asset, partition, named)
         return current
 
+    def point_along(
+        self, asset: str, partition: Partition, folder: str, fingerprint: str, source: str, made_from: str
+    ) -> None:
+        """Make an output current if what it was made from is: that of an asset which is current with another one.
+
+        Args:
+            asset: The asset.
+            partition: The partition.
+            folder: The output that was made or found; it is there.
+            fingerprint: Its fingerprint.
+            source: The other asset.
+            made_from: The fingerprint of the output of it that this one was made from.
+        """
+        if self.current_fingerprint(source, partition) != made_from:
+            return
+        named = {"folder": folder, "fingerprint": fingerprint, "why": f"it was made from the current {source}"}
+        written = self._read_current(asset, partition)
+        if named != {name: value for name, value in written.items() if name != "recorded_at"}:
+            self._write_current(asset, partition, named)
+
+    def current_fingerprint(self, asset: str, partition: Partition) -> str | None:
+        """The fingerprint of the current output of a partition; None if there is no such file."""
+        fingerprint = self._read_current(asset, partition).get("fingerprint")
+        return None if fingerprint is None else str(fingerprint)
+
+    def point_nowhere(self, asset: str, partition: Partition) -> None:
+        """Say that no output of a partition is current."""
+        storage.at(self._current_file(asset, partition)).unlink(missing_ok=True)
+
     def end_promotion(self, asset: str, partition: Partition) -> Current | None:
         """Let the next output with the deployment's own parameters be current; until then, what is current stays."""
         written = self._read_current(asset, partition)

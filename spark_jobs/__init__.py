@@ -2,6 +2,7 @@
 
 import os
 import platform
+from pathlib import Path
 
 # The BLAS of numpy and scipy has other kernels for each kind of processor, and they round differently. With those that
 # every x86-64 server has had since 2013, the same job gives the same bytes on all of them. It is read when numpy loads.
@@ -15,6 +16,7 @@ REQUIRES = (
     "click",
     "cloudpickle",
     "dagster-pipes",
+    "jinja2",
     "loky",
     "numpy",
     "obstore",
@@ -26,3 +28,9 @@ REQUIRES = (
     "scipy",
     "universal-pathlib",
 )
+
+
+def source_files() -> list[Path]:
+    """The files that jobs run from: modules, and the templates of reports."""
+    package = Path(__file__).parent
+    return sorted([*package.rglob("*.py"), *package.rglob("templates/*")])

@@ -159,6 +159,10 @@ class KMeansConfig(StepConfig):
         return label
 
 
+class ReportConfig(StepConfig):
+    """How a report is made: there is nothing to choose."""
+
+
 def _strict_by_default() -> bool:
     """Whether the environment asks for strict schemas."""
     name = "AUDIENCE_EXPLORER_STRICT_SCHEMA"

@@ -5,7 +5,14 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from spark_jobs.config import ClusteringInputsConfig, EngineConfig, GroupedUsersConfig, KMeansConfig, KSelectionConfig
+from spark_jobs.config import (
+    ClusteringInputsConfig,
+    EngineConfig,
+    GroupedUsersConfig,
+    KMeansConfig,
+    KSelectionConfig,
+    ReportConfig,
+)
 from spark_jobs.options import to_arguments
 from spark_jobs.resources import ResourcesConfig
 
@@ -101,4 +108,23 @@ class KMeans(JobConfig):
         return [self.inputs, self.output, *choice, *to_arguments(self.config)]
 
 
-JOBS: dict[str, type[JobConfig]] = {job.module: job for job in (GroupByUser, MakeClusteringInputs, SelectK, KMeans)}
+class MakeReport(JobConfig):
+    """A category's clusters → a page for people."""
+
+    module = "make_report"
+
+    kmeans: str
+    output: str
+    k_selection: str | None = None  # that the clusters' k is from
+    month: str
+    category: str
+    config: ReportConfig = Field(default_factory=ReportConfig)
+
+    def _own_arguments(self) -> list[str]:
+        choice = [] if self.k_selection is None else ["--k-selection", self.k_selection]
+        return [self.kmeans, self.output, "--month", self.month, "--category", self.category, *choice]
+
+
+JOBS: dict[str, type[JobConfig]] = {
+    job.module: job for job in (GroupByUser, MakeClusteringInputs, SelectK, KMeans, MakeReport)
+}

@@ -100,6 +100,7 @@ def run(
                 "users": metadata.users,
                 "profiles": metadata.profiles,
                 "clustering_inputs": metadata.config,
+                "private": metadata.category["private"],
                 "clusters": [summarize_cluster(row) for row in descriptions],
                 "bytes_in": metadata.bytes,
             },

@@ -84,7 +84,7 @@ def test_the_comparison_reads_as_a_sentence_and_a_table(project: Project) -> Non
     said = run("two", "one", "--month", "2024-01", "--category", "tea").stdout
     assert re.match(r"A  12 users in 2 clusters, 0 of them only here; /.*\nB  12 users in 1 clusters", said)
     assert "adjusted Rand index over the 12 users in both: 0.000" in said
-    assert re.search(r"\nA +users +B 0 tea-\d\n0 tea-\d +\d +\d\n1 tea-\d +\d +\d\n$", said), said
+    assert re.search(r"\nA +users +B 0 Everybody\n0 Mixed +\d +\d\n1 Mixed \(2\) +\d +\d\n$", said), said
 
 
 @pytest.mark.parametrize(

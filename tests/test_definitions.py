@@ -21,17 +21,19 @@ PIPELINE = {
     "k_selection": {"clustering_inputs"},
     "kmeans": {"clustering_inputs", "k_selection"},
     "category_trends": {"kmeans"},
+    "audience_report": {"kmeans"},
 }
+PAGES = {"audience_report"}  # for people, and no table
 
 
 def test_the_assets_are_the_pipeline_and_tell_what_they_are() -> None:
     specs = {spec.key.to_user_string(): spec for spec in defs.resolve_all_asset_specs()}
     assert {name: {dep.asset_key.to_user_string() for dep in spec.deps} for name, spec in specs.items()} == PIPELINE
-    for spec in specs.values():
+    for name, spec in specs.items():
         assert spec.description
         assert spec.kinds
         assert spec.owners
-        assert spec.metadata["dagster/column_schema"].columns
+        assert name in PAGES or spec.metadata["dagster/column_schema"].columns
 
 
 def test_all_jobs_load_in_one_repository() -> None:

@@ -121,7 +121,7 @@ def test_clusters_say_who_they_were_learned_from_and_how_solid_each_is(demo: Dem
 def test_segments_are_shown_by_name_with_rounded_people_and_what_they_are_into(demo: Demo) -> None:
     rows = [row.data for row in demo.record("kmeans", "coffee")["segments"].records]
     own = {name: group for group, names in demo_audience.CATEGORIES["coffee"].items() for name in names}
-    assert {own[row["name"].split(", ")[0]] for row in rows} == own.values() - {"everybody"}
+    assert {own[row["name"].split(", ")[0]] for row in rows} == set(own.values()) - {"everybody"}
     for row in rows:
         assert int(row["people"].replace(",", "")) % 10 == 0
         assert all(own[page.rpartition(" (")[0]] == own[row["name"].split(", ")[0]] for page in row["into"].split(", "))
@@ -226,6 +226,7 @@ def profiled(*solidities: str) -> dict[str, Any]:
     """The same as of code version 5, which says what each segment is."""
     segments = [
         {
+            "cluster_id": place,
             "name": f"Segment of ${place}",
             "people": None if solidity == "unknown" else 100,
             "share": 0.5,

@@ -360,10 +360,10 @@ def test_params_prints_commands_that_a_shell_takes(account: Account) -> None:
 
 
 class LosesItsMachine(made_up.InProcessLauncher):
-    """Loses its machine before the last kmeans."""
+    """Loses its machine before the last report."""
 
     def launch(self, context: Any, jobs: Any) -> Iterator[Report]:
-        is_lost = jobs[-1].module == "kmeans"
+        is_lost = jobs[-1].module == "make_report"
         yield from super().launch(context, jobs[:-1] if is_lost else jobs)
         if is_lost:
             raise LaunchFailed("its instance was lost")
@@ -382,16 +382,16 @@ def loaded(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
 def test_retry_launches_only_what_is_missing_in_a_run_of_the_same_pipeline(account: Account, loaded: Project) -> None:
     loaded.definitions = made_up.definitions(str(loaded.root), LosesItsMachine())
     outcomes = loaded.pipeline(["2024-01"], ["games", "tea"], kmeans={"k": 2})
-    assert [name for name, outcome in outcomes.items() if outcome.status == "failed"] == ["kmeans tea|2024-01"]
+    assert [name for name, outcome in outcomes.items() if outcome.status == "failed"] == ["audience_report tea|2024-01"]
     LAUNCHES.clear()
     first = loaded.instance.get_runs(limit=1)[0]
     lost = account.launch(run=first.run_id, pipeline=first.tags[PIPELINE_TAG])
 
     result = run("retry", lost.launch, "--yes", "--json")
     assert result.exit_code == 0, result.output
-    assert LAUNCHES == [["kmeans tea|2024-01"]]
+    assert LAUNCHES == [["make_report tea|2024-01"]]
     told = json.loads(result.stdout)
-    assert (told["launched"], told["reused"], told["failed"]) == (1, 4, 0)
+    assert (told["launched"], told["reused"], told["failed"]) == (1, 6, 0)
     again = loaded.instance.get_runs(limit=1)[0]
     assert again.run_id != first.run_id
     assert again.run_config["ops"] == first.run_config["ops"]

@@ -28,7 +28,8 @@ from tests.conftest import Engine
 from tests.golden import assert_golden, read_json_lines
 from tests.project import Project
 
-FILES = {"assignments.parquet", "centers.parquet", "data.json", "meta-data.json", "summary.json", "manifest.json"}
+TABLES = {"assignments.parquet", "centers.parquet", "profiles.parquet"}
+FILES = TABLES | {"data.json", "meta-data.json", "summary.json", "manifest.json"}
 
 LIBRARIES: tuple[Library, ...] = ("numpy", "mllib")
 MLLIB = ("--library", "mllib")
@@ -79,7 +80,7 @@ def test_from_the_same_centers_the_files_are_those_of_kmeans(spark: Engine, inpu
     for name in ("data.json", "meta-data.json", "summary.json"):
         here, there = (read_values(tmp_path / which / name) for which in ("here", "there"))
         assert there == approximately(here), name
-    for name in ("assignments.parquet", "centers.parquet"):
+    for name in TABLES:
         here, there = (pq.read_table(tmp_path / which / name).to_pylist() for which in ("here", "there"))
         assert there == approximately(here), name
     here, there = (outputs.read_manifest(str(tmp_path / which), "kmeans") for which in ("here", "there"))
@@ -106,7 +107,9 @@ def approximately(value: Any) -> Any:
 @pytest.mark.spark
 def test_users_weigh_in_their_profiles(spark: Engine, inputs: Inputs, tmp_path: Path) -> None:
     spark.run("kmeans", inputs([{0: 0, 1: 1}, {0: 3, 1: 1}], [3, 1]), tmp_path / "out", *MLLIB, "--k", 1)
-    (center,) = pq.read_table(tmp_path / "out" / "centers.parquet").to_pylist()
+    (center,) = pq.read_table(
+        tmp_path / "out" / "centers.parquet", columns=["cluster_id", "users", "center"]
+    ).to_pylist()
     assert center == {"cluster_id": 0, "users": 4, "center": [0.75, 1, 0]}
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["wssse"] == pytest.approx(3 * 0.75**2 + 2.25**2)

@@ -9,19 +9,26 @@ from typing import Any
 import pytest
 
 from audience_explorer_dagster.partitions import Partition
-from audience_explorer_dagster.planning import CLUSTERING_INPUTS, GROUPED_USERS, K_SELECTION, KMEANS, Target
+from audience_explorer_dagster.planning import (
+    AUDIENCE_REPORT,
+    CLUSTERING_INPUTS,
+    GROUPED_USERS,
+    K_SELECTION,
+    KMEANS,
+    Target,
+)
 from audience_explorer_dagster.planning.explain import Recipe, why_not_reused
 from audience_explorer_dagster.planning.plan import Plan, plan_grouping, plan_month, plan_segments
 from audience_explorer_dagster.records.history import Record
 from audience_explorer_dagster.run_config import GroupingRunConfig, MonthRunConfig, SegmentsRunConfig
 from audience_explorer_dagster.running.inputs import category_fingerprints, list_raw_files, raw_fingerprints
 from audience_explorer_dagster.store import Store
-from spark_jobs import group_by_user, kmeans, make_clustering_inputs, select_k
+from spark_jobs import group_by_user, kmeans, make_clustering_inputs, make_report, select_k
 from spark_jobs.config import GroupedUsersConfig, KMeansConfig
-from spark_jobs.job_configs import GroupByUser, KMeans, MakeClusteringInputs, SelectK
+from spark_jobs.job_configs import GroupByUser, KMeans, MakeClusteringInputs, MakeReport, SelectK
 
-STEPS = {module.STEP: module for module in (group_by_user, make_clustering_inputs, select_k, kmeans)}
-SEGMENTS = (CLUSTERING_INPUTS, K_SELECTION, KMEANS)
+STEPS = {module.STEP: module for module in (group_by_user, make_clustering_inputs, select_k, kmeans, make_report)}
+SEGMENTS = (CLUSTERING_INPUTS, K_SELECTION, KMEANS, AUDIENCE_REPORT)
 MONTH = Partition("2024-01")
 TEA = Partition("2024-01", "tea")
 
@@ -118,7 +125,7 @@ def impossible(plan: Plan) -> dict[str, str]:
 
 
 def test_the_assets_are_named_after_the_steps_of_their_jobs() -> None:
-    assert list(STEPS) == [GROUPED_USERS, CLUSTERING_INPUTS, K_SELECTION, KMEANS]
+    assert list(STEPS) == [GROUPED_USERS, CLUSTERING_INPUTS, K_SELECTION, KMEANS, AUDIENCE_REPORT]
 
 
 def test_a_target_is_restored_from_its_name() -> None:
@@ -138,11 +145,14 @@ def test_what_was_never_made_is_computed_and_a_rerun_launches_nothing(world: Wor
     )
 
 
-def test_changed_kmeans_parameters_launch_kmeans_alone_and_going_back_nothing(world: World) -> None:
+def test_changed_kmeans_parameters_launch_kmeans_and_its_report_and_going_back_nothing(world: World) -> None:
     world.run()
     tweaked = world.run(kmeans={"params": "random,5,0.1", "label": "tweak"})
-    assert computed(tweaked) == {"kmeans tea|2024-01": "params kmeans||,100,0.001 → random,5,0.1"}
-    assert [job.id for job in tweaked.jobs] == ["kmeans tea|2024-01"]
+    assert computed(tweaked) == {
+        "kmeans tea|2024-01": "params kmeans||,100,0.001 → random,5,0.1",
+        "audience_report tea|2024-01": "kmeans changed",
+    }
+    assert [job.id for job in tweaked.jobs] == ["kmeans tea|2024-01", "make_report tea|2024-01"]
     assert computed(world.run()) == {}
     assert computed(world.run(kmeans={"params": "random,5,0.1"})) == {}
 
@@ -156,10 +166,13 @@ def test_params_that_mean_the_same_and_a_label_compute_nothing(world: World) -> 
 
 def test_with_a_given_k_the_choice_of_k_is_no_input(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     first = world.run(kmeans={"k": 2})
-    assert {target.asset for target in first.decisions} == {GROUPED_USERS, CLUSTERING_INPUTS, KMEANS}
+    assert {target.asset for target in first.decisions} == {GROUPED_USERS, CLUSTERING_INPUTS, KMEANS, AUDIENCE_REPORT}
     monkeypatch.setattr(select_k, "CODE_VERSION", "new")
     assert computed(world.month(kmeans={"k": 2})) == {}
-    assert computed(world.month(kmeans={"k": 3})) == {"kmeans tea|2024-01": "k 2 → 3"}
+    assert computed(world.month(kmeans={"k": 3})) == {
+        "kmeans tea|2024-01": "k 2 → 3",
+        "audience_report tea|2024-01": "kmeans changed",
+    }
     assert computed(world.month())["kmeans tea|2024-01"] == "k 2 → not given"
 
 
@@ -170,6 +183,7 @@ def test_changed_scaling_redoes_the_inputs_and_what_follows(world: World) -> Non
         "clustering_inputs tea|2024-01": "action_weights.page_like 1.0 → 2.0, scaling loglog,idf,l2 → none",
         "k_selection tea|2024-01": "clustering_inputs changed",
         "kmeans tea|2024-01": "clustering_inputs changed, k_selection changed",
+        "audience_report tea|2024-01": "kmeans changed",
     }
 
 
@@ -179,7 +193,7 @@ def test_changed_raw_data_redo_that_month(world: World) -> None:
     world.raw["2024-02"] = "other"
     assert computed(world.month("2024-01")) == {}
     whys = computed(world.month("2024-02"))
-    assert len(whys) == 4
+    assert len(whys) == 5
     assert whys["grouped_users 2024-02"] == "raw data changed"
     assert whys["clustering_inputs tea|2024-02"] == "grouped_users changed"
 
@@ -192,7 +206,7 @@ def test_a_changed_category_file_redoes_that_category(world: World) -> None:
     assert whys["clustering_inputs games|2024-01"] == "category file changed"
 
 
-@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("place", range(5))
 def test_a_new_code_version_of_a_job_redoes_from_it_on(
     world: World, monkeypatch: pytest.MonkeyPatch, place: int
 ) -> None:
@@ -274,6 +288,25 @@ def test_kmeans_alone_reads_what_the_records_point_at(world: World) -> None:
     assert job.needs == ()
 
 
+def test_a_report_alone_is_of_the_clusters_on_record_and_the_choice_of_k_that_they_were_made_by(world: World) -> None:
+    first = world.run()
+    world.run(k_selection={"k_max": 3}, kmeans={"k": 2})  # the newest clusters have no choice of k
+    (job,) = world.segments(TEA, assets=[AUDIENCE_REPORT], force=True).jobs
+    assert isinstance(job.config, MakeReport)
+    assert job.config.k_selection is None
+    world.run()
+    (job,) = world.segments(TEA, assets=[AUDIENCE_REPORT], force=True).jobs
+    assert isinstance(job.config, MakeReport)
+    assert (job.config.kmeans, job.config.k_selection) == (
+        first.computed[Target(KMEANS, TEA)].folder,
+        first.computed[Target(K_SELECTION, TEA)].folder,
+    )
+    assert (job.config.month, job.config.category) == ("2024-01", "tea")
+    says = "kmeans of games|2024-01 was never materialized here. Select it as well."
+    games = Partition("2024-01", "games")
+    assert impossible(world.segments(games, assets=[AUDIENCE_REPORT])) == {"audience_report games|2024-01": says}
+
+
 def test_kmeans_alone_does_not_take_a_k_that_was_chosen_for_other_inputs(world: World) -> None:
     world.run()
     world.run(clustering_inputs={"scaling": "l2"}, kmeans={"k": 2})
@@ -332,6 +365,8 @@ def test_the_jobs_follow_from_what_is_computed(world: World) -> None:
         ("kmeans tea|2024-01", ("make_clustering_inputs 2024-01", "select_k tea|2024-01")),
         ("select_k games|2024-01", ("make_clustering_inputs 2024-01",)),
         ("kmeans games|2024-01", ("make_clustering_inputs 2024-01", "select_k games|2024-01")),
+        ("make_report tea|2024-01", ("kmeans tea|2024-01", "select_k tea|2024-01")),
+        ("make_report games|2024-01", ("kmeans games|2024-01", "select_k games|2024-01")),
     ]
     assert sorted(map(str, plan.computed)) == sorted(str(target) for job in plan.jobs for target in job.targets)
     assert isinstance(grouping.config, GroupByUser)
@@ -348,7 +383,8 @@ def test_the_jobs_follow_from_what_is_computed(world: World) -> None:
 def test_only_the_categories_that_need_it_are_in_the_job_that_makes_inputs(world: World) -> None:
     world.run(categories=["tea"], kmeans={"k": 2})
     plan = world.month(categories=["tea", "coffee"], kmeans={"k": 2})
-    assert [job.id for job in plan.jobs] == ["make_clustering_inputs 2024-01", "kmeans coffee|2024-01"]
+    ids = ["make_clustering_inputs 2024-01", "kmeans coffee|2024-01", "make_report coffee|2024-01"]
+    assert [job.id for job in plan.jobs] == ids
     assert plan.jobs[0].targets == (Target(CLUSTERING_INPUTS, Partition("2024-01", "coffee")),)
 
 

@@ -1,16 +1,19 @@
 """The same on S3, played by moto's server on this machine."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import boto3
 import pytest
+import requests
 from moto.server import ThreadedMotoServer
 
 from audience_explorer_dagster.definitions import definitions
 from audience_explorer_dagster.launchers.local import LocalLauncher
 from audience_explorer_dagster.store import Store
 from spark_jobs import storage
+from spark_jobs.storage import s3
 from tests.project import Project
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -57,3 +60,21 @@ def test_a_month_on_s3_is_computed_once_and_noticed_when_deleted(project: Projec
     storage.delete_folder(folder)
     again = project.pipeline(["2024-01"], ["tea"])
     assert [name for name, outcome in again.items() if outcome.status == "launched"] == ["kmeans tea|2024-01"]
+
+
+def test_a_link_shows_a_page_to_a_browser_without_credentials_until_it_expires(bucket: str) -> None:
+    page = storage.join(bucket, "audience_report/report.html")
+    storage.write_text(page, "<!doctype html>Grüße")
+    link = s3.link_that_expires(page, timedelta(hours=1))
+    answer = requests.get(link, timeout=30)
+    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert answer.content.decode() == "<!doctype html>Grüße"
+    assert "X-Amz-Expires=3600" in link
+    assert "X-Amz-Credential=testing" in link, "it is signed for who made it"
+    storage.write_text(storage.join(bucket, "k.json"), "{}")
+    assert (
+        "html"
+        not in requests.get(s3.link_that_expires(f"{bucket}/k.json", timedelta(hours=1)), timeout=30).headers[
+            "Content-Type"
+        ]
+    )

@@ -1,18 +1,26 @@
 """What is said of segments: what sets them apart, their names, and nothing of a few people."""
 
+import json
+from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import scipy.sparse as sp
 
 from benchmarks.segments import distinctive, nulls
 from benchmarks.segments.designs import Design, draw
-from spark_jobs.clusters import names, published
+from spark_jobs import demo_audience
+from spark_jobs.clusters import names, published, segment_profiles
 from spark_jobs.clusters.lifts import Lifts, lifts
 from spark_jobs.clusters.likes import STRATA, Likes, count_held_out, count_likes
 from spark_jobs.clusters.traits import Quartiles, Traits
+from spark_jobs.outputs import read_manifest
+from tests.conftest import Engine
+from tests.golden import read_json_lines
 
 # --- what may be published
 
@@ -239,3 +247,110 @@ def test_activity_of_inputs_that_do_not_say_it_is_not_known() -> None:
     traits = Traits(1)
     traits.add(np.array([0]), pa.array(["1"]), pa.array([None], pa.int64()))
     assert traits.activity() == [None]
+
+
+# --- the job
+
+
+@pytest.fixture(scope="module")
+def inputs(local: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The clustering inputs of a small coffee audience."""
+    place = tmp_path_factory.mktemp("profiles")
+    demo_audience.make(str(place), users=6_000)
+    local.run("group_by_user", place / "raw" / f"month={demo_audience.MONTHS[0]}", place / "users")
+    local.run(
+        *("make_clustering_inputs", place / "users", place / "inputs"),
+        *("--category", place / "categories" / "coffee.json"),
+    )
+    return place / "inputs"
+
+
+@pytest.fixture(scope="module")
+def made(inputs: Path, local: Engine) -> Path:
+    """Its clusters."""
+    local.run("kmeans", inputs, inputs.parent / "out", "--k", 4)
+    return inputs.parent / "out"
+
+
+def test_segments_are_named_by_their_own_pages_and_all_files_agree(made: Path) -> None:
+    segments = json.loads((made / "summary.json").read_text())["segments"]
+    described = read_json_lines(made / "meta-data.json")
+    group = {page: name for name, pages in demo_audience.CATEGORIES["coffee"].items() for page in pages}
+    assert {frozenset(group[page] for page in segment["name"].split(", ")) for segment in segments} == {
+        frozenset([name]) for name in group.values() if name != "everybody"
+    }
+    profiles = pq.read_table(made / "profiles.parquet").to_pylist()
+    total = sum(line["cluster_member_count"] for line in described)
+    for segment, line in zip(segments, described, strict=True):
+        assert (segment["name"], segment["solidity"]) == (line["cluster_name"], line["cluster_solidity"])
+        assert segment["people"] == published.count(line["cluster_member_count"], 10)
+        assert line["cluster_share"] == round(line["cluster_member_count"] / total, 6)
+        own = [row for row in profiles if row["cluster_id"] == line["cluster_id"]]
+        apart = {row["dimension_id"]: row for row in own if row["distinctive"]}
+        assert list(apart)
+        assert set(line["distinctive_pages"]) == set(apart)
+        assert [page["dimension_id"] for page in segment["distinctive"]] == line["distinctive_pages"][:8]
+        for page in segment["distinctive"]:
+            row = apart[page["dimension_id"]]
+            of_row = [row[name] for name in ("people", "share", "rest_share", "lift", "lift_low", "lift_high")]
+            assert [page[name] for name in ("people", "share", "rest_share", "lift", "low", "high")] == of_row
+        assert set(segment["typical"]) >= {page["dimension_name"] for page in segment["distinctive"][:2]}
+
+
+def test_the_month_is_one_more_baseline(made: Path, inputs: Path) -> None:
+    month = read_manifest(str(inputs.parent / "users"), "grouped_users")["summary"]["users"]
+    fans = pq.read_table(inputs / "dimensions.parquet")["users"].to_pylist()
+    shares = pq.read_table(made / "profiles.parquet")["month_share"].to_pylist()
+    assert shares == [published.share(people, month, 10) for people in fans] * 4
+
+
+def numbers(value: object) -> Iterator[int]:
+    """The whole numbers in a JSON value that count people."""
+    if isinstance(value, dict):
+        yield from (n for name, part in value.items() for n in ([part] if name == "people" else numbers(part)) if n)
+    if isinstance(value, list):
+        yield from (n for part in value for n in numbers(part))
+
+
+@pytest.mark.parametrize(
+    ("people", "said"), [(19, [None] * 3), (20, [None, 5, None]), (39, [None, 5, None]), (40, [2, 5, 9])]
+)
+def test_quartiles_are_of_enough_people_on_each_side(people: int, said: list[int | None]) -> None:
+    assert list(segment_profiles._activity(Quartiles(2, 5, 9), people, 10).values()) == said
+
+
+@pytest.mark.parametrize("min_people", [1, 10, 300])
+def test_nothing_published_is_of_fewer_people_than_asked(
+    inputs: Path, local: Engine, tmp_path: Path, min_people: int
+) -> None:
+    local.run("kmeans", inputs, tmp_path / "out", "--k", 7, "--min-people", min_people)
+    segments = json.loads((tmp_path / "out" / "summary.json").read_text())["segments"]
+    table = pq.read_table(tmp_path / "out" / "profiles.parquet")
+    said = [*numbers(segments), *table["people"].drop_null().to_pylist(), *table["rest_people"].drop_null().to_pylist()]
+    assert said
+    assert all(people >= min_people and people % min_people == 0 for people in said)
+    exact = [
+        page["member_count"]
+        for line in read_json_lines(tmp_path / "out" / "meta-data.json")
+        for page in line["dimensions"]
+    ]
+    for row, people in zip(table.to_pylist(), exact, strict=True):
+        if people < min_people:
+            assert {row[name] for name in ("people", "share", "lift", "lift_low", "lift_high", "z")} == {None}
+            assert not row["distinctive"]
+
+
+def test_no_user_is_named_in_what_is_published(made: Path) -> None:
+    users = pq.read_table(made / "assignments.parquet")["user_id"].to_pylist()
+    segments = json.dumps(json.loads((made / "summary.json").read_text())["segments"])
+    assert not any(user in segments for user in users)
+
+
+def test_one_segment_is_everybody_and_nothing_sets_it_apart(inputs: Path, local: Engine, tmp_path: Path) -> None:
+    local.run("kmeans", inputs, tmp_path / "out", "--k", 1)
+    (segment,) = json.loads((tmp_path / "out" / "summary.json").read_text())["segments"]
+    assert (segment["name"], segment["share"], segment["distinctive"]) == ("Everybody", 1.0, [])
+    assert segment["typical"]
+    table = pq.read_table(tmp_path / "out" / "profiles.parquet")
+    assert not any(table["distinctive"].to_pylist())
+    assert table["rest_people"].null_count == table["lift"].null_count == table.num_rows

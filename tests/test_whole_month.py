@@ -27,9 +27,13 @@ def test_a_month_is_one_launch_for_all_categories(project: Project) -> None:
 def test_what_is_there_is_reused_and_only_the_rest_launched(project: Project) -> None:
     project.run(["grouped_users"], "2024-01", "2024-01")
     assert project.run_month("2024-01", categories=["tea"], kmeans={"k": 2}).success
-    assert LAUNCHES == [["make_clustering_inputs 2024-01", "kmeans tea|2024-01"]], "with k, it is not chosen"
+    assert LAUNCHES == [["make_clustering_inputs 2024-01", "kmeans tea|2024-01", "make_report tea|2024-01"]], (
+        "with k, it is not chosen"
+    )
     assert project.run_month("2024-01", categories=["tea", "coffee"], kmeans={"k": 2}).success
-    assert LAUNCHES == [["make_clustering_inputs 2024-01", "kmeans coffee|2024-01"]], "not of one read before"
+    assert LAUNCHES == [["make_clustering_inputs 2024-01", "kmeans coffee|2024-01", "make_report coffee|2024-01"]], (
+        "not of one read before"
+    )
 
 
 def test_a_new_category_file_needs_no_other_step_to_become_a_partition(project: Project) -> None:
@@ -41,7 +45,7 @@ def test_a_new_category_file_needs_no_other_step_to_become_a_partition(project: 
 def test_a_failed_month_takes_its_segments_along_and_says_so(project: Project) -> None:
     result = project.run_month("2024-05")
     assert "[grouped_users 2024-05] There is no raw data in" in why(result)
-    assert "kmeans tea|2024-05] grouped_users of 2024-05 can't be made" in why(result)
+    assert "kmeans tea|2024-05, audience_report tea|2024-05] grouped_users of 2024-05 can't be made" in why(result)
     assert LAUNCHES == []
     (project.root / "raw" / "month=2024-01" / "actions.jsonl").write_text("no JSON\n")
     result = project.run_month("2024-01", categories=["tea"])
@@ -51,7 +55,8 @@ def test_a_failed_month_takes_its_segments_along_and_says_so(project: Project) -
 def test_a_failed_category_stops_no_other(project: Project) -> None:
     (project.root / "categories" / "games.json").write_text("{}")
     result = project.run_month("2024-01")
-    assert "[clustering_inputs games|2024-01, k_selection games|2024-01, kmeans games|2024-01]" in why(result)
+    assets = ("clustering_inputs", "k_selection", "kmeans", "audience_report")
+    assert f"[{', '.join(f'{asset} games|2024-01' for asset in assets)}]" in why(result)
     assert "3 of 10 partitions failed" in why(result)
     assert {len(project.records("kmeans", f"{name}|2024-01")) for name in ("coffee", "tea")} == {1}
 
@@ -99,7 +104,7 @@ def test_each_process_of_a_run_has_folders_of_its_own(project: Project, monkeypa
 
 def test_every_check_of_every_partition_is_evaluated(project: Project) -> None:
     project.run_month("2024-01")
-    for asset in ("grouped_users", "clustering_inputs", "k_selection", "kmeans"):
+    for asset in ("grouped_users", "clustering_inputs", "k_selection", "kmeans", "audience_report"):
         partitions = ["2024-01"] if asset == "grouped_users" else [f"{name}|2024-01" for name in project.categories]
         for partition in partitions:
             for name, evaluation in project.checks(asset, partition).items():

@@ -22,7 +22,7 @@ from acceptance.sandbox.ec2 import ACCOUNT
 pytestmark = pytest.mark.isolated
 
 MONTH = "2018-12"
-ASSETS = ("grouped_users", "clustering_inputs", "k_selection", "kmeans")
+ASSETS = ("grouped_users", "clustering_inputs", "k_selection", "kmeans", "audience_report")
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_a_month_on_ec2_is_that_of_this_machine_and_takes_one_instance(
     first = there.pipeline("--month", MONTH)
 
     assert first.launched == local.launched
-    assert len(first.launched) == 1 + 3 * 13
+    assert len(first.launched) == 1 + 4 * 13
     (instance,) = isolated.instances[launched_before:]
     assert instance.tags["label"] == MONTH
     assert_none_left(isolated)

@@ -31,6 +31,7 @@ from audience_explorer_dagster.cli.project import (
 )
 from audience_explorer_dagster.cli.prune import prune
 from audience_explorer_dagster.cli.records import adopt, home
+from audience_explorer_dagster.cli.report import report
 from audience_explorer_dagster.cli.runs import promote, runs
 from spark_jobs import demo_audience, storage
 from spark_jobs.config import ClusteringInputsConfig, EngineConfig, GroupedUsersConfig, KMeansConfig, KSelectionConfig
@@ -180,6 +181,7 @@ main.add_command(adopt)
 main.add_command(categories)
 main.add_command(home)
 main.add_command(runs)
+main.add_command(report)
 main.add_command(compare)
 main.add_command(export)
 main.add_command(promote)

@@ -95,7 +95,7 @@ def build(architecture: Architecture) -> Path:
 def _sources() -> dict[str, Path]:
     """The project's files that go into `lib`, by their path there."""
     project = Path(spark_jobs.__file__).parents[1]
-    files = [*(project / "spark_jobs").rglob("*.py"), *(project / "emr").glob("*.py")]
+    files = [*spark_jobs.source_files(), *(project / "emr").glob("*.py")]
     return {file.relative_to(project).as_posix(): file for file in sorted(files)}
 
 

@@ -1,5 +1,12 @@
 """What a run has to do for each of its targets, and why: plans are values, made from values (`plan.py`)."""
 
-from audience_explorer_dagster.planning.targets import CLUSTERING_INPUTS, GROUPED_USERS, K_SELECTION, KMEANS, Target
+from audience_explorer_dagster.planning.targets import (
+    AUDIENCE_REPORT,
+    CLUSTERING_INPUTS,
+    GROUPED_USERS,
+    K_SELECTION,
+    KMEANS,
+    Target,
+)
 
-__all__ = ["CLUSTERING_INPUTS", "GROUPED_USERS", "KMEANS", "K_SELECTION", "Target"]
+__all__ = ["AUDIENCE_REPORT", "CLUSTERING_INPUTS", "GROUPED_USERS", "KMEANS", "K_SELECTION", "Target"]

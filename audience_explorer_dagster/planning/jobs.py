@@ -4,11 +4,13 @@ from collections.abc import Mapping
 
 from audience_explorer_dagster.launchers import Job
 from audience_explorer_dagster.planning.decisions import Compute
-from audience_explorer_dagster.planning.targets import CLUSTERING_INPUTS, GROUPED_USERS, Target
+from audience_explorer_dagster.planning.targets import AUDIENCE_REPORT, CLUSTERING_INPUTS, GROUPED_USERS, Target
 from spark_jobs.job_configs import JobConfig, MakeClusteringInputs
 
-# Of a month, in this order: its users, the inputs of all categories together, and the rest a category at a time.
-_FIRST = {GROUPED_USERS: 0, CLUSTERING_INPUTS: 1}
+# Of a month, in this order: its users, the inputs of all categories together, the rest a category at a time, and last
+# all reports: they take hardly any time, and would keep the rest from running beside each other.
+_REST = 2
+_ORDER = {GROUPED_USERS: 0, CLUSTERING_INPUTS: 1, AUDIENCE_REPORT: 3}
 
 
 def jobs_for(computed: Mapping[Target, Compute]) -> tuple[Job, ...]:
@@ -18,7 +20,7 @@ def jobs_for(computed: Mapping[Target, Compute]) -> tuple[Job, ...]:
     reads the month once.
     """
     made_by: dict[str, list[Target]] = {}
-    for target in sorted(computed, key=lambda target: (target.partition.month, _FIRST.get(target.asset, 2))):
+    for target in sorted(computed, key=lambda target: (target.partition.month, _ORDER.get(target.asset, _REST))):
         made_by.setdefault(_job_id(target, computed[target]), []).append(target)
     return tuple(_job(name, tuple(targets), computed) for name, targets in made_by.items())
 

@@ -14,13 +14,20 @@ from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.planning.decisions import Compute, Decision, Impossible, Reuse, Source
 from audience_explorer_dagster.planning.explain import CATEGORY_FILE, RAW_DATA, Recipe, why_not_reused
 from audience_explorer_dagster.planning.jobs import jobs_for
-from audience_explorer_dagster.planning.targets import CLUSTERING_INPUTS, GROUPED_USERS, K_SELECTION, KMEANS, Target
+from audience_explorer_dagster.planning.targets import (
+    AUDIENCE_REPORT,
+    CLUSTERING_INPUTS,
+    GROUPED_USERS,
+    K_SELECTION,
+    KMEANS,
+    Target,
+)
 from audience_explorer_dagster.records.history import Record
 from audience_explorer_dagster.run_config import GroupingRunConfig, MonthRunConfig, RunConfig, SegmentsRunConfig
 from audience_explorer_dagster.store import Store
-from spark_jobs import group_by_user, kmeans, make_clustering_inputs, select_k
-from spark_jobs.config import ClusteringInputsConfig, GroupedUsersConfig, KMeansConfig, KSelectionConfig
-from spark_jobs.job_configs import GroupByUser, JobConfig, KMeans, MakeClusteringInputs, SelectK
+from spark_jobs import group_by_user, kmeans, make_clustering_inputs, make_report, select_k
+from spark_jobs.config import ClusteringInputsConfig, GroupedUsersConfig, KMeansConfig, KSelectionConfig, ReportConfig
+from spark_jobs.job_configs import GroupByUser, JobConfig, KMeans, MakeClusteringInputs, MakeReport, SelectK
 from spark_jobs.storage import join
 
 
@@ -90,7 +97,7 @@ def plan_segments(
     store: Store,
     folder_name: str,
 ) -> Plan:
-    """Plan clustering_inputs, k_selection and kmeans, or those of them that are selected.
+    """Plan clustering_inputs, k_selection, kmeans and audience_report, or those of them that are selected.
 
     A selected asset's fingerprint follows from the config and its inputs'; one that is not selected is taken as its
     newest record has it.
@@ -100,7 +107,7 @@ def plan_segments(
         selected: The assets to materialize.
         categories: Each category file's fingerprint, or what is wrong with it.
         config: The run's config.
-        records: Those of grouped_users and the three assets, by asset.
+        records: Those of grouped_users and the four assets, by asset.
         store: Where outputs go.
         folder_name: The name of the run's output folders.
     """
@@ -131,7 +138,7 @@ def plan_month(
         raw: The fingerprint of its raw files, or why there is none.
         categories: The fingerprint of each category's file, or what is wrong with it.
         config: The run's config.
-        records: Those of all four assets, by asset.
+        records: Those of all five assets, by asset.
         store: Where outputs go.
         folder_name: The name of the run's output folders.
     """
@@ -149,7 +156,8 @@ def plan_month(
 
 def assets_of_category(config: SegmentsRunConfig) -> tuple[str, ...]:
     """The assets that a run of a whole month makes of each category."""
-    return (CLUSTERING_INPUTS, K_SELECTION, KMEANS) if config.kmeans.k is None else (CLUSTERING_INPUTS, KMEANS)
+    choice = (K_SELECTION,) if config.kmeans.k is None else ()
+    return (CLUSTERING_INPUTS, *choice, KMEANS, AUDIENCE_REPORT)
 
 
 def _month(partition: Partition) -> Partition:
@@ -202,12 +210,19 @@ class _Steps:
         of_inputs = _source(inputs, found[inputs]) if inputs in found else self.on_record(inputs)
         if K_SELECTION in selected:
             found[choice] = self._k_selection(choice, of_inputs, config.k_selection)
+        of_choice: Source | Impossible | None = None
         if KMEANS in selected:
-            of_choice: Source | Impossible | None = None
             if config.kmeans.k is None:
                 of_choice = _source(choice, found[choice]) if choice in found else self._choice_for(choice, of_inputs)
             target = Target(KMEANS, partition)
             found[target] = self._kmeans(target, of_inputs, of_choice, config.kmeans)
+        if AUDIENCE_REPORT in selected:
+            clusters, report = Target(KMEANS, partition), Target(AUDIENCE_REPORT, partition)
+            if clusters in found:
+                of_clusters = _source(clusters, found[clusters])
+            else:
+                of_clusters, of_choice = self.on_record(clusters), self._choice_of_recorded(partition)
+            found[report] = self._report(report, of_clusters, of_choice)
         return found
 
     def on_record(self, target: Target) -> Source | Impossible:
@@ -229,6 +244,15 @@ class _Steps:
                 " give k."
             )
         return self.on_record(choice)
+
+    def _choice_of_recorded(self, partition: Partition) -> Source | None:
+        """The k_selection that the newest kmeans on record has its k from; None if its k was given."""
+        newest = self.records[KMEANS].newest(partition)
+        if newest is None or len(newest.inputs) < 2:
+            return None
+        fingerprint = newest.inputs[1]
+        available = self.records[K_SELECTION].reusable(partition, fingerprint)
+        return Source(Target(K_SELECTION, partition), fingerprint, available.folder if available else None)
 
     def _clustering_inputs(
         self, target: Target, grouped: Source | Impossible, category: str | Exception, config: ClusteringInputsConfig
@@ -295,6 +319,32 @@ class _Steps:
             return KMeans(inputs=vectors, output=folder, k_selection=k_selection, config=config, **self._machine())
 
         return self._decide(target, recipe, sources, job)
+
+    def _report(self, target: Target, clusters: Source | Impossible, choice: Source | Impossible | None) -> Decision:
+        if isinstance(clusters, Impossible):
+            return clusters
+        if isinstance(choice, Impossible):
+            return choice
+        month, category, config = target.partition.month, str(target.partition.category), ReportConfig()
+        recipe = Recipe(
+            make_report.step_fingerprint(config, month, category, clusters.fingerprint),
+            make_report.CODE_VERSION,
+            config,
+            {KMEANS: clusters.fingerprint},
+        )
+
+        def job(folder: str, kmeans: str, k_selection: str | None = None) -> JobConfig:
+            return MakeReport(
+                kmeans=kmeans,
+                output=folder,
+                k_selection=k_selection,
+                month=month,
+                category=category,
+                config=config,
+                **self._machine(),
+            )
+
+        return self._decide(target, recipe, [clusters] if choice is None else [clusters, choice], job)
 
     def _decide(
         self, target: Target, recipe: Recipe, sources: Sequence[Source], job: Callable[..., JobConfig]

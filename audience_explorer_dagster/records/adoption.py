@@ -10,7 +10,14 @@ from typing import Any
 import dagster as dg
 
 from audience_explorer_dagster.partitions import Partition
-from audience_explorer_dagster.planning import CLUSTERING_INPUTS, GROUPED_USERS, K_SELECTION, KMEANS, Target
+from audience_explorer_dagster.planning import (
+    AUDIENCE_REPORT,
+    CLUSTERING_INPUTS,
+    GROUPED_USERS,
+    K_SELECTION,
+    KMEANS,
+    Target,
+)
 from audience_explorer_dagster.records import data_versions, metadata, trends, variants
 from audience_explorer_dagster.records.history import History, Record, as_record
 from audience_explorer_dagster.records.standing import STANDING, standing
@@ -22,7 +29,7 @@ from spark_jobs.outputs import MANIFEST, read_manifest
 ADOPTED = "adopted"
 _WHY = "put on record by its manifest"
 
-_ASSETS = (GROUPED_USERS, CLUSTERING_INPUTS, K_SELECTION, KMEANS)
+_ASSETS = (GROUPED_USERS, CLUSTERING_INPUTS, K_SELECTION, KMEANS, AUDIENCE_REPORT)
 _PLACE = re.compile(rf"month=(\d{{4}}-\d\d)/(?:category=([^/]+)/)?[^/]+/{re.escape(MANIFEST)}")
 
 

@@ -50,6 +50,9 @@ _DESCRIPTIONS: dict[str, dict[str, str]] = {
         " segments have the same name.",
         DRIFT: "Users are about as many, and spread over clusters about as evenly, as in the month before.",
     },
+    planning.AUDIENCE_REPORT: {
+        "self_contained": "The page refers to nothing outside itself, so that it can be passed on as one file.",
+    },
 }
 # What is compared with the month before: figures of a record's metadata.
 _COMPARED = {

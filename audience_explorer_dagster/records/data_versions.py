@@ -30,6 +30,7 @@ _INPUTS = {
     planning.CLUSTERING_INPUTS: (planning.GROUPED_USERS,),
     planning.K_SELECTION: (planning.CLUSTERING_INPUTS,),
     planning.KMEANS: (planning.CLUSTERING_INPUTS, planning.K_SELECTION),
+    planning.AUDIENCE_REPORT: (planning.KMEANS,),
 }
 _LOOKED_AT = 10  # records of an asset before it that are searched for the one that was read
 

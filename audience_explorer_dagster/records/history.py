@@ -74,6 +74,11 @@ class History:
         matching = (record for record in self.all(partition) if record.fingerprint == fingerprint)
         return next((record for record in matching if outputs.is_finished(record.folder)), None)
 
+    def made_from(self, partition: Partition, fingerprint: str | None) -> Record | None:
+        """The newest record of a partition whose output is still there, and was made from one of this fingerprint."""
+        made = (record for record in self.all(partition) if fingerprint in record.inputs)
+        return next((record for record in made if outputs.is_finished(record.folder)), None)
+
     def all(self, partition: Partition) -> Iterator[Record]:
         """All records of a partition, looked up as they are asked for."""
         known = self._known[partition]

@@ -1,22 +1,30 @@
 """What a materialization shows of itself, made from its manifest; and what a failed run shows."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import dagster as dg
 
 from audience_explorer_dagster import planning
+from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.planning import Target
 from audience_explorer_dagster.records import findings, pictures
 from audience_explorer_dagster.records.history import FINGERPRINT, INPUTS, Record, located
 from audience_explorer_dagster.store import Store
+from spark_jobs import make_report, storage
 
 REUSED = "reused"
 CHECKS = "checks"
 FAILED = "failed"
 LAUNCH = "launch/"  # what begins the names of facts about where an output was computed, and what that cost
 
-_OF_THAT_RECORD = ("label", "promoted", "standing", "adopted")  # and of no later one of the same output
+REPORT = "report"
+OPEN_REPORT = "open_report"
+
+# And of no later record of the same output.
+_OF_THAT_RECORD = ("label", "promoted", "standing", "adopted", REPORT, OPEN_REPORT)
 
 _SCORES = ("k", "prediction", "smallest_segment", "wssse", "silhouette", "calinski_harabasz")
 
@@ -31,6 +39,7 @@ def of_computed(
         planning.CLUSTERING_INPUTS: _clustering_inputs,
         planning.K_SELECTION: _k_selection,
         planning.KMEANS: _kmeans,
+        planning.AUDIENCE_REPORT: _report,
     }[asset](summary)
     return {
         **findings.as_metadata(asset, manifest),
@@ -142,6 +151,36 @@ def _kmeans(summary: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _report(summary: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **({findings.VERDICT: summary["verdict"]} if summary["verdict"] else {}),
+        "headline": summary["headline"],
+        **({"users": summary["users"]} if summary["users"] is not None else {}),  # rounded, as it is in the page
+        "k": summary["k"],
+        "private": summary["private"],
+    }
+
+
+def link_to_report(folder: str, partition: Partition, label: str | None) -> dict[str, dg.MetadataValue]:
+    """Where a report is, and the command that opens it.
+
+    A record stays, and a link by which a browser may read S3 expires: so the record has AWS's own page of the object,
+    for who may log in there, and the command makes a link when it is asked for one. Browsers follow no link from the UI
+    to a file.
+    """
+    page = storage.join(folder, make_report.REPORT)
+    option = f" --label {label}" if label else ""
+    command = f"audience-explorer report --month {partition.month} --category {partition.category}{option} --open"
+    return {REPORT: _page_of(page), OPEN_REPORT: dg.MetadataValue.text(command)}
+
+
+def _page_of(location: str) -> dg.MetadataValue:
+    bucket, _, key = location.removeprefix("s3://").partition("/")
+    if not location.startswith("s3://") or os.environ.get("AWS_ENDPOINT_URL"):
+        return dg.MetadataValue.path(location)
+    return dg.MetadataValue.url(f"https://console.aws.amazon.com/s3/object/{bucket}?prefix={quote(key)}")
+
+
 def _segments(summary: dict[str, Any]) -> dict[str, dg.MetadataValue]:
     """A row a segment, in figures that may be published; of code version 4 and before, a row a cluster."""
     k = summary["k"]
@@ -159,6 +198,7 @@ def _segments(summary: dict[str, Any]) -> dict[str, dg.MetadataValue]:
         return {"clusters": _table(["cluster_id", "users", "solidity", "diameter", "top_pages"], clusters)}
     rows = [
         [
+            segment["cluster_id"],
             segment["name"],
             findings.people_of(segment),
             "" if segment["share"] is None else f"{segment['share']:.0%}",
@@ -167,7 +207,7 @@ def _segments(summary: dict[str, Any]) -> dict[str, dg.MetadataValue]:
         ]
         for segment in summary["segments"]
     ]
-    return {"segments": _table(["name", "people", "share", "solidity", "into"], rows)}
+    return {"segments": _table(["cluster_id", "name", "people", "share", "solidity", "into"], rows)}
 
 
 def _into(page: dict[str, Any]) -> str:

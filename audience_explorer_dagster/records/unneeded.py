@@ -9,7 +9,7 @@ from typing import Literal
 import dagster as dg
 
 from audience_explorer_dagster.partitions import Partition
-from audience_explorer_dagster.planning import CLUSTERING_INPUTS, GROUPED_USERS, K_SELECTION, KMEANS
+from audience_explorer_dagster.planning import AUDIENCE_REPORT, CLUSTERING_INPUTS, GROUPED_USERS, K_SELECTION, KMEANS
 from audience_explorer_dagster.records.history import History, Record
 from audience_explorer_dagster.records.variants import LABEL
 from audience_explorer_dagster.store import Store
@@ -19,8 +19,9 @@ from spark_jobs.outputs import MANIFEST
 
 Why = Literal["superseded", "not on record", "unfinished"]
 
-# What is made from others first, so that what a kept output was made from is known when its turn comes.
-_ASSETS = (KMEANS, K_SELECTION, CLUSTERING_INPUTS, GROUPED_USERS)
+# What is made from others first, so that what a kept output was made from is known when its turn comes. Reports need
+# nothing once they are made: they come after their clusters, and are kept as long as those are.
+_ASSETS = (KMEANS, AUDIENCE_REPORT, K_SELECTION, CLUSTERING_INPUTS, GROUPED_USERS)
 
 # As `store.new_folder_name` and `attempts_of` name folders; what has another name is somebody else's.
 _FILE = re.compile(
@@ -67,6 +68,7 @@ def find_unneeded(instance: dg.DagsterInstance, store: Store, before: datetime) 
     """
     found: list[Unneeded] = []
     needed: set[str] = set()  # fingerprints of what kept outputs were made from
+    clusters: set[str] = set()  # fingerprints of the outputs of kmeans that are kept
     outputs = any_record = False
     for asset in _ASSETS:
         folders = _list_folders(store, asset)
@@ -74,10 +76,16 @@ def find_unneeded(instance: dg.DagsterInstance, store: Store, before: datetime) 
         for partition in sorted(folders):
             records = list(history.all(partition))
             outputs, any_record = outputs or any(f.finished for f in folders[partition]), any_record or bool(records)
-            kept = _kept(store, asset, partition, records, needed)
+            if asset == AUDIENCE_REPORT:
+                kept = _reports_of(history, partition, clusters)
+            else:
+                kept = _kept(store, asset, partition, records, needed)
             kept |= {record.folder for record in records if record.recorded_at >= before}
             kept |= {folder.location for folder in folders[partition] if folder.modified >= before}
-            needed |= {name for record in records if record.folder in kept for name in record.inputs}
+            if asset == KMEANS:
+                clusters |= {record.fingerprint for record in records if record.folder in kept}
+            if asset != AUDIENCE_REPORT:
+                needed |= {name for record in records if record.folder in kept for name in record.inputs}
             found += _others(asset, partition, folders[partition], kept, {record.folder for record in records})
     if outputs and not any_record:
         raise InputError(
@@ -91,6 +99,13 @@ def delete(output: Unneeded) -> None:
     """Delete an output. Its manifest goes first: what is half deleted is no output."""
     storage.at(storage.join(output.folder, MANIFEST)).unlink(missing_ok=True)
     storage.delete_folder(output.folder)
+
+
+def _reports_of(history: History, partition: Partition, clusters: set[str]) -> set[str]:
+    """The folders of the newest report of each of the outputs of kmeans with these fingerprints."""
+    made_from = {name for record in history.all(partition) for name in record.inputs} & clusters
+    reports = (history.made_from(partition, name) for name in made_from)
+    return {report.folder for report in reports if report is not None}
 
 
 def _kept(store: Store, asset: str, partition: Partition, records: Sequence[Record], needed: set[str]) -> set[str]:

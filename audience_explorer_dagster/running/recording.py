@@ -13,11 +13,11 @@ from dagster._core.events import AssetMaterializationPlannedData
 
 from audience_explorer_dagster.launchers import Report
 from audience_explorer_dagster.partitions import Partition
-from audience_explorer_dagster.planning import GROUPED_USERS, KMEANS, Target
-from audience_explorer_dagster.planning.decisions import Compute, Reuse
+from audience_explorer_dagster.planning import AUDIENCE_REPORT, GROUPED_USERS, KMEANS, Target
+from audience_explorer_dagster.planning.decisions import Compute, Impossible, Reuse
 from audience_explorer_dagster.planning.plan import Plan
 from audience_explorer_dagster.records import asset_checks, data_versions, metadata, trends, variants
-from audience_explorer_dagster.records.history import History, Record, storage_ids
+from audience_explorer_dagster.records.history import INPUTS, History, Record, storage_ids
 from audience_explorer_dagster.records.standing import STANDING, foreign_parameters, standing, steps_to
 from audience_explorer_dagster.run_config import MonthRunConfig
 from audience_explorer_dagster.store import Store
@@ -91,17 +91,10 @@ class Recorder:
             self.context.log.info(f"{', '.join(map(str, targets))}: {why}")
 
     def _record(self, target: Target, details: dict[str, Any], folder: str, fingerprint: str) -> None:
-        details = self._with_drift(target, details)
-        beside = self._foreign_parameters(target)
-        promoted = f"by run {self.context.run_id}" if self.plan.promote and target.asset == KMEANS else ""
-        current = self.store.point_current(target.asset, target.partition, folder, fingerprint, beside, promoted)
-        if target.asset == KMEANS:
-            self.current[target.partition] = current.folder
-            details[STANDING] = standing(folder, current, beside, is_new=target in self.plan.computed)
-            details |= {variants.PROMOTED: True} if promoted else {}
-            details |= variants.beside(self.records[KMEANS], target.partition, details, current)
-            if beside or current.promoted:
-                self.standings[details[STANDING]].append(target)
+        if target.asset == AUDIENCE_REPORT:
+            details = self._with_standing_of_clusters(target, details, folder, fingerprint)
+        else:
+            details = self._with_standing(target, details, folder, fingerprint)
         tags = data_versions.tags(self.context.instance, target, details, self.storage_ids)
         event = dg.AssetMaterialization(
             asset_key=target.asset, partition=target.partition.key, metadata=details, tags=tags
@@ -111,6 +104,43 @@ class Recorder:
         self.recorded[target.asset][target.partition] = dict(event.metadata)
         ids = storage_ids(self.context.instance, target.asset, [target.partition])
         self.storage_ids[target] = ids[target.partition]
+
+    def _with_standing(self, target: Target, details: dict[str, Any], folder: str, fingerprint: str) -> dict[str, Any]:
+        """Settle whether an output is current; its metadata, and what changed since the month before."""
+        details = self._with_drift(target, details)
+        beside = self._foreign_parameters(target)
+        promoted = f"by run {self.context.run_id}" if self.plan.promote and target.asset == KMEANS else ""
+        current = self.store.point_current(target.asset, target.partition, folder, fingerprint, beside, promoted)
+        if target.asset == KMEANS:
+            self.current[target.partition] = current.folder
+            details[STANDING] = standing(folder, current, beside, is_new=target in self.plan.computed)
+            details |= {variants.PROMOTED: True} if promoted else {}
+            details |= variants.beside(self.records[KMEANS], target.partition, details, current)
+            details |= self._report_of(target.partition)
+            if beside or current.promoted:
+                self.standings[details[STANDING]].append(target)
+        return details
+
+    def _report_of(self, partition: Partition) -> dict[str, Any]:
+        """Where the report of the clusters of a partition is, or will be, if this run is for it as well."""
+        match self.plan.decisions.get(Target(AUDIENCE_REPORT, partition)):
+            case None | Impossible():
+                return {}
+            case Reuse() | Compute() as report:
+                return metadata.link_to_report(report.folder, partition, self.plan.label)
+
+    def _with_standing_of_clusters(
+        self, target: Target, details: dict[str, Any], folder: str, fingerprint: str
+    ) -> dict[str, Any]:
+        """Make a report the current one if its clusters are; its metadata."""
+        (clusters,) = details[INPUTS].value
+        self.store.point_along(target.asset, target.partition, folder, fingerprint, KMEANS, clusters)
+        label = self.plan.label
+        return {
+            **details,
+            **({variants.LABEL: label} if label else {}),
+            **metadata.link_to_report(folder, target.partition, label),
+        }
 
     def _foreign_parameters(self, target: Target) -> str:
         """What keeps an output from being the deployment's own: its parameters, or those of what it is made from."""

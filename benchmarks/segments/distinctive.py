@@ -31,7 +31,7 @@ from spark_jobs.config import KMeansConfig
 from spark_jobs.vectors.clustering_inputs import enough_to_learn
 
 CUT_INTO = (2, 4, 8)  # where there is nothing to cut
-FRESH = 100_000  # people on whom the lifts are measured that should be within the intervals
+FRESH = 60_000  # people on whom the lifts are measured that should be within the intervals
 TOP = 3  # planted pages of a segment
 LISTED = 8  # pages of a segment that are listed, at most
 MIN_PEOPLE = KMeansConfig().min_people

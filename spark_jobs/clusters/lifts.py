@@ -36,8 +36,8 @@ class Lifts:
 
     def only_where(self, enough: np.ndarray) -> "Lifts":
         """These lifts, of which only some (k, d) are known."""
-        figures = (np.where(enough, values, np.nan) for values in (self.lift, self.low, self.high, self.z))
-        return Lifts(*figures, self.distinctive & enough)
+        lift, low, high, z = (np.where(enough, values, np.nan) for values in (self.lift, self.low, self.high, self.z))
+        return Lifts(lift, low, high, z, self.distinctive & enough)
 
 
 def unknown_lifts(shape: tuple[int, ...]) -> Lifts:

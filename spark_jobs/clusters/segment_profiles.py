@@ -165,11 +165,11 @@ def _typical(drawn: Sample, centers: np.ndarray, min_people: int) -> list[list[i
 
 def _activity(quartiles: Quartiles | None, people: int, min_people: int) -> dict[str, int | None]:
     """Quartiles of the actions; each says something of a quarter or half of the people."""
-    quarter, half = quartiles and people >= 4 * min_people, quartiles and people >= 2 * min_people
+    quarter, half = (quartiles if people >= parts * min_people else None for parts in (4, 2))
     return {
-        "quartile_1": quartiles.first if quartiles and quarter else None,
-        "median": quartiles.median if quartiles and half else None,
-        "quartile_3": quartiles.third if quartiles and quarter else None,
+        "quartile_1": None if quarter is None else quarter.first,
+        "median": None if half is None else half.median,
+        "quartile_3": None if quarter is None else quarter.third,
     }
 
 

@@ -191,6 +191,20 @@ def new_object(location: str) -> Iterator[IO[bytes]]:
         raise
 
 
+def link_that_expires(location: str, good_for: timedelta) -> str:
+    """A link by which everybody who has it may read an object, as long as these credentials may.
+
+    Args:
+        location: The object.
+        good_for: How long the link is good; it is over sooner where the credentials expire.
+    """
+    import obstore
+
+    bucket, key = _split(location)
+    with _errors_of_obstore(location):
+        return str(obstore.sign(bucket.store, "GET", key, good_for))
+
+
 # --- buckets ---------------------------------------------------------------------------------------
 
 
@@ -389,7 +403,12 @@ class _Writing(io.RawIOBase):
         self._aborted = False
         with _errors_of_obstore(self._location):
             self._upload: WritableFile = obstore.open_writer(
-                bucket.store, key, buffer_size=_PART_BYTES, max_concurrency=_PARTS_AT_A_TIME
+                bucket.store,
+                key,
+                # By it a browser that is given a link to a page shows the page, and does not save it.
+                attributes={"Content-Type": "text/html; charset=utf-8"} if key.endswith(".html") else None,
+                buffer_size=_PART_BYTES,
+                max_concurrency=_PARTS_AT_A_TIME,
             )
 
     def writable(self) -> bool:

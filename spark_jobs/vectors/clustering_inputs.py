@@ -69,7 +69,7 @@ def read_metadata(folder: str, strict: bool) -> InputsMetadata:
         summary["bytes_out"],
         summary.get("fit_min_actions"),
         summary.get("fit_users", 0),
-        summary.get("month_users") if manifest["config"]["min_actions"] == 1 else None,
+        summary.get("month_users") if manifest["config"].get("min_actions") == 1 else None,
     )
 
 

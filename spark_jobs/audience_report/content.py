@@ -1,0 +1,523 @@
+"""What a report says, made from an output of kmeans and the output of k_selection that it took its k from.
+
+All figures are published ones (`spark_jobs.clusters.published`): those that are exact in what is read, such as the
+users of a manifest, are rounded here, and no text that a job wrote about exact figures is taken over.
+"""
+
+import calendar
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from spark_jobs.audience_report import curves
+from spark_jobs.audience_report.tables import Table
+from spark_jobs.clusters import published
+from spark_jobs.config import ClusteringInputsConfig, KMeansConfig, KSelectionConfig, StepConfig
+from spark_jobs.options import to_arguments
+from spark_jobs.outputs import Manifest
+
+MOST_PAGES = 40  # of the heat map
+
+_SOLIDITIES = {
+    "solid": "found again among other people like these",
+    "fair": "mostly found again among other people like these",
+    "doubtful": "often comes out otherwise among other people like these: don't rely on it",
+}
+_STRONG = (1.2, 1.6, 2.5, 4.0)  # times as usual elsewhere, from which a cell of the heat map is darker
+_WORDS = ["No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine", "Ten", "Eleven", "Twelve"]
+_CHECKS = {
+    "schema": "All tables have their columns, types and rules",
+    "every_user_once": "Everybody is in one segment, nobody in two, and all files agree",
+    "centers_in_range": "Every center lies within the data",
+    "figures_published": "No published figure is of too few people",
+}
+_PREDICTION = "prediction"
+_BY_SCORE = {
+    _PREDICTION: "How well segments that are seen on half of the pages predict the other half; 0 is no better than"
+    " popularity alone."
+}
+_SCORES = {
+    "prediction": _PREDICTION,
+    "silhouette": "silhouette",
+    "calinski_harabasz": "Calinski-Harabasz index",
+    "elbow": "distance to the centers",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A page in a segment, in the heat map: the share, how far from usual, from −4 to 4, and the lift."""
+
+    share: float | None
+    step: int
+    lift: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class HeatRow:
+    """A page of the heat map."""
+
+    page_id: str
+    name: str
+    everybody: float | None  # its share of all people
+    cells: Sequence[Cell]  # a segment each
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A segment, as its card shows it."""
+
+    number: int  # from 1
+    cluster_id: int
+    name: str
+    people: int | None
+    share: float | None
+    solidity: str  # empty where it is not known
+    what_it_means: str
+    stability: float | None
+    activity: Mapping[str, float | None]
+    gender: Sequence[tuple[str, float | None]]
+    distinctive: Sequence[Mapping[str, Any]]
+    typical: Sequence[str]
+
+    @property
+    def drawn(self) -> float:
+        """The share, as a length."""
+        return self.share or 0.0
+
+    @property
+    def told_gender(self) -> str:
+        """The gender split, such as `f: 55%, m: 40%`; what is not published is left out."""
+        return ", ".join(f"{gender}: {share:.0%}" for gender, share in self.gender if share)
+
+    @property
+    def into(self) -> list[str]:
+        """The names of the pages that set it apart, the strongest first."""
+        return [page["dimension_name"] for page in self.distinctive]
+
+    @property
+    def told_into(self) -> str:
+        """What it is into, beside what its name says already."""
+        others = [page for page in self.into if page not in self.name][:3]
+        if not self.into:
+            return "nothing in particular"
+        return f"also {', '.join(others)}" if others and len(others) < len(self.into) else ", ".join(others)
+
+
+@dataclass(frozen=True)
+class Content:
+    """All that a report says. What is empty or None is left out of the page."""
+
+    month: str
+    category: str
+    private: bool
+    min_people: int
+    people: int | None
+    verdict: str | None
+    headline: str
+    lede: Sequence[str]
+    advice: str
+    segments: Sequence[Segment]  # none where there are no segments to draw
+    heat: Sequence[HeatRow]
+    liked: Table | None  # the pages, where everybody is one audience
+    curve: "curves.Curve | None"
+    tried: Table | None
+    verdict_text: Sequence[str]
+    quality: Table
+    checks: Table
+    parameters: Table
+    command: str
+
+    @property
+    def period(self) -> str:
+        """The month, such as `March 2024`."""
+        return period(self.month)
+
+    @property
+    def solidities(self) -> str:
+        """How many segments are how solid, such as `3 solid, 1 doubtful`."""
+        counts = Counter(segment.solidity for segment in self.segments)
+        return ", ".join(f"{counts[name]} {name}" for name in _SOLIDITIES if counts[name])
+
+    @property
+    def curve_caption(self) -> str:
+        """What the curve shows."""
+        assert self.curve is not None
+        by = _BY_SCORE.get(self.curve.score, f"The {self.curve.score} by number of segments.")
+        return f"{by} The filled dot is the number that was taken."
+
+    @property
+    def segments_table(self) -> Table:
+        """The segments, a row each."""
+        columns = ["cluster_id", "name", "people", "share", "solidity", "stability"]
+        rows = [
+            [
+                *(segment.cluster_id, segment.name, _counted(segment.people, self.min_people), segment.share),
+                *(segment.solidity, segment.stability, *segment.activity.values(), "; ".join(segment.into)),
+            ]
+            for segment in self.segments
+        ]
+        return Table("segments", [*columns, *(f"actions_{name}" for name in _ACTIVITY), "into"], rows)
+
+    @property
+    def distinctive_table(self) -> Table:
+        """The pages that set the segments apart, a row a segment and page."""
+        columns = ["dimension_id", "dimension_name", "people", "share", "rest_share", "lift", "low", "high"]
+        return Table(
+            "distinctive-pages",
+            ["cluster_id", "segment", *columns],
+            [
+                [segment.cluster_id, segment.name, *(page[column] for column in columns)]
+                for segment in self.segments
+                for page in segment.distinctive
+            ],
+        )
+
+    @property
+    def gender_table(self) -> Table:
+        """The gender split of the segments, a row a segment and gender."""
+        rows = [
+            [segment.cluster_id, segment.name, gender, share]
+            for segment in self.segments
+            for gender, share in segment.gender
+        ]
+        return Table("gender", ["cluster_id", "segment", "gender", "share"], rows)
+
+    @property
+    def heat_table(self) -> Table:
+        """The shares of the heat map, a row a page."""
+        return Table(
+            "pages-by-segment",
+            ["dimension_id", "dimension_name", "everybody", *(segment.name for segment in self.segments)],
+            [[row.page_id, row.name, row.everybody, *(cell.share for cell in row.cells)] for row in self.heat],
+        )
+
+
+_ACTIVITY = ("quartile_1", "median", "quartile_3")
+
+
+def content_of(
+    month: str,
+    category: str,
+    private: bool,
+    kmeans: Manifest,
+    summary: Mapping[str, Any],
+    profiles: Sequence[Mapping[str, Any]],
+    k_selection: Manifest | None,
+) -> Content:
+    """What the report of a category in a month says.
+
+    Args:
+        month: Such as `2024-03`.
+        category: Its name.
+        private: Whether it is a private one.
+        kmeans: The manifest of the output of kmeans.
+        summary: Its `summary.json`.
+        profiles: The rows of its `profiles.parquet`: a segment and page each.
+        k_selection: The manifest of the output of k_selection that k is from; None if k was given.
+    """
+    config = kmeans["config"]
+    min_people = int(config.get("min_people", 10))
+    users = int(kmeans["summary"]["users"])
+    people = published.count(users, min_people)
+    # One that is too small to be said anything of is not described by its pages and scores either.
+    described = people is not None
+    apart = described and summary["k"] > 1
+    segments = [_segment(row) for row in summary["segments"]] if apart else []
+    heat = _heat_map(segments, profiles, people) if apart else []
+    chosen = k_selection["summary"] if k_selection is not None and described else None
+    headline, lede, advice = _answer(summary, segments, people, users, min_people)
+    return Content(
+        month=month,
+        category=category,
+        private=private,
+        min_people=min_people,
+        people=people,
+        verdict=summary["verdict"],
+        headline=headline,
+        lede=lede,
+        advice=advice,
+        segments=segments,
+        heat=heat,
+        liked=_liked(profiles) if described and not apart else None,
+        curve=_curve(chosen) if chosen else None,
+        tried=_tried(chosen, min_people) if chosen and chosen["tried"] else None,
+        verdict_text=_verdict(summary, chosen, min_people),
+        quality=_quality(kmeans, people, min_people),
+        checks=Table(
+            "checks",
+            ["check", "result"],
+            [
+                [_CHECKS.get(name, name), "passed" if check["passed"] else "failed"]
+                for name, check in kmeans.get("checks", {}).items()
+            ],
+        ),
+        parameters=_parameters(kmeans, k_selection),
+        command=_command(month, category, kmeans, k_selection),
+    )
+
+
+def period(month: str) -> str:
+    """A month, such as `March 2024`."""
+    year, number = month.split("-")
+    return f"{calendar.month_name[int(number)]} {year}"
+
+
+def in_words(number: int) -> str:
+    """A number of things, at the beginning of a sentence."""
+    return _WORDS[number] if number < len(_WORDS) else str(number)
+
+
+def _answer(
+    summary: Mapping[str, Any], segments: Sequence[Segment], people: int | None, users: int, min_people: int
+) -> tuple[str, list[str], str]:
+    """The headline, what comes after it, and what to do."""
+    verdict, k = summary["verdict"], int(summary["k"])
+    if not users:
+        return (
+            "Nobody",
+            ["No user of this month has an action on this category's pages."],
+            "Check the page ids in the category file, and whether the month's raw data has this category's pages.",
+        )
+    if people is None:
+        return f"Fewer than {min_people} people", ["Of so few people, nothing more is said."], ""
+    if verdict == "none":
+        return (
+            f"No segments: {people:,} people are one audience",
+            ["What somebody likes says nothing about what else they like, beyond what is popular with everybody."],
+            "Treat them as one audience. To look again, pool this category with related ones in one category file: that"
+            " gives more people and more pages.",
+        )
+    if verdict == "too_few":
+        return (
+            f"Too few active people to tell segments: {people:,} in all",
+            ["There may be segments, but so few people can't show them."],
+            "Treat them as one audience for now. Wait for a month with more people, or add pages to the category file.",
+        )
+    if k == 1:
+        return f"{people:,} people, in one group as asked for", [], ""
+    if verdict is None:
+        headline = f"{in_words(k)} groups among {people:,} people"
+        origin = [f"{in_words(k)} were asked for; nobody asked whether there are segments."]
+    else:
+        headline, origin = f"{in_words(k)} segments among {people:,} people", []
+    return headline, [_sizes(segments, min_people), *origin], ""
+
+
+def _sizes(segments: Sequence[Segment], min_people: int) -> str:
+    largest, smallest = segments[0], segments[-1]
+
+    def told(segment: Segment) -> str:
+        return f"fewer than {min_people} people" if segment.share is None else f"{segment.share:.0%}"
+
+    return (
+        f"The largest is “{largest.name}” with {told(largest)}, the smallest “{smallest.name}” with {told(smallest)}."
+    )
+
+
+def _segment(row: Mapping[str, Any]) -> Segment:
+    solidity = row["solidity"] if row["solidity"] in _SOLIDITIES else ""
+    stability = row["stability"]
+    gender = sorted(row["gender"].items(), key=lambda item: (item[0] == "0", item[0]))
+    return Segment(
+        number=row["cluster_id"] + 1,
+        cluster_id=row["cluster_id"],
+        name=row["name"],
+        people=row["people"],
+        share=row["share"],
+        solidity=solidity,
+        what_it_means=_SOLIDITIES.get(solidity, ""),
+        stability=None if stability is None else round(stability, 2),
+        activity={name: row["activity"].get(name) for name in _ACTIVITY},
+        gender=[("not known" if value == "0" else value, share) for value, share in gender],
+        distinctive=row["distinctive"],
+        typical=row["typical"],
+    )
+
+
+def _counted(people: int | None, min_people: int) -> int | str:
+    return f"<{min_people}" if people is None else people
+
+
+# --- the heat map ----------------------------------------------------------------------------------
+
+
+def _heat_map(segments: Sequence[Segment], profiles: Sequence[Mapping[str, Any]], people: int | None) -> list[HeatRow]:
+    """The most telling pages, those of a segment together, in the order of the segments."""
+    by_page: dict[str, list[Mapping[str, Any]]] = {}
+    for row in profiles:
+        by_page.setdefault(row["dimension_id"], []).append(row)
+    pages = {
+        page: rows for page, rows in by_page.items() if any(row["people"] is not None for row in rows)
+    }  # one that hardly anybody is on tells nothing
+    strongest = {page: max(rows, key=_strength) for page, rows in pages.items()}
+    order = sorted(pages, key=lambda page: (-_strength(strongest[page]), page))
+    # Each segment has its share of the rows, or those of a large and clear one would leave none to the others.
+    each = MOST_PAGES // len(segments)
+    chosen: dict[str, None] = {}
+    for segment in segments:
+        own = [page for page in order if strongest[page]["cluster_id"] == segment.cluster_id]
+        chosen |= dict.fromkeys(page for page in own[:each] if strongest[page]["distinctive"])
+    chosen |= dict.fromkeys(page for page in order[:MOST_PAGES] if page not in chosen)
+    shown = list(chosen)[:MOST_PAGES]
+    shown.sort(
+        key=lambda page: (
+            not strongest[page]["distinctive"],
+            strongest[page]["cluster_id"] if strongest[page]["distinctive"] else 0,
+            -_strength(strongest[page]),
+            page,
+        )
+    )
+    return [_heat_row(page, pages[page], segments, people) for page in shown]
+
+
+def _strength(row: Mapping[str, Any]) -> float:
+    return float("-inf") if row["z"] is None else float(row["z"])
+
+
+def _heat_row(page: str, rows: Sequence[Mapping[str, Any]], segments: Sequence[Segment], people: int | None) -> HeatRow:
+    of_segment = {row["cluster_id"]: row for row in rows}
+    nothing = Cell(None, 0, None, None, None)
+    cells = [_cell(of_segment[s.cluster_id]) if s.cluster_id in of_segment else nothing for s in segments]
+    return HeatRow(page, rows[0]["dimension_name"] or page, _of_everybody(rows[0], people), cells)
+
+
+def _of_everybody(row: Mapping[str, Any], people: int | None) -> float | None:
+    """The share of all people, by published figures alone."""
+    if row["people"] is None or row["rest_people"] is None or not people:
+        return None
+    return min(1.0, float(round((row["people"] + row["rest_people"]) / people, 2)))
+
+
+def _cell(row: Mapping[str, Any]) -> Cell:
+    lift, low, high = row["lift"], row["lift_low"], row["lift_high"]
+    step = 0
+    if row["share"] is None:
+        lift = None  # of so few people nothing is said, by a color either
+    if lift is not None and low is not None and low > 1:
+        step = max(1, sum(lift >= limit for limit in _STRONG))
+    elif lift is not None and high is not None and high < 1:
+        step = -4 if lift == 0 else -max(1, sum(1 / lift >= limit for limit in _STRONG))
+    return Cell(row["share"], step, lift, low, high)
+
+
+def _liked(profiles: Sequence[Mapping[str, Any]]) -> Table | None:
+    """The pages that most people are on, where all of them are one audience."""
+    rows = sorted(
+        (row for row in profiles if row["people"] is not None),
+        key=lambda row: (-row["people"], row["dimension_id"]),
+    )[:MOST_PAGES]
+    if not rows:
+        return None
+    return Table(
+        "pages",
+        ["page", "people", "share"],
+        [[row["dimension_name"] or row["dimension_id"], row["people"], row["share"]] for row in rows],
+    )
+
+
+# --- the verdict -----------------------------------------------------------------------------------
+
+
+def _verdict(summary: Mapping[str, Any], chosen: Mapping[str, Any] | None, min_people: int) -> list[str]:
+    if chosen is None:
+        return [] if summary["verdict"] else ["k was given, so nobody asked whether there are segments, or how many."]
+    told = []
+    evidence, needed = chosen.get("evidence"), chosen.get("evidence_needed")
+    if evidence is not None:
+        enough = "More is needed" if evidence < needed else "That is enough"
+        told.append(
+            f"The evidence that there are segments is {evidence:.1f}, in standard errors. {enough}: {needed:.1f} is"
+            f" what at most 1 in {1 / chosen['false_alarm_rate']:.0f} audiences without segments reach."
+        )
+    if summary["verdict"] == "segments":
+        told.append("How many there are is less sure than that there are some.")
+    judged = published.count(int(chosen["people_judged"]), min_people)
+    people = f"{judged:,} people" if judged else f"fewer than {min_people} people"
+    told.append(f"Judged on {people} who are active enough to be learned from.")
+    return told
+
+
+def _curve(chosen: Mapping[str, Any]) -> "curves.Curve | None":
+    score = _score_of(chosen)
+    points = [(row["k"], row[score]) for row in chosen["tried"] if row.get(score) is not None]
+    return curves.curve(points, int(chosen["k"]), _SCORES[chosen["criterion"]]) if len(points) > 1 else None
+
+
+def _score_of(chosen: Mapping[str, Any]) -> str:
+    return "wssse" if chosen["criterion"] == "elbow" else str(chosen["criterion"])
+
+
+def _tried(chosen: Mapping[str, Any], min_people: int) -> Table:
+    scores = list(dict.fromkeys([_score_of(chosen), "silhouette"]))
+    rows = [
+        [
+            row["k"],
+            *(None if row.get(score) is None else round(row[score], 3) for score in scores),
+            _counted(published.count(int(row["smallest_segment"]), min_people), min_people),
+        ]
+        for row in chosen["tried"]
+    ]
+    return Table("number-of-segments", ["k", *scores, "smallest segment"], rows)
+
+
+# --- how it was made -------------------------------------------------------------------------------
+
+
+def _quality(kmeans: Manifest, people: int | None, min_people: int) -> Table:
+    summary = kmeans["summary"]
+    learned = summary["learned_from"]
+    rows: list[list[Any]] = [["people", _counted(people, min_people)]]
+    if people is not None:
+        learned_from = published.count(int(learned["users"]), min_people)
+        active = f" (at least {learned['min_actions']} actions)" if learned["min_actions"] else ""
+        rows += [
+            [f"people learned from{active}", _counted(learned_from, min_people)],
+            ["converged", "yes" if summary["converged"] else "no"],
+        ]
+    return Table("data-quality", ["what", "value"], [*rows, ["computed by", summary["engine"]]])
+
+
+def _parameters(kmeans: Manifest, k_selection: Manifest | None) -> Table:
+    steps: list[tuple[str, Mapping[str, Any]]] = [("clustering_inputs", kmeans["summary"]["clustering_inputs"])]
+    steps += [("k_selection", k_selection["config"])] if k_selection is not None else []
+    steps += [("kmeans", kmeans["config"])]
+    rows = [[step, *pair] for step, config in steps for pair in _flat(config)]
+    return Table("parameters", ["step", "parameter", "value"], rows)
+
+
+def _flat(config: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name}.{key}", part) for key, part in _flat(value))
+        elif name != "label" and value is not None:
+            # A label names a variant, and the same result may have several.
+            yield name, str(value)
+
+
+def _command(month: str, category: str, kmeans: Manifest, k_selection: Manifest | None) -> str:
+    """The command that makes it again: what is not given has its default."""
+    options = [
+        *_not_default(ClusteringInputsConfig, kmeans["summary"]["clustering_inputs"]),
+        *(_not_default(KSelectionConfig, k_selection["config"], _OF_KMEANS_ALONE) if k_selection is not None else ()),
+        *_not_default(KMeansConfig, kmeans["config"], {"label"}),
+    ]
+    return " ".join(["audience-explorer pipeline", f"--month {month}", f"--category {category}", *options])
+
+
+_OF_KMEANS_ALONE = {"n_init", "seed", "fit_min_actions"}  # options of the command by these names set kmeans's
+
+
+def _not_default(model: type[StepConfig], config: Mapping[str, Any], but: Iterable[str] = ()) -> list[str]:
+    default = to_arguments(model())
+    pairs = to_arguments(model(**{name: value for name, value in config.items() if name not in set(but)}))
+    known = set(zip(default[::2], default[1::2], strict=True))
+    return [
+        f"{option} {shlex.quote(value)}"
+        for option, value in zip(pairs[::2], pairs[1::2], strict=True)
+        if (option, value) not in known
+    ]

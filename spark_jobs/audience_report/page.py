@@ -1,0 +1,92 @@
+"""The page of a report: one HTML file that needs nothing else and asks nothing of any network."""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from spark_jobs.audience_report.content import MOST_PAGES, Content, period
+
+COLORS = 12  # of segments; more than so many begin again
+
+
+def render(content: Content) -> str:
+    """The report as HTML."""
+    return _render("report.html", {"report": content, "colors": COLORS, "most_pages": MOST_PAGES})
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A report in an index."""
+
+    month: str
+    category: str
+    private: bool
+    link: str
+    found: str  # such as `4 segments`
+    people: int | None  # None for too few to say
+
+
+def render_index(reports: Sequence[Listed]) -> str:
+    """An index of reports as HTML: a row a category, a column a month."""
+    months = sorted({report.month for report in reports}, reverse=True)
+    categories = sorted({report.category for report in reports})
+    at = {(report.category, report.month): report for report in reports}
+    return _render(
+        "index.html",
+        {"months": months, "categories": categories, "at": at, "any_private": any(r.private for r in reports)},
+    )
+
+
+def _render(template: str, values: Mapping[str, Any]) -> str:
+    style, script = _text("report.css"), _text("report.js")
+    # Only this style and this script, byte for byte, and nothing from anywhere else.
+    policy = (
+        f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; img-src data:;"
+        " base-uri 'none'; form-action 'none'"
+    )
+    page = _environment().get_template(template)
+    return page.render(**values, style=Markup(style), script=Markup(script), policy=policy).lstrip()
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        autoescape=True,
+        loader=jinja2.FunctionLoader(_text),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"period": period, "percent": _percent, "number": _number, "times": _times}
+    return environment
+
+
+@cache
+def _text(name: str) -> str:
+    # By the package, not by a path: executors may have it in an archive.
+    return (resources.files("spark_jobs.audience_report") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.0%}"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if value == round(value) else f"{value:,.3g}"
+
+
+def _times(lift: float | None) -> str:
+    return "–" if lift is None else f"{lift:g}×"

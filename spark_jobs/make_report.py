@@ -1,0 +1,160 @@
+"""Make the report of a category in a month: a page for people, in one HTML file that needs nothing else.
+
+KMEANS is an output of kmeans, OUTPUT the folder to make: `report.html`. It says how many people there are, in which
+segments, what each is into, how sure that is, and how it was made.
+"""
+
+import json
+import time
+from html.parser import HTMLParser
+
+import click
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from spark_jobs import kmeans as clustering
+from spark_jobs import outputs, select_k, storage
+from spark_jobs.audience_report.content import MOST_PAGES, Content, content_of
+from spark_jobs.audience_report.page import render
+from spark_jobs.config import EngineConfig, ReportConfig
+from spark_jobs.errors import InputError
+from spark_jobs.options import config_options
+from spark_jobs.outputs import Manifest, checks
+from spark_jobs.outputs.checks import CheckResult
+from spark_jobs.outputs.fingerprints import fingerprint
+from spark_jobs.outputs.tables import read_table
+from spark_jobs.reporting import Reporter, run_as_command
+from spark_jobs.resources import Resources, ResourcesConfig
+
+STEP = "audience_report"
+CODE_VERSION = "1"  # raise it with every change of what comes out: partitions are then made again
+
+REPORT = "report.html"
+
+_MOST_READ = 1_000  # pages of the profiles, the most telling ones: what is shown is among them
+_LOADED_FROM = {"src", "srcset", "href", "action", "data", "poster"}  # attributes that may name something else
+
+
+def step_fingerprint(config: ReportConfig, month: str, category: str, kmeans: str) -> str:
+    """The fingerprint of a report; `kmeans` is that of the clusters, and depends on that of their choice of k."""
+    return fingerprint(STEP, CODE_VERSION, {**config.fingerprinted(), "month": month, "category": category}, [kmeans])
+
+
+@click.command(help=__doc__)
+@click.argument("kmeans")
+@click.argument("output")
+@click.option("--month", required=True, metavar="YYYY-MM", help="The month that it is of.")
+@click.option("--category", required=True, help="The category that it is of.")
+@click.option("--k-selection", metavar="FOLDER", help="The output of select_k that k is from, if k was not given.")
+@config_options(EngineConfig, "engine")
+@config_options(ResourcesConfig, "allowed")
+def main(
+    kmeans: str,
+    output: str,
+    month: str,
+    category: str,
+    k_selection: str | None,
+    engine: EngineConfig,
+    allowed: ResourcesConfig,
+) -> None:
+    run(kmeans, output, k_selection, month, category, ReportConfig(), engine, allowed.resolve(), Reporter())
+
+
+def run(
+    kmeans: str,
+    output: str,
+    k_selection: str | None,
+    month: str,
+    category: str,
+    config: ReportConfig,
+    engine: EngineConfig,  # noqa: ARG001 # every job is given them; a page takes no engine
+    resources: Resources,  # noqa: ARG001
+    report: Reporter,
+) -> None:
+    """Make a report; see the command."""
+    started = time.monotonic()
+    clusters = outputs.read_manifest(storage.absolute(kmeans), clustering.STEP)
+    choice = None if k_selection is None else outputs.read_manifest(storage.absolute(k_selection), select_k.STEP)
+    if choice is not None and choice["fingerprint"] not in clusters["inputs"]:
+        raise InputError(f"{kmeans} has its k from another output of {select_k.STEP} than {k_selection}.")
+    with outputs.writing(
+        STEP,
+        CODE_VERSION,
+        storage.absolute(output),
+        report,
+        config=config,
+        inputs=[clusters["fingerprint"]],
+        fingerprint=step_fingerprint(config, month, category, clusters["fingerprint"]),
+        started=started,
+    ) as made:
+        if made.finished:
+            return
+        content = _content(storage.absolute(kmeans), clusters, choice, month, category)
+        page = render(content).encode()
+        with made.open_file(REPORT) as file:
+            file.write(page)
+        made.complete(
+            rows={"segments": len(content.segments)},
+            summary={
+                "headline": content.headline,
+                "users": content.people,
+                "k": clusters["summary"]["k"],
+                "verdict": content.verdict,
+                "private": content.private,
+                "engine": "python",
+                "bytes_in": clusters["summary"]["bytes_out"],
+            },
+            inspect=lambda: check_report(made.folder),
+            message=content.headline,
+        )
+
+
+def _content(folder: str, clusters: Manifest, choice: Manifest | None, month: str, category: str) -> Content:
+    summary = json.loads(storage.at(storage.join(folder, "summary.json")).read_text(encoding="utf-8"))
+    if "segments" not in summary:
+        raise InputError(f"{folder} was made by an earlier version, which did not describe segments. Make it again.")
+    profiles = _telling(read_table(folder, "profiles.parquet"))
+    private = bool(clusters["summary"]["private"])
+    return content_of(month, category, private, clusters, summary, profiles.to_pylist(), choice)
+
+
+def _telling(profiles: pa.Table) -> pa.Table:
+    """The rows of the pages that may be shown: those that set segments apart most, and those with the most people."""
+    pages = profiles.group_by("dimension_id").aggregate([("z", "max"), ("people", "max")])
+    if len(pages) <= _MOST_READ:
+        return profiles
+    order = [("dimension_id", "ascending")]
+    telling = pages.sort_by([("z_max", "descending"), *order])["dimension_id"][:_MOST_READ]
+    liked = pages.sort_by([("people_max", "descending"), *order])["dimension_id"][:MOST_PAGES]
+    wanted = pa.concat_arrays([telling.combine_chunks(), liked.combine_chunks()])
+    return profiles.filter(pc.is_in(profiles["dimension_id"], wanted))
+
+
+def check_report(folder: str) -> dict[str, CheckResult]:
+    """Read back a report."""
+    page = storage.at(storage.join(folder, REPORT)).read_text(encoding="utf-8")
+    return {"self_contained": self_contained(page)}
+
+
+def self_contained(page: str) -> CheckResult:
+    """A page needs nothing but itself: all that it refers to is in it."""
+    found = _References()
+    found.feed(page)
+    found.close()
+    outside = [name for name in found.names if not name.startswith(("#", "data:"))]
+    return checks.result({"bytes": len(page.encode())}, [f"it refers to {name}" for name in outside])
+
+
+class _References(HTMLParser):
+    """What a page refers to, in its attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002 # of any element
+        self.names += [value or "" for name, value in attrs if name.rpartition(":")[2] in _LOADED_FROM]
+
+
+if __name__ == "__main__":
+    run_as_command(main)
