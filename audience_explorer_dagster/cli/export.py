@@ -96,7 +96,7 @@ def export(
     for segment in found:
         tell(f"{segment.month}: {segment.cluster_id} {segment.name}: {segment.people:,} people")
     if output is None:
-        click.get_binary_stream("stdout").write(_as_csv(rows))
+        click.echo(_as_csv(rows), nl=False)
     else:
         tell(f"{rows.num_rows:,} people are in {output}")
 
