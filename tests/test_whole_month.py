@@ -57,7 +57,7 @@ def test_a_failed_category_stops_no_other(project: Project) -> None:
     result = project.run_month("2024-01")
     assets = ("clustering_inputs", "k_selection", "kmeans", "audience_report")
     assert f"[{', '.join(f'{asset} games|2024-01' for asset in assets)}]" in why(result)
-    assert "3 of 10 partitions failed" in why(result)
+    assert "4 of 13 partitions failed" in why(result)
     assert {len(project.records("kmeans", f"{name}|2024-01")) for name in ("coffee", "tea")} == {1}
 
 
