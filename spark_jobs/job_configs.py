@@ -5,7 +5,14 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from spark_jobs.config import ClusteringInputsConfig, EngineConfig, GroupedUsersConfig, KMeansConfig, KSelectionConfig
+from spark_jobs.config import (
+    ClusteringInputsConfig,
+    EngineConfig,
+    GroupedUsersConfig,
+    KMeansConfig,
+    KSelectionConfig,
+    SegmentsConfig,
+)
 from spark_jobs.options import to_arguments
 from spark_jobs.resources import ResourcesConfig
 
@@ -101,4 +108,24 @@ class KMeans(JobConfig):
         return [self.inputs, self.output, *choice, *to_arguments(self.config)]
 
 
-JOBS: dict[str, type[JobConfig]] = {job.module: job for job in (GroupByUser, MakeClusteringInputs, SelectK, KMeans)}
+class FollowSegments(JobConfig):
+    """A category's clusters, and its segments of the month before → its segments."""
+
+    module = "follow_segments"
+
+    clusters: str
+    inputs: str  # that the clusters were made from
+    output: str
+    month: str
+    previous: str | None = None
+    config: SegmentsConfig
+
+    def _own_arguments(self) -> list[str]:
+        previous = [] if self.previous is None else ["--previous", self.previous]
+        month = ["--month", self.month]
+        return [self.clusters, self.inputs, self.output, *month, *previous, *to_arguments(self.config)]
+
+
+JOBS: dict[str, type[JobConfig]] = {
+    job.module: job for job in (GroupByUser, MakeClusteringInputs, SelectK, KMeans, FollowSegments)
+}
