@@ -161,17 +161,23 @@ class _Month:
         of_known = tastes.log_likelihoods(self.common.visits, self.known_tastes)
         self.explained = self._explained()
         self.novel = {c for c in range(self.k) if self.explained[c] < _EXPLAINED}
-        self.new_tastes = self._new_tastes(of_known)
-        of_new = tastes.log_likelihoods(
-            self.common.visits, np.array(list(self.new_tastes.values())).reshape(-1, len(self.pages))
-        )
-        likely = tastes.memberships(np.hstack([of_known, of_new]))
-        self.found = np.zeros((len(self.known), self.k))  # people like those of each segment, by cluster
-        np.add.at(self.found.T, self.people.group, likely[:, : len(self.known)])
+        self._find(of_known)
+        size = np.bincount(self.people.group, minlength=self.k)
+        taken = {c for c in range(self.k) if self.found[:, c].sum() < size[c] / 2} - self.novel
+        if taken:  # by the taste of another novel cluster: k-means cut something new in two
+            self.novel |= taken
+            self._find(of_known)
         # A cluster too few may have a new segment and a known one in it: then it is the known one's.
-        people = np.bincount(self.people.group, minlength=self.k)
-        self.mixed = {c for c in self.novel if self.found[:, c].sum() >= people[c] / 2}
+        self.mixed = {c for c in self.novel if self.found[:, c].sum() >= size[c] / 2}
         self.novel -= self.mixed
+
+    def _find(self, of_known: np.ndarray) -> None:
+        """Count the people like those of each known segment, by cluster: (known, k)."""
+        self.new_tastes = self._new_tastes(of_known)
+        new = np.array(list(self.new_tastes.values())).reshape(-1, len(self.pages))
+        likely = tastes.memberships(np.hstack([of_known, tastes.log_likelihoods(self.common.visits, new)]))
+        self.found = np.zeros((len(self.known), self.k))
+        np.add.at(self.found.T, self.people.group, likely[:, : len(self.known)])
 
     def _new_tastes(self, of_known: np.ndarray) -> dict[int, np.ndarray]:
         """Of each novel cluster, what those of its people like whom the known segments don't explain."""
@@ -195,9 +201,11 @@ class _Month:
         of = self.common.group[tastes.rows(self.common.visits)]  # the cluster of each visit
         visits = np.bincount(self.people.group, tastes.visits_of(self.people.visits), self.k)
         explained = np.ones(self.k)
+        self.parts = np.zeros((len(self.known), self.k))  # of what each cluster likes, the part of each known taste
         for cluster in range(self.k):
             here = of == cluster
-            best = np.log(tastes.mixture(self.likes[cluster], self.known_tastes))[self.common.visits.indices[here]]
+            self.parts[:, cluster] = tastes.mixture(self.likes[cluster], self.known_tastes)
+            best = np.log(self.parts[:, cluster] @ self.known_tastes)[self.common.visits.indices[here]]
             apart = float(np.minimum(own[here] - popular[here], _LARGEST_LOG_ODDS).sum())
             if apart > 0:
                 explained[cluster] = 1 - float(np.minimum(own[here] - best, _LARGEST_LOG_ODDS).sum()) / apart
@@ -277,19 +285,21 @@ class _Month:
         if parent is None:
             self.told_apart[new] = -1
             return
-        first, second = tastes.tastes(self._all_likes()[[nearest, cluster]], self._all_likes().sum(axis=0))
-        for seen in self.before.seen:
-            were = self._look_back(seen, parent, first, second)
-            if were.are_one:
-                self.events.append(Event("split", self.month, (parent,), (parent, new)))
-                return
-        self.told_apart[new] = parent
+        pair = tastes.tastes(self.likes[[nearest, cluster]], self.likes.sum(axis=0))
+        if any(self._look_back(seen, parent, pair).are_one for seen in self.before.seen):
+            self.events.append(Event("split", self.month, (parent,), (parent, new)))
+        else:
+            self.told_apart[new] = parent
 
-    def _look_back(self, seen: Seen, segment: int, first: np.ndarray, second: np.ndarray) -> Apart:
-        """Whether people of a segment were two groups with the given tastes, in an earlier month."""
-        here = [number for number, ids in enumerate(seen.groups) if segment in ids]
-        people = seen.people.only(np.flatnonzero(np.isin(seen.people.group, here))).on(self.people.pages)
-        return tastes.apart(people.visits, first, second)
+    def _look_back(self, seen: Seen, parent: int, pair: np.ndarray) -> Apart:
+        """Whether people with either of two tastes (2, d), once a segment's, were two groups in an earlier month.
+
+        They are looked for among all: some may have been in another cluster, if there was one too few.
+        """
+        others = [place for place, segment in enumerate(self.known) if segment.id != parent]
+        visits = seen.people.on(self.pages).visits
+        likely = tastes.memberships(tastes.log_likelihoods(visits, np.vstack([self.known_tastes[others], pair])))
+        return tastes.apart(visits[likely[:, -2:].sum(axis=1) > 0.5], *pair)
 
     def _were_there(self, cluster: int) -> bool:
         """Whether people like those of a novel cluster were there in an earlier month, not clearly fewer than now."""
@@ -334,15 +344,23 @@ class _Month:
         return None
 
     def _nearest(self, cluster: int) -> int | None:
-        return _nearest(self.people, cluster, self.k)
+        """The other cluster that is most like one, and not a part of it."""
+        return _nearest(self.people, cluster, [c for c in range(self.k) if self._whole(c) != cluster])
+
+    def _whole(self, cluster: int) -> int:
+        """The cluster that one is a part of, or that one itself."""
+        while cluster in self.part_of:
+            cluster = self.part_of[cluster]
+        return cluster
 
     # --- a segment without a cluster
 
     def _without_heir(self, place: int, heir: Mapping[int, int]) -> None:
         """Find out what became of a segment that no cluster continues."""
         segment = self.known[place]
-        found = self.found[place]
-        if _clearly_fewer(float(found.sum()), segment.share * len(self.people.group)):
+        # People who like what two segments liked look like either: what their cluster likes shows both.
+        found = np.maximum(self.found[place], self.parts[place] * np.bincount(self.people.group, minlength=self.k))
+        if _clearly_fewer(float(found.max()), segment.share * len(self.people.group)):
             self._end(segment.id, self._taken_in_by(segment.id))
             return
         cluster = int(found.argmax())
@@ -372,8 +390,8 @@ class _Month:
         for seen in self.before.seen:
             if (segment,) not in seen.groups:
                 continue
-            own, groups = seen.groups.index((segment,)), len(seen.groups)
-            nearest = _nearest(seen.people, own, groups)
+            own = seen.groups.index((segment,))
+            nearest = _nearest(seen.people, own, [group for group in range(len(seen.groups)) if group != own])
             if nearest is None or tastes.apart_when_learned(seen.people, nearest, own, self.seed).are_two:
                 return True
         return False
@@ -460,29 +478,21 @@ class _Month:
 
     def _groups(self) -> tuple[tuple[tuple[int, ...], ...], tuple[int, ...]]:
         """The segments of each group of clusters, and each cluster's group."""
-        leader = list(range(self.k))
-        for cluster, other in sorted(self.part_of.items()):
-            joined, into = leader[cluster], leader[other]
-            leader = [into if each == joined else each for each in leader]
+        leader = [self._whole(cluster) for cluster in range(self.k)]
         groups = []
         for first in sorted(set(leader)):
-            ids = [
-                number for cluster in range(self.k) if leader[cluster] == first for number in self.of_cluster[cluster]
-            ]
-            if not ids:  # parts of each other alone
-                ids = [self._new(first)]
-                self.told_apart[ids[0]] = -1
-            groups.append(tuple(ids))
+            parts = [cluster for cluster in range(self.k) if leader[cluster] == first]
+            groups.append(tuple(number for cluster in parts for number in self.of_cluster[cluster]))
         number = {first: place for place, first in enumerate(sorted(set(leader)))}
         return tuple(groups), tuple(number[each] for each in leader)
 
 
-def _nearest(people: People, group: int, groups: int) -> int | None:
-    """The other group whose taste explains a group's people best; None if there is no other."""
-    likes = people.likes(groups)
+def _nearest(people: People, group: int, others: Sequence[int]) -> int | None:
+    """That of some other groups whose taste explains a group's people best; None if there is no other."""
+    likes = people.likes(max(group, *others, int(people.group.max(initial=0))) + 1)
     of = tastes.tastes(likes, likes.sum(axis=0))
     each = tastes.log_likelihoods(people.visits[people.group == group], of).sum(axis=0)
-    return max((other for other in range(groups) if other != group), key=lambda other: each[other], default=None)
+    return max(others, key=lambda other: each[other], default=None)
 
 
 def _taste(segment: Segment, pages: Sequence[str]) -> np.ndarray:

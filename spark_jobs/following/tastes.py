@@ -111,12 +111,11 @@ def memberships(log_likelihood: np.ndarray) -> np.ndarray:
 
 
 def mixture(likes: np.ndarray, of: np.ndarray) -> np.ndarray:
-    """(d,) the mixture of some tastes (s, d) that is nearest to what a group likes (d,), by EM."""
+    """(s,) the parts of some tastes (s, d) in the mixture of them that is nearest to what a group likes (d,), by EM."""
     share = np.full(len(of), 1 / max(1, len(of)))
     for _ in range(_WEIGHT_ITERATIONS):
-        mixed = share @ of
-        share = share * (of @ (likes / mixed)) / max(1.0, float(likes.sum()))
-    return np.asarray(share @ of)
+        share = share * (of @ (likes / (share @ of))) / max(1.0, float(likes.sum()))
+    return share
 
 
 @dataclass(frozen=True)
