@@ -12,7 +12,7 @@ is an event only if the people say so, for k-means cuts one population into 4 cl
   cluster of another, and clearly one group with them. If they still are two groups, both live, and share the cluster.
   What never was clearly a group of its own ends without an event.
 
-A month with one cluster or none says nothing of segments: all live on.
+A month with one cluster or none, or in which no two are clearly two groups, says nothing of segments: all live on.
 
 Who stayed decides where what people like does not: a cluster that likes what nobody liked, most of whose returning
 people come from a segment that has no heir, is that segment, changed.
@@ -96,7 +96,7 @@ def follow(
 def _untold(before: State, month: str, clusters: int) -> State:
     """The state after a month in which no segments can be told apart: its people are in all that live."""
     living = tuple(segment.id for segment in before.living)
-    groups, group_of_cluster = ((living,), (0,)) if clusters else ((), ())
+    groups, group_of_cluster = ((living,), (0,) * clusters) if clusters else ((), ())
     return replace(before, month=month, groups=groups, group_of_cluster=group_of_cluster, events=(), told_apart={})
 
 
@@ -450,6 +450,8 @@ class _Month:
 
     def _state(self) -> State:
         groups, group_of_cluster = self._groups()
+        if len(groups) < 2:  # no two clusters are clearly two groups
+            return _untold(self.before, self.month, self.k)
         self._name()
         people = People(self.people.visits, np.array(group_of_cluster, int)[self.people.group], self.people.pages)
         likes, sizes = people.likes(len(groups)), np.bincount(people.group, minlength=len(groups))
