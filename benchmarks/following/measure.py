@@ -48,7 +48,7 @@ class Score:
 
 def run(seed: int) -> dict[tuple[bool, bool], Score]:
     """The scores of a series, by whether k is chosen, and whether it is known who stayed."""
-    series, chosen = generate(seed), seed % _CHOSEN == 0
+    series, chosen = generate(seed), seed % _CHOSEN == 1
     clustered = cluster(series, chosen)
     return {(chosen, members): score(series, clustered, states(clustered, members)) for members in (True, False)}
 

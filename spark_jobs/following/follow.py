@@ -30,6 +30,8 @@ from spark_jobs.following.state import Event, Seen, Segment, State
 from spark_jobs.following.tastes import Apart, People
 
 MONTHS_KEPT = 3  # to look back at
+_WELL_EXPLAINED = 0.75  # where they explain less, a part of the people may be new
+_PART = 0.15  # that counts
 _OVERLAP = 0.25  # that a cluster and a segment have at least if they are the same
 _LARGEST_LOG_ODDS = 2.0  # of a visit, so that a few new pages don't make a segment a new one
 _EXPLAINED = 0.2  # of what sets a cluster apart; where the known segments explain less, it is something new
@@ -170,6 +172,11 @@ class _Month:
         # A cluster too few may have a new segment and a known one in it: then it is the known one's.
         self.mixed = {c for c in self.novel if self.found[:, c].sum() >= size[c] / 2}
         self.novel -= self.mixed
+        for cluster in set(range(self.k)) - self.novel:
+            if self.explained[cluster] < _WELL_EXPLAINED:
+                new = self._unlike_any_known(cluster, of_known)[0].mean()
+                if _PART <= new <= 1 - _PART:
+                    self.mixed.add(cluster)
 
     def _find(self, of_known: np.ndarray) -> None:
         """Count the people like those of each known segment, by cluster: (known, k)."""
@@ -181,17 +188,18 @@ class _Month:
 
     def _new_tastes(self, of_known: np.ndarray) -> dict[int, np.ndarray]:
         """Of each novel cluster, what those of its people like whom the known segments don't explain."""
-        everybody = self.likes.sum(axis=0)
-        own = tastes.left_out_log_likelihoods(self.common, self.likes)
-        found = {}
-        for cluster in sorted(self.novel):
-            here = np.flatnonzero(self.common.group == cluster)
-            new = own[here] > of_known[here].max(axis=1)
-            for _ in range(_REFINED):
-                taste = tastes.tastes(np.asarray(self.common.visits[here[new]].sum(axis=0)).ravel(), everybody)
-                new = tastes.log_likelihoods(self.common.visits[here], taste[None])[:, 0] > of_known[here].max(axis=1)
-            found[cluster] = taste
-        return found
+        return {cluster: self._unlike_any_known(cluster, of_known)[1] for cluster in sorted(self.novel)}
+
+    def _unlike_any_known(self, cluster: int, of_known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which of a cluster's people (n,) the known segments don't explain, and what those like (d,)."""
+        here = self.common.group == cluster
+        known = of_known[here].max(axis=1)
+        new = tastes.left_out_log_likelihoods(self.common, self.likes)[here] > known
+        for _ in range(_REFINED):
+            likes = np.asarray(self.common.visits[here][new].sum(axis=0)).ravel()
+            taste = tastes.tastes(likes, self.likes.sum(axis=0))
+            new = tastes.log_likelihoods(self.common.visits[here], taste[None])[:, 0] > known
+        return new, taste
 
     def _explained(self) -> np.ndarray:
         """(k,) how much of what sets each cluster apart from everybody the known segments explain."""
@@ -269,10 +277,12 @@ class _Month:
             return
         new = self._new(cluster)
         self.of_cluster[cluster] = [new]
-        if self._were_there(cluster):
+        were_there = [self._were_there(cluster, seen) for seen in self.before.seen]
+        if were_there and all(were_there):
             self.told_apart[new] = -1 if parent is None else parent
             return
-        source = self._source(cluster)
+        # Where they were there already the month before, unseen, it says nothing in whose cluster.
+        source = None if were_there and were_there[0] else self._source(cluster)
         if source is None:
             self.events.append(Event("birth", self.month, (), (new,)))
         else:
@@ -301,17 +311,12 @@ class _Month:
         likely = tastes.memberships(tastes.log_likelihoods(visits, np.vstack([self.known_tastes[others], pair])))
         return tastes.apart(visits[likely[:, -2:].sum(axis=1) > 0.5], *pair)
 
-    def _were_there(self, cluster: int) -> bool:
-        """Whether people like those of a novel cluster were there in an earlier month, not clearly fewer than now."""
+    def _were_there(self, cluster: int, seen: Seen) -> bool:
+        """Whether people like those of a novel cluster were not clearly fewer in an earlier month."""
+        visits = seen.people.on(self.pages).visits
         taste = self.new_tastes[cluster]
-        now = float((self.people.group == cluster).mean())
-        for seen in self.before.seen:
-            visits = seen.people.on(self.pages).visits
-            likely = tastes.memberships(tastes.log_likelihoods(visits, np.vstack([self.known_tastes, taste])))[:, -1]
-            expected = now * len(likely)
-            if _clearly_fewer(float(likely.sum()), expected):
-                return False
-        return bool(self.before.seen)
+        likely = tastes.memberships(tastes.log_likelihoods(visits, np.vstack([self.known_tastes, taste])))[:, -1]
+        return not _clearly_fewer(float(likely.sum()), float((self.people.group == cluster).mean()) * len(likely))
 
     def _source(self, cluster: int) -> int | None:
         """The segment that a novel cluster's people were in before, if they were there and mostly in one."""
