@@ -163,6 +163,14 @@ class ReportConfig(StepConfig):
     """How a report is made: there is nothing to choose."""
 
 
+class SegmentsConfig(StepConfig):
+    """How segments are followed from month to month."""
+
+    seed: int = Field(
+        default=0, ge=0, lt=2**32, description="Seed of who is drawn, where there are many people; 0 to 4294967295."
+    )
+
+
 def _strict_by_default() -> bool:
     """Whether the environment asks for strict schemas."""
     name = "AUDIENCE_EXPLORER_STRICT_SCHEMA"

@@ -12,6 +12,7 @@ from spark_jobs.config import (
     KMeansConfig,
     KSelectionConfig,
     ReportConfig,
+    SegmentsConfig,
 )
 from spark_jobs.options import to_arguments
 from spark_jobs.resources import ResourcesConfig
@@ -125,6 +126,24 @@ class MakeReport(JobConfig):
         return [self.kmeans, self.output, "--month", self.month, "--category", self.category, *choice]
 
 
+class FollowSegments(JobConfig):
+    """A category's clusters, and its segments of the month before → its segments."""
+
+    module = "follow_segments"
+
+    clusters: str
+    inputs: str  # that the clusters were made from
+    output: str
+    month: str
+    previous: str | None = None
+    config: SegmentsConfig
+
+    def _own_arguments(self) -> list[str]:
+        previous = [] if self.previous is None else ["--previous", self.previous]
+        month = ["--month", self.month]
+        return [self.clusters, self.inputs, self.output, *month, *previous, *to_arguments(self.config)]
+
+
 JOBS: dict[str, type[JobConfig]] = {
-    job.module: job for job in (GroupByUser, MakeClusteringInputs, SelectK, KMeans, MakeReport)
+    job.module: job for job in (GroupByUser, MakeClusteringInputs, SelectK, KMeans, MakeReport, FollowSegments)
 }

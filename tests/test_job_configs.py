@@ -13,8 +13,24 @@ from dagster_pipes import PipesContext
 from pydantic import ValidationError
 
 from spark_jobs.__main__ import run
-from spark_jobs.config import ClusteringInputsConfig, EngineConfig, GroupedUsersConfig, KMeansConfig, KSelectionConfig
-from spark_jobs.job_configs import JOBS, GroupByUser, JobConfig, KMeans, MakeClusteringInputs, MakeReport, SelectK
+from spark_jobs.config import (
+    ClusteringInputsConfig,
+    EngineConfig,
+    GroupedUsersConfig,
+    KMeansConfig,
+    KSelectionConfig,
+    SegmentsConfig,
+)
+from spark_jobs.job_configs import (
+    JOBS,
+    FollowSegments,
+    GroupByUser,
+    JobConfig,
+    KMeans,
+    MakeClusteringInputs,
+    MakeReport,
+    SelectK,
+)
 from spark_jobs.resources import ResourcesConfig
 
 HOW: dict[str, Any] = {
@@ -34,6 +50,8 @@ CONFIGS = [
     KMeans(inputs="i", output="o", config=KMeansConfig(k=3, label="x"), **HOW),
     KMeans(inputs="i", output="o", k_selection="c", config=KMeansConfig(params="random,1,0.5"), **HOW),
     MakeReport(kmeans="c", output="o", k_selection="k", month="2024-01", category="a b", **HOW),
+    FollowSegments(clusters="c", inputs="i", output="o", month="2024-01", config=SegmentsConfig(seed=3), **HOW),
+    FollowSegments(clusters="c", inputs="i", output="o", month="2024-01", previous="p", config=SegmentsConfig(), **HOW),
 ]
 
 

@@ -1,0 +1,218 @@
+"""Follow a category's segments from one month to the next.
+
+CLUSTERS is an output of kmeans, INPUTS the output of make_clustering_inputs that it was made from, OUTPUT the folder
+to make: `segments.json` (which segments there are, and what happened to them) and `flows.parquet` (how many people went
+from which to which), and what the next month needs to go on from. With --previous, the output of this job for the month
+before, or the last month there is, segments keep their ids; without, all are new.
+"""
+
+import time
+from typing import Any
+
+import click
+import numpy as np
+import pyarrow as pa
+
+from spark_jobs import outputs, storage
+from spark_jobs.clusters import clustering
+from spark_jobs.config import EngineConfig, SegmentsConfig
+from spark_jobs.errors import InputError
+from spark_jobs.following import files
+from spark_jobs.following.follow import begin, follow
+from spark_jobs.following.state import State
+from spark_jobs.following.tastes import People
+from spark_jobs.options import config_options
+from spark_jobs.outputs import Manifest, checks, read_back
+from spark_jobs.outputs.checks import CheckResult
+from spark_jobs.outputs.fingerprints import fingerprint
+from spark_jobs.outputs.schemas import Inspection
+from spark_jobs.outputs.tables import read_table
+from spark_jobs.reporting import Reporter, run_as_command
+from spark_jobs.resources import Resources, ResourcesConfig
+from spark_jobs.vectors import clustering_inputs
+from spark_jobs.vectors.clustering_inputs import InputsMetadata
+
+STEP = "segments"
+CODE_VERSION = "1"  # raise it with every change of what comes out: partitions are then made again
+
+LEARN = 6_000  # people, drawn where there are more, by whom segments are compared
+_MIN_PEOPLE = 10  # where kmeans does not say
+
+
+def step_fingerprint(config: SegmentsConfig, month: str, clusters: str, previous: str | None) -> str:
+    """The fingerprint of followed segments, of that of the clusters and of the segments of the month before.
+
+    That one has the month's before it, so what is made again makes all that follows again, and nothing else.
+    """
+    decides = {**config.fingerprinted(), "month": month}
+    return fingerprint(STEP, CODE_VERSION, decides, [clusters, *([] if previous is None else [previous])])
+
+
+@click.command(help=__doc__)
+@click.argument("clusters")
+@click.argument("inputs")
+@click.argument("output")
+@click.option("--month", required=True, metavar="YYYY-MM", help="The month of the clusters.")
+@click.option("--previous", metavar="FOLDER", help="The output of this job for the month before.")
+@config_options(SegmentsConfig)
+@config_options(EngineConfig, "engine")
+@config_options(ResourcesConfig, "allowed")
+def main(
+    clusters: str,
+    inputs: str,
+    output: str,
+    month: str,
+    previous: str | None,
+    config: SegmentsConfig,
+    engine: EngineConfig,
+    allowed: ResourcesConfig,
+) -> None:
+    run(clusters, inputs, output, month, previous, config, engine, allowed.resolve(), Reporter())
+
+
+def run(
+    clusters: str,
+    inputs: str,
+    output: str,
+    month: str,
+    previous: str | None,
+    config: SegmentsConfig,
+    engine: EngineConfig,
+    resources: Resources,
+    report: Reporter,
+) -> None:
+    """Follow segments; see the command. The work is the same on any engine: people are compared on a sample."""
+    started = time.monotonic()
+    clusters, previous = storage.absolute(clusters), None if previous is None else storage.absolute(previous)
+    made_of = outputs.read_manifest(clusters, "kmeans")
+    metadata = clustering_inputs.read_metadata(storage.absolute(inputs), engine.strict_schema)
+    if metadata.fingerprint not in made_of["inputs"]:
+        raise InputError(f"{clusters} was not made from {inputs}. Give the clustering inputs that it was made from.")
+    earlier = None if previous is None else _earlier(previous, month)
+    sources = [made_of["fingerprint"], *([] if earlier is None else [earlier["fingerprint"]])]
+    with outputs.writing(
+        STEP,
+        CODE_VERSION,
+        storage.absolute(output),
+        report,
+        config=config,
+        inputs=sources,
+        fingerprint=step_fingerprint(config, month, sources[0], None if earlier is None else sources[1]),
+        started=started,
+    ) as made:
+        if made.finished:
+            return
+        k = made_of["rows"]["clusters"]
+        before = None if previous is None else files.read_state(previous)
+        returned = (
+            None
+            if previous is None or before is None
+            else files.read_returned(previous, len(before.groups), clusters, k)
+        )
+        people = _people(metadata, made_of, clusters, config, engine, resources)
+        names = _names(made_of, people, metadata.dimensions, k)
+        state = (
+            begin(month, people, k, names)
+            if before is None
+            else follow(before, month, people, k, names, returned, config.seed)
+        )
+        min_people = made_of["config"].get("min_people", _MIN_PEOPLE)
+        sizes = files.write_members(made, clusters, state)
+        files.write_state(made, state)
+        described = files.describe(state, sizes, None if before is None else before.month, min_people)
+        made.write_json("segments.json", described)
+        flows = files.flows(before, returned, state, sizes, min_people)
+        made.write_table("flows.parquet", flows)
+        made.complete(
+            rows={"segments": len(state.living), "flows": flows.num_rows, "members": int(sizes.sum())},
+            summary={**described, "users": metadata.users, "k": k, "bytes_in": metadata.bytes},
+            inspect=lambda: check_segments(made.folder, state, metadata.users),
+            message=" ".join([f"{len(state.living)} segments.", *(event["what"] for event in described["events"])]),
+        )
+
+
+def _earlier(previous: str, month: str) -> Manifest:
+    """The manifest of the segments to go on from.
+
+    Raises:
+        InputError: They are not of an earlier month.
+    """
+    manifest = outputs.read_manifest(previous, STEP)
+    if manifest["summary"]["month"] >= month:
+        raise InputError(
+            f"{previous} has the segments of {manifest['summary']['month']}, which is not before {month}. Give those of"
+            " the last month before it."
+        )
+    return manifest
+
+
+def _people(
+    metadata: InputsMetadata,
+    made_of: Manifest,
+    clusters: str,
+    config: SegmentsConfig,
+    engine: EngineConfig,
+    resources: Resources,
+) -> People:
+    """Those whom the clusters were learned from, or some of them: what each visited, and the cluster."""
+    k = made_of["rows"]["clusters"]
+    clustering_inputs.check_memory(metadata, k, resources)
+    at_least = made_of["summary"]["learned_from"]["min_actions"]
+    drawn = clustering_inputs.sample(metadata, at_least, LEARN, 0, config.seed, engine.strict_schema)
+    pages = tuple(metadata.dimensions["dimension_id"].to_pylist())
+    if not k:
+        return People(drawn.profiles[:0], np.zeros(0, int), pages)
+    centers = np.array(read_table(clusters, "centers.parquet", ["center"])["center"].to_pylist())
+    person = np.repeat(np.arange(len(drawn.fit_weight)), drawn.fit_weight)
+    cluster = clustering.assign(drawn.profiles, centers)[0]
+    return People((drawn.profiles > 0).astype(float)[person], cluster[person], pages)
+
+
+def _names(made_of: Manifest, people: People, dimensions: pa.Table, k: int) -> list[str]:
+    """(k,) what a new segment is called: as kmeans calls the cluster, or after the page that sets it apart most."""
+    named = made_of["summary"].get("segments")
+    if named:
+        return [str(segment["name"]) for segment in named]
+    likes, size = people.likes(k), np.bincount(people.group, minlength=k)[:, None]
+    rest = (likes.sum(axis=0) - likes) / np.maximum(size.sum() - size, 1)
+    pages = dimensions["dimension_name"].to_pylist()
+    return [pages[page] for page in (likes / np.maximum(size, 1) - rest).argmax(axis=1)] if pages else ["Everybody"] * k
+
+
+def check_segments(folder: str, state: State, users: int) -> dict[str, CheckResult]:
+    """Read back followed segments, and compare them with the state and the users of the clusters."""
+    flows, members = Inspection(files.FLOWS), Inspection(files.MEMBERS)
+    list(read_back.parquet(folder, "flows.parquet", flows))
+    groups = {
+        group for batch in read_back.parquet(folder, "members.parquet", members) for group in batch[1].to_pylist()
+    }
+    return {
+        "schema": checks.schema(flows, members),
+        "every_user_once": _every_user_once(members.rows, users, groups, state),
+        "segments_are_somewhere": _segments_are_somewhere(state),
+    }
+
+
+def _every_user_once(rows: int, users: int, groups: set[int], state: State) -> CheckResult:
+    wrong = [] if rows == users else [f"members.parquet has {rows:,} users, the clusters {users:,}"]
+    wrong += [f"group {group} has users, and no segments" for group in sorted(groups) if group >= len(state.groups)]
+    return checks.result({"users": users}, wrong)
+
+
+def _segments_are_somewhere(state: State) -> CheckResult:
+    """Each living segment is in one group of people, and no other is; names and colors are given once."""
+    placed = sorted(number for ids in state.groups for number in ids)
+    living = sorted(segment.id for segment in state.living)
+    wrong: list[str] = []
+    if state.groups and placed != living:
+        wrong.append(f"living are the segments {living}, and people are in {placed}")
+    for what in ("name", "color"):
+        values: list[Any] = [getattr(segment, what) for segment in state.living]
+        wrong += [
+            f"two segments have the {what} {value}" for value in sorted({v for v in values if values.count(v) > 1})
+        ]
+    return checks.result({"segments": len(living)}, wrong)
+
+
+if __name__ == "__main__":
+    run_as_command(main)
