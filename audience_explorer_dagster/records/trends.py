@@ -99,8 +99,9 @@ def as_metadata(records: Iterable[Record]) -> dict[str, Any]:
         figures["users"][category] = users
         figures["k"][category] = k
         if solidity:
-            clusters = record.metadata["clusters"].records
-            figures["solid_clusters"][category] = sum(row.data["solidity"] == "solid" for row in clusters)
+            # Before segments had names, the table was that of clusters.
+            table = record.metadata["segments" if "segments" in record.metadata else "clusters"]
+            figures["solid_clusters"][category] = sum(row.data["solidity"] == "solid" for row in table.records)
         values = [category, f"{users:,}", with_verdict(k, verdict), solidity or "", _name(record.folder)]
         rows.append(dg.TableRecord(dict(zip(_COLUMNS, values, strict=True))))
     return {
