@@ -36,7 +36,7 @@ def users_of(location: str) -> int | None:
     """How many users a month's grouped users are; None where they have no manifest that says so."""
     if not outputs.is_finished(location):
         return None
-    users: int = outputs.read_manifest(location, _STEP)["summary"]["users"]
+    users: int | None = outputs.read_manifest(location, _STEP)["rows"].get("users")
     return users
 
 
