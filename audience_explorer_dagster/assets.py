@@ -223,12 +223,13 @@ category_trends = dg.AssetSpec(
     CATEGORY_TRENDS,
     deps=[dg.AssetDep(planning.KMEANS, partition_mapping=dg.MultiToSingleDimensionPartitionMapping(MONTH))],
     description="How each category goes over the months: users, k and solid clusters of its current k-means output, in"
-    " the plots of Overview → Metadata. Recorded by whatever makes another output current; nobody materializes it.",
+    " the plots of Overview → Metadata. Recorded by whatever makes another output current; nobody materializes it."
+    f"\n\n{_WHAT_RUNS_IT}",
     partitions_def=months,
     group_name=_GROUP,
     owners=_OWNERS,
     kinds={"table"},
-    metadata={"dagster/column_schema": TRENDS},
+    metadata={"dagster/column_schema": TRENDS, **_AUTOMATED_BY},
 )
 
 

@@ -222,7 +222,7 @@ def test_quiet_tells_what_failed_and_why_and_what_was_logged_last(
     told, logged = result.stderr.split("What was logged last:")
     assert told.startswith("5 of 10 failed")
     assert re.search(r"\n2024-01 +grouped_users +.*actions.jsonl", told)
-    assert re.search(r"\ntea\|2024-01 +3 assets +not run, because group_by_user 2024-01 failed\n", told)
+    assert re.search(r"\ntea\|2024-01 +4 assets +not run, because group_by_user 2024-01 failed\n", told)
     assert "2024-02 " not in told
     assert "kmeans tea|2024-02 starts" in logged
 
