@@ -24,7 +24,8 @@ help: ## show this
 
 demo: $(VENV)/.installed ## make a sample audience and find its segments
 	@$(BIN)/audience-explorer demo --root "$(AUDIENCE_EXPLORER_ROOT)"
-	@echo "\nThe results are in $(AUDIENCE_EXPLORER_ROOT)/kmeans. See them, and change k, in the browser: make ui"
+	@echo "\nThe reports, a page a category and month: $$($(BIN)/audience-explorer report --root "$(AUDIENCE_EXPLORER_ROOT)")"
+	@echo "The segments are in $(AUDIENCE_EXPLORER_ROOT)/kmeans. See them, and change k, in the browser: make ui"
 
 ui: $(VENV)/.installed ## open Dagster on what make demo gave, at http://127.0.0.1:3000
 	@$(DEMO_MONTHS) VIRTUAL_ENV="$(abspath $(VENV))" DAGSTER_HOME="$$($(BIN)/audience-explorer home)" $(BIN)/dg dev --host 127.0.0.1
