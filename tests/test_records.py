@@ -120,7 +120,7 @@ def test_a_block_of_partitions_is_one_launch_and_a_record_each(project: Project)
     assert LAUNCHES == [["group_by_user 2024-01", "group_by_user 2024-02"]]
     assert project.run(SEGMENTS, "coffee|2024-01", "tea|2024-02").success
     assert len(LAUNCHES) == 1
-    assert [job for job in LAUNCHES[0] if job.startswith("make")] == [
+    assert [job for job in LAUNCHES[0] if job.startswith("make_clustering_inputs")] == [
         "make_clustering_inputs 2024-01",
         "make_clustering_inputs 2024-02",
     ]
@@ -192,7 +192,7 @@ def test_a_job_that_fails_costs_only_what_depends_on_it(project: Project) -> Non
     part.write_bytes(b"no parquet")
     result = project.run(SEGMENTS, "coffee|2024-01", "tea|2024-02", config={"clustering_inputs": {"min_actions": 2}})
     assert "12 of 24 partitions failed" in why(result)
-    assert "kmeans tea|2024-01] not run, because make_clustering_inputs 2024-01 failed" in why(result)
+    assert "audience_report tea|2024-01] not run, because make_clustering_inputs 2024-01 failed" in why(result)
     assert project.records("kmeans", "tea|2024-02")[0]["reused"] is False
 
 

@@ -49,7 +49,7 @@ def test_a_failed_month_takes_its_segments_along_and_says_so(project: Project) -
     assert LAUNCHES == []
     (project.root / "raw" / "month=2024-01" / "actions.jsonl").write_text("no JSON\n")
     result = project.run_month("2024-01", categories=["tea"])
-    assert "kmeans tea|2024-01] not run, because" in why(result)
+    assert "audience_report tea|2024-01] not run, because group_by_user 2024-01 failed" in why(result)
 
 
 def test_a_failed_category_stops_no_other(project: Project) -> None:
