@@ -30,6 +30,7 @@ from ami import archive, builder
 from ami.__main__ import main
 from ami.images import tags_of
 from ami.instances import as_tags
+from audience_explorer_dagster.assets import grouped_users, segments
 from audience_explorer_dagster.launchers.ec2.images import check_fit, find_image
 from audience_explorer_dagster.launchers.launch_store import LaunchTags
 from spark_jobs import REQUIRES
@@ -504,6 +505,16 @@ def test_launches_lie_where_the_policies_allow_to_read_and_write_them() -> None:
     assert may("instance", "s3:GetObject", f"{folder}/description.json")
     assert may("instance", "s3:GetObject", f"{place}/code/abc.tar.gz")
     assert not may("instance", "s3:PutObject", f"{place}/code/abc.tar.gz")
+
+
+@pytest.mark.parametrize("policy", ["ami/iam/instance.json", "emr/iam/job.json"])
+def test_jobs_may_write_the_outputs_of_every_asset(policy: str) -> None:
+    statements = json.loads((AMI.parent / policy).read_text())["Statement"]
+    (writes,) = (statement for statement in statements if statement["Sid"] == "WriteOutputs")
+    specs = [spec for asset in (grouped_users, segments) for spec in asset.specs]
+    assert set(writes["Resource"]) == {
+        f"arn:aws:s3:::@DATA_BUCKET@/@DATA_PREFIX@/{spec.key.to_user_string()}/*" for spec in specs
+    }
 
 
 def _listed(value: str | list[str]) -> list[str]:
