@@ -32,7 +32,7 @@ from tests.postgres import postgres
 DEPLOY = PROJECT / "deploy"
 BUCKET = "audience"
 MONTHS = [f"2018-{month:02}" for month in range(8, 13)]
-OUTPUTS = len(MONTHS) * (1 + 3 * 13)  # grouped users, and three of each category
+OUTPUTS = len(MONTHS) * (1 + 4 * 13)  # grouped users, and four of each category
 
 
 class Deployment:
@@ -214,7 +214,7 @@ def test_a_backfill_outlives_a_kill_of_everything(deployment: Deployment) -> Non
 def computed(instance: dg.DagsterInstance) -> Counter[str]:
     """How often each partition of each asset that is on record was computed, as its records say."""
     found: Counter[str] = Counter()
-    for asset in ("grouped_users", "clustering_inputs", "k_selection", "kmeans"):
+    for asset in ("grouped_users", "clustering_inputs", "k_selection", "kmeans", "audience_report"):
         for record in instance.fetch_materializations(dg.AssetKey(asset), limit=1000).records:
             event = record.asset_materialization
             assert event is not None
