@@ -224,8 +224,8 @@ def computed(instance: dg.DagsterInstance) -> Counter[str]:
 
 def wait_for(what: str, is_so: Callable[[], bool], deployment: Deployment) -> None:
     """Wait until something is so."""
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 500
     while not is_so():
         if time.monotonic() > deadline:
-            pytest.fail(f"Not so within five minutes: {what}.\n{deployment.log()}")
+            pytest.fail(f"Not so within 500 seconds: {what}.\n{deployment.log()}")
         time.sleep(0.5)
