@@ -57,7 +57,7 @@ def test_six_months_and_thirteen_categories_are_six_launches_and_go_on_after_a_k
 
     with dagster_dev(explorer) as address:
         backfill = launch_backfill(address, MONTHS)
-        wait_for(lambda: ended(address, backfill), "the end of the backfill", seconds=240)
+        wait_for(lambda: ended(address, backfill), "the end of the backfill", seconds=600)
         assert ended(address, backfill) == {"SUCCESS": len(MONTHS)}
     seconds = time.monotonic() - began
 

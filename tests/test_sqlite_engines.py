@@ -1,0 +1,32 @@
+"""A process compiles the statements of each of Dagster's databases once, and not once an event."""
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from sqlalchemy import Engine, event
+
+from audience_explorer_dagster.records.sqlite_engines import STORAGES, keep_engines
+
+
+def test_each_database_has_one_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for storage in STORAGES:
+        monkeypatch.setattr(storage, "create_engine", vars(storage)["create_engine"])
+    keep_engines()
+    used: list[Engine] = []
+
+    def note(connection: object) -> None:
+        used.append(connection.engine)  # type: ignore[attr-defined]
+
+    event.listen(Engine, "engine_connect", note)
+    try:
+        with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+            for month in ("2024-01", "2024-02", "2024-03"):
+                instance.report_runless_asset_event(dg.AssetMaterialization("kmeans", partition=month))
+            assert instance.get_materialized_partitions(dg.AssetKey("kmeans")) == {"2024-01", "2024-02", "2024-03"}
+    finally:
+        event.remove(Engine, "engine_connect", note)
+
+    engines, databases = set(map(id, used)), {str(engine.url) for engine in used}
+    assert len(used) > len(engines)
+    assert len(engines) == len(databases)
