@@ -24,7 +24,8 @@ def test_only_the_changed_category_is_computed(explorer: Explorer, ansible: Path
     assert {name for name, target in planned.items() if target["action"] == "launch"} == changed.launched
     assert planned[f"clustering_inputs files|{MONTH}"]["why"] == "category file changed"
     assert changed.launched == {
-        f"{asset} files|{MONTH}" for asset in ("clustering_inputs", "k_selection", "kmeans", "audience_report")
+        f"{asset} files|{MONTH}"
+        for asset in ("clustering_inputs", "k_selection", "kmeans", "segments", "audience_report")
     }
 
     category["facebook"].append(category["facebook"][0])

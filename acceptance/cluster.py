@@ -128,7 +128,7 @@ def test_a_month_on_the_cluster_is_that_month_on_one_machine(
     in_memory = pipeline("there", *four, *on_cluster, "--engine", "spark", more=cluster.environment)
     local = pipeline("local", *four)
 
-    assert in_memory.launched_assets() == {"kmeans", "audience_report"}
+    assert in_memory.launched_assets() == {"kmeans", "segments", "audience_report"}
     assert len(in_memory.launched) == 2 * 13
     assert_same(in_memory, local, aws, "grouped_users", "clustering_inputs", "kmeans")
     of_mllib, of_ours = costs_of(there, aws), costs_of(local, aws)

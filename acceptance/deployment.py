@@ -214,7 +214,7 @@ def test_a_backfill_outlives_a_kill_of_everything(deployment: Deployment) -> Non
 def computed(instance: dg.DagsterInstance) -> Counter[str]:
     """How often each partition of each asset that is on record was computed, as its records say."""
     found: Counter[str] = Counter()
-    for asset in ("grouped_users", "clustering_inputs", "k_selection", "kmeans", "audience_report"):
+    for asset in ("grouped_users", "clustering_inputs", "k_selection", "kmeans", "segments", "audience_report"):
         for record in instance.fetch_materializations(dg.AssetKey(asset), limit=1000).records:
             event = record.asset_materialization
             assert event is not None

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.spark
 
 MONTH, CATEGORIES = "2024-01", ("coffee", "travel")
 ASKED = ("--month", MONTH, *(option for name in CATEGORIES for option in ("--category", name)), "--k", "4")
-OF_A_CATEGORY = ("clustering_inputs", "kmeans", "audience_report")
+OF_A_CATEGORY = ("clustering_inputs", "kmeans", "segments", "audience_report")
 BY_APPLICATIONS = ("data.json", "meta-data.json", "assignments.parquet", "centers.parquet")
 
 

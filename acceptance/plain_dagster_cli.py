@@ -13,7 +13,7 @@ def test_two_commands_do_a_month(explorer: Explorer, ansible: Path) -> None:
     materialize = ("dagster", "asset", "materialize", "-m", "audience_explorer_dagster.definitions")
 
     explorer.command(*materialize, "--select", "grouped_users", "--partition", MONTH)
-    assets = "clustering_inputs,k_selection,kmeans,audience_report"
+    assets = "clustering_inputs,k_selection,kmeans,segments,audience_report"
     rest = ("--select", assets, "--partition-range", f"cloud|{MONTH}...windows|{MONTH}")
     first = explorer.command(*materialize, *rest)
     second = explorer.command(*materialize, *rest)

@@ -1,4 +1,4 @@
-"""The assets: raw audience → grouped users → clustering inputs → k selection → k-means → report."""
+"""The assets: raw audience → grouped users → clustering inputs → k selection → k-means → segments → report."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -19,6 +19,7 @@ from audience_explorer_dagster.records.raw_data import KNOWN_FILE_TYPES, RAW_AUD
 from audience_explorer_dagster.records.trends import CATEGORY_TRENDS
 from audience_explorer_dagster.records.trends import SCHEMA as TRENDS
 from audience_explorer_dagster.run_config import GroupingRunConfig, MonthRunConfig, SegmentsRunConfig
+from audience_explorer_dagster.running.following import follow_on, segments_before
 from audience_explorer_dagster.running.in_this_process import CODE_LOCATION
 from audience_explorer_dagster.running.inputs import (
     category_fingerprints,
@@ -29,7 +30,7 @@ from audience_explorer_dagster.running.inputs import (
 from audience_explorer_dagster.running.materializing import carry_out
 from audience_explorer_dagster.running.recording import record_checks_again, record_intent
 from audience_explorer_dagster.store import Store
-from spark_jobs import group_by_user, kmeans, make_clustering_inputs, make_report, select_k
+from spark_jobs import follow_segments, group_by_user, kmeans, make_clustering_inputs, make_report, select_k
 from spark_jobs.clusters import learned
 from spark_jobs.raw import rules
 from spark_jobs.users.grouping import GROUPED_USER
@@ -40,7 +41,7 @@ LAUNCHES_POOL = "launches"
 
 WHOLE_MONTH_JOB = "whole_month"
 
-# The ops: that of grouped_users has its name, the four assets of month × category share one, and one does all of it.
+# The ops: that of grouped_users has its name, the five assets of month × category share one, and one does all of it.
 SEGMENTS_OP = "segments"
 MONTH_OP = "month"
 
@@ -180,8 +181,18 @@ def grouped_users(
             columns=column_schema(learned.ASSIGNMENT, column_schemas.ASSIGNMENT),
         ),
         _spec(
-            planning.AUDIENCE_REPORT,
+            planning.SEGMENTS,
             deps=[planning.KMEANS],
+            description="Which of the clusters is which segment of the months before, by what its people like, and what"
+            " happened: `segments.json` (segments keep their id, name and color while they live; births, deaths, splits"
+            " and merges), `flows.parquet` (how many people went from which to which). Followed from the current"
+            " segments of the last month before that has some; if that one changes, it is made again.",
+            kinds={"python", "numpy"},
+            code_version=follow_segments.CODE_VERSION,
+        ),
+        _spec(
+            planning.AUDIENCE_REPORT,
+            deps=[planning.KMEANS, planning.SEGMENTS],
             description="The report of the category's clusters, for people: `report.html`, one file that needs nothing"
             " else. How many people, in which segments, what each is into, how sure that is, and how it was made; with"
             " rounded figures, and nothing of fewer than 10 people. `audience-explorer report --open` opens it.",
@@ -191,7 +202,13 @@ def grouped_users(
     ],
     check_specs=[
         spec
-        for asset in (planning.CLUSTERING_INPUTS, planning.K_SELECTION, planning.KMEANS, planning.AUDIENCE_REPORT)
+        for asset in (
+            planning.CLUSTERING_INPUTS,
+            planning.K_SELECTION,
+            planning.KMEANS,
+            planning.SEGMENTS,
+            planning.AUDIENCE_REPORT,
+        )
         for spec in asset_checks.specs(asset)
     ],
     partitions_def=month_by_category,
@@ -214,8 +231,10 @@ def segments(
     selected = {key.to_user_string() for key in context.selected_asset_keys}
     attempt, records = _records(context.op_execution_context, store, needed_records(partitions))
     categories = category_fingerprints(store, names)
-    plan = plan_segments(partitions, selected, categories, config, records, store, attempt.folder_name)
+    before = segments_before(context.instance, store, partitions)
+    plan = plan_segments(partitions, selected, categories, config, records, before, store, attempt.folder_name)
     carry_out(context.op_execution_context, plan, launcher, store, records)
+    follow_on(context.op_execution_context, plan.followed, before, config, launcher, store)
     yield from _results_of_checks(context)
 
 
@@ -251,11 +270,14 @@ def month(
     if not names:
         raise dg.Failure(f"There is no category file in {store.categories}. Put one there, NAME.json.")
     raw = _fingerprint_raw_data(context.instance, store, [of_month])[of_month]
-    attempt, records = _records(context, store, needed_records([Partition(of_month.month, name) for name in names]))
+    partitions = [Partition(of_month.month, name) for name in names]
+    attempt, records = _records(context, store, needed_records(partitions))
     categories = category_fingerprints(store, names)
-    plan = plan_month(of_month, raw, categories, config, records, store, attempt.folder_name)
+    before = segments_before(context.instance, store, partitions)
+    plan = plan_month(of_month, raw, categories, config, records, before, store, attempt.folder_name)
     record_intent(context, plan)
     carry_out(context, plan, launcher, store, records)
+    follow_on(context, plan.followed, before, config, launcher, store)
 
 
 @dg.job(

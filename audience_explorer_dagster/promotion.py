@@ -3,10 +3,12 @@
 import dagster as dg
 from pydantic import Field
 
+from audience_explorer_dagster.launchers import Launcher
 from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.planning import KMEANS
 from audience_explorer_dagster.records import variants
 from audience_explorer_dagster.run_config import MonthRunConfig
+from audience_explorer_dagster.running.following import follow_on
 from audience_explorer_dagster.running.pipeline import check_months
 from audience_explorer_dagster.running.recording import evaluations_on_record
 from audience_explorer_dagster.store import Store
@@ -29,7 +31,9 @@ class PromoteConfig(dg.Config):
 
 
 @dg.op(name=PROMOTE_OP)
-def promote_output(context: dg.OpExecutionContext, config: PromoteConfig, store: Store) -> None:
+def promote_output(
+    context: dg.OpExecutionContext, config: PromoteConfig, store: Store, launcher: dg.ResourceParam[Launcher]
+) -> None:
     try:
         (month,) = check_months([config.month])
         partition = Partition(month, config.category)
@@ -44,11 +48,13 @@ def promote_output(context: dg.OpExecutionContext, config: PromoteConfig, store:
     for evaluation in evaluations_on_record(context.instance, store, KMEANS, [partition]):
         context.log_event(evaluation)  # type: ignore[arg-type]  # it takes them, and does not say so
     context.log.info(variants.told(partition, now))
+    follow_on(context, [partition], None, MonthRunConfig(), launcher, store)
 
 
 @dg.job(
     name=PROMOTE_JOB,
-    description="Makes another k-means output the current one of its partition, until a person ends that. An example of"
+    description="Makes another k-means output the current one of its partition, until a person ends that, and launches"
+    " what follows from it: the segments of this month and of later ones, if they are others now. An example of"
     " its config: `ops: {promotion: {config: {month: 2024-01, category: coffee, label: six}}}`; instead of the label,"
     " `folder: NAME`, or `automatic: true`, which ends a promotion.",
     executor_def=dg.in_process_executor,

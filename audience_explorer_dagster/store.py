@@ -25,6 +25,7 @@ class Current:
 
     folder: str
     promoted: bool = False  # asked for by a person, and so until a person ends that
+    fingerprint: str | None = field(default=None, compare=False)  # None where an earlier version wrote `current.json`
     why: str = field(default="", compare=False)  # it is current; empty where an earlier version wrote `current.json`
 
 
@@ -119,11 +120,11 @@ class Store(dg.ConfigurableResource[None]):
         if known is not None and known.folder != folder and not is_finished(known.folder):
             known = None
         if promoted:
-            current = Current(folder, promoted=True, why=promoted)
+            current = Current(folder, promoted=True, fingerprint=fingerprint, why=promoted)
         elif known is not None and (known.promoted or beside):
-            current, fingerprint = known, written.get("fingerprint", fingerprint)
+            current, fingerprint = known, known.fingerprint or fingerprint
         else:
-            current = Current(folder, why=f"there was no other; {beside}" if beside else OWN)
+            current = Current(folder, fingerprint=fingerprint, why=f"there was no other; {beside}" if beside else OWN)
         named = {
             "folder": current.folder,
             "fingerprint": fingerprint,
@@ -173,7 +174,7 @@ class Store(dg.ConfigurableResource[None]):
         why = "it was promoted, and a person ended that"
         kept = {name: value for name, value in written.items() if name != "promoted"}
         self._write_current(asset, partition, {**kept, "folder": known.folder, "why": why})
-        return Current(known.folder, why=why)
+        return Current(known.folder, fingerprint=known.fingerprint, why=why)
 
     def _read_current(self, asset: str, partition: Partition) -> dict[str, Any]:
         try:
@@ -189,7 +190,7 @@ class Store(dg.ConfigurableResource[None]):
         if not name:
             return None
         folder = storage.join(self.outputs(asset, partition), name)
-        return Current(folder, bool(named.get("promoted")), str(named.get("why", "")))
+        return Current(folder, bool(named.get("promoted")), named.get("fingerprint"), str(named.get("why", "")))
 
     def _write_current(self, asset: str, partition: Partition, named: dict[str, Any]) -> None:
         now = {"recorded_at": datetime.now(timezone.utc).isoformat(timespec="seconds")}

@@ -125,7 +125,7 @@ def run(
         made.write_table("flows.parquet", flows)
         made.complete(
             rows={"segments": len(state.living), "flows": flows.num_rows, "members": int(sizes.sum())},
-            summary={**described, "users": metadata.users, "k": k, "bytes_in": metadata.bytes},
+            summary={**described, "users": metadata.users, "k": k, "engine": "python", "bytes_in": metadata.bytes},
             inspect=lambda: check_segments(made.folder, state, metadata.users),
             message=" ".join([f"{len(state.living)} segments.", *(event["what"] for event in described["events"])]),
         )

@@ -117,6 +117,7 @@ class MakeReport(JobConfig):
     kmeans: str
     output: str
     k_selection: str | None = None  # that the clusters' k is from
+    segments: str | None = None  # that the clusters are
     month: str
     category: str
     config: ReportConfig = Field(default_factory=ReportConfig)

@@ -35,9 +35,14 @@ _MOST_READ = 1_000  # pages of the profiles, the most telling ones: what is show
 _LOADED_FROM = {"src", "srcset", "href", "action", "data", "poster"}  # attributes that may name something else
 
 
-def step_fingerprint(config: ReportConfig, month: str, category: str, kmeans: str) -> str:
+def step_fingerprint(config: ReportConfig, month: str, category: str, kmeans: str, segments: str | None = None) -> str:
     """The fingerprint of a report; `kmeans` is that of the clusters, and depends on that of their choice of k."""
-    return fingerprint(STEP, CODE_VERSION, {**config.fingerprinted(), "month": month, "category": category}, [kmeans])
+    return fingerprint(
+        STEP,
+        CODE_VERSION,
+        {**config.fingerprinted(), "month": month, "category": category},
+        [kmeans, *([] if segments is None else [segments])],
+    )
 
 
 @click.command(help=__doc__)
@@ -57,13 +62,14 @@ def main(
     engine: EngineConfig,
     allowed: ResourcesConfig,
 ) -> None:
-    run(kmeans, output, k_selection, month, category, ReportConfig(), engine, allowed.resolve(), Reporter())
+    run(kmeans, output, k_selection, None, month, category, ReportConfig(), engine, allowed.resolve(), Reporter())
 
 
 def run(
     kmeans: str,
     output: str,
     k_selection: str | None,
+    segments: str | None,
     month: str,
     category: str,
     config: ReportConfig,
@@ -77,14 +83,16 @@ def run(
     choice = None if k_selection is None else outputs.read_manifest(storage.absolute(k_selection), select_k.STEP)
     if choice is not None and choice["fingerprint"] not in clusters["inputs"]:
         raise InputError(f"{kmeans} has its k from another output of {select_k.STEP} than {k_selection}.")
+    followed = None if segments is None else outputs.read_manifest(storage.absolute(segments), "segments")
+    sources = [clusters["fingerprint"], *([] if followed is None else [followed["fingerprint"]])]
     with outputs.writing(
         STEP,
         CODE_VERSION,
         storage.absolute(output),
         report,
         config=config,
-        inputs=[clusters["fingerprint"]],
-        fingerprint=step_fingerprint(config, month, category, clusters["fingerprint"]),
+        inputs=sources,
+        fingerprint=step_fingerprint(config, month, category, *sources),
         started=started,
     ) as made:
         if made.finished:

@@ -32,7 +32,7 @@ from tests.project import InProcessLauncher, Project
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 GROUPED_USERS, KMEANS = "grouped_users", "kmeans"
-ASSETS = (GROUPED_USERS, "clustering_inputs", "k_selection", KMEANS, "audience_report")
+ASSETS = (GROUPED_USERS, "clustering_inputs", "k_selection", KMEANS, "segments", "audience_report")
 
 
 def partitions_of(asset: str) -> dg.PartitionsDefinition[str]:

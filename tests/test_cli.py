@@ -169,6 +169,7 @@ def test_where_no_segments_were_found_the_table_says_so_beside_k_and_so_does_the
         "clustering_inputs": None,
         "k_selection": "too_few",
         "kmeans": "too_few",
+        "segments": None,
         "audience_report": "too_few",
     }
 

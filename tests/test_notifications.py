@@ -114,7 +114,7 @@ def test_a_failed_month_is_told_to_all_sinks_with_each_partition_that_failed_and
     tell(project.instance, result)
 
     [body] = hook.bodies
-    assets = ("clustering_inputs", "k_selection", "kmeans", "audience_report")
+    assets = ("clustering_inputs", "k_selection", "kmeans", "segments", "audience_report")
     assert body["failed"].keys() == {f"{asset} tea|2024-01" for asset in assets}
     assert "tea.json is not JSON" in body["failed"]["clustering_inputs tea|2024-01"]
     assert (body["job"], body["partitions"], body["run"]) == ("whole_month", "2024-01", result.run_id)

@@ -1,6 +1,6 @@
 """Plans as values: what is reused, what is computed and why, and what is not possible. No Dagster instance, no job."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,20 +15,23 @@ from audience_explorer_dagster.planning import (
     GROUPED_USERS,
     K_SELECTION,
     KMEANS,
+    SEGMENTS,
     Target,
 )
+from audience_explorer_dagster.planning.decisions import Source
 from audience_explorer_dagster.planning.explain import Recipe, why_not_reused
-from audience_explorer_dagster.planning.plan import Plan, plan_grouping, plan_month, plan_segments
+from audience_explorer_dagster.planning.plan import Plan, plan_following, plan_grouping, plan_month, plan_segments
 from audience_explorer_dagster.records.history import Record
 from audience_explorer_dagster.run_config import GroupingRunConfig, MonthRunConfig, SegmentsRunConfig
 from audience_explorer_dagster.running.inputs import category_fingerprints, list_raw_files, raw_fingerprints
 from audience_explorer_dagster.store import Store
-from spark_jobs import group_by_user, kmeans, make_clustering_inputs, make_report, select_k
+from spark_jobs import follow_segments, group_by_user, kmeans, make_clustering_inputs, make_report, select_k
 from spark_jobs.config import GroupedUsersConfig, KMeansConfig
-from spark_jobs.job_configs import GroupByUser, KMeans, MakeClusteringInputs, MakeReport, SelectK
+from spark_jobs.job_configs import FollowSegments, GroupByUser, KMeans, MakeClusteringInputs, MakeReport, SelectK
 
-STEPS = {module.STEP: module for module in (group_by_user, make_clustering_inputs, select_k, kmeans, make_report)}
-SEGMENTS = (CLUSTERING_INPUTS, K_SELECTION, KMEANS, AUDIENCE_REPORT)
+JOBS = (group_by_user, make_clustering_inputs, select_k, kmeans, follow_segments, make_report)
+STEPS: dict[str, Any] = {job.STEP: job for job in JOBS}
+OF_A_CATEGORY = (CLUSTERING_INPUTS, K_SELECTION, KMEANS, SEGMENTS, AUDIENCE_REPORT)
 MONTH = Partition("2024-01")
 TEA = Partition("2024-01", "tea")
 
@@ -46,6 +49,10 @@ class Records:
     def reusable(self, partition: Partition, fingerprint: str) -> Record | None:
         wanted = (partition, fingerprint)
         found = (record for record in self.made if (record.partition, record.fingerprint) == wanted)
+        return next((record for record in found if record.folder not in self.gone), None)
+
+    def made_from(self, partition: Partition, fingerprint: str | None) -> Record | None:
+        found = (record for record in self.made if record.partition == partition and fingerprint in record.inputs)
         return next((record for record in found if record.folder not in self.gone), None)
 
 
@@ -69,17 +76,39 @@ class World:
             wanted,
             MonthRunConfig(**config),
             self.records,
+            self.before(Partition(month, name) for name in categories),
             self.store,
             f"run-{self.runs}",
         )
 
-    def segments(self, *partitions: Partition, assets: Sequence[str] = SEGMENTS, **config: Any) -> Plan:
+    def segments(self, *partitions: Partition, assets: Sequence[str] = OF_A_CATEGORY, **config: Any) -> Plan:
         """The plan of a run over a block of partitions."""
         self.runs += 1
         asked = SegmentsRunConfig(**config)
         return plan_segments(
-            partitions, set(assets), self.categories, asked, self.records, self.store, f"run-{self.runs}"
+            partitions,
+            set(assets),
+            self.categories,
+            asked,
+            self.records,
+            self.before(partitions),
+            self.store,
+            f"run-{self.runs}",
         )
+
+    def before(self, partitions: Iterable[Partition]) -> dict[Partition, Source]:
+        """The newest segments of the last month before each partition."""
+        found = {}
+        for partition in partitions:
+            earlier = [
+                record
+                for record in self.records[SEGMENTS].made
+                if record.partition.category == partition.category and record.partition.month < partition.month
+            ]
+            if earlier:
+                last = max(earlier, key=lambda record: record.partition.month)
+                found[partition] = Source(Target(SEGMENTS, last.partition), last.fingerprint, last.folder)
+        return found
 
     def run(self, month: str = "2024-01", categories: Sequence[str] = ("tea",), **config: Any) -> Plan:
         """Put on record what the plan of a month comes to."""
@@ -87,7 +116,8 @@ class World:
         for target, reuse in plan.reused.items():
             self.records[target.asset].made.insert(0, reuse.record)
         for target, computation in plan.computed.items():
-            inputs = tuple(source.fingerprint for source in computation.sources)
+            read = [source for source in computation.sources if not _is_along(target, source)]
+            inputs = tuple(source.fingerprint for source in read)
             if target.asset == GROUPED_USERS:
                 inputs = (str(self.raw[month]),)
             elif target.asset == CLUSTERING_INPUTS:
@@ -104,6 +134,12 @@ class World:
             )
             self.records[target.asset].made.insert(0, record)
         return plan
+
+
+def _is_along(target: Target, source: Source) -> bool:
+    """Whether a job reads an output that decides nothing by itself: its fingerprint is in that of another one."""
+    along = {SEGMENTS: CLUSTERING_INPUTS, AUDIENCE_REPORT: K_SELECTION}
+    return along.get(target.asset) == source.target.asset
 
 
 @pytest.fixture
@@ -125,7 +161,7 @@ def impossible(plan: Plan) -> dict[str, str]:
 
 
 def test_the_assets_are_named_after_the_steps_of_their_jobs() -> None:
-    assert list(STEPS) == [GROUPED_USERS, CLUSTERING_INPUTS, K_SELECTION, KMEANS, AUDIENCE_REPORT]
+    assert list(STEPS) == [GROUPED_USERS, *OF_A_CATEGORY]
 
 
 def test_a_target_is_restored_from_its_name() -> None:
@@ -136,7 +172,7 @@ def test_a_target_is_restored_from_its_name() -> None:
 
 def test_what_was_never_made_is_computed_and_a_rerun_launches_nothing(world: World) -> None:
     assert computed(world.run()) == dict.fromkeys(
-        ("grouped_users 2024-01", *(f"{asset} tea|2024-01" for asset in SEGMENTS)), "never made"
+        ("grouped_users 2024-01", *(f"{asset} tea|2024-01" for asset in OF_A_CATEGORY)), "never made"
     )
     again = world.run()
     assert (again.computed, again.jobs) == ({}, ())
@@ -150,9 +186,14 @@ def test_changed_kmeans_parameters_launch_kmeans_and_its_report_and_going_back_n
     tweaked = world.run(kmeans={"params": "random,5,0.1", "label": "tweak"})
     assert computed(tweaked) == {
         "kmeans tea|2024-01": "params kmeans||,100,0.001 → random,5,0.1",
-        "audience_report tea|2024-01": "kmeans changed",
+        "segments tea|2024-01": "kmeans changed",
+        "audience_report tea|2024-01": "kmeans changed, segments changed",
     }
-    assert [job.id for job in tweaked.jobs] == ["kmeans tea|2024-01", "make_report tea|2024-01"]
+    assert [job.id for job in tweaked.jobs] == [
+        "kmeans tea|2024-01",
+        "follow_segments tea|2024-01",
+        "make_report tea|2024-01",
+    ]
     assert computed(world.run()) == {}
     assert computed(world.run(kmeans={"params": "random,5,0.1"})) == {}
 
@@ -166,12 +207,13 @@ def test_params_that_mean_the_same_and_a_label_compute_nothing(world: World) -> 
 
 def test_with_a_given_k_the_choice_of_k_is_no_input(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     first = world.run(kmeans={"k": 2})
-    assert {target.asset for target in first.decisions} == {GROUPED_USERS, CLUSTERING_INPUTS, KMEANS, AUDIENCE_REPORT}
+    assert {target.asset for target in first.decisions} == {GROUPED_USERS, *OF_A_CATEGORY} - {K_SELECTION}
     monkeypatch.setattr(select_k, "CODE_VERSION", "new")
     assert computed(world.month(kmeans={"k": 2})) == {}
     assert computed(world.month(kmeans={"k": 3})) == {
         "kmeans tea|2024-01": "k 2 → 3",
-        "audience_report tea|2024-01": "kmeans changed",
+        "segments tea|2024-01": "kmeans changed",
+        "audience_report tea|2024-01": "kmeans changed, segments changed",
     }
     assert computed(world.month())["kmeans tea|2024-01"] == "k 2 → not given"
 
@@ -183,7 +225,8 @@ def test_changed_scaling_redoes_the_inputs_and_what_follows(world: World) -> Non
         "clustering_inputs tea|2024-01": "action_weights.page_like 1.0 → 2.0, scaling loglog,idf,l2 → none",
         "k_selection tea|2024-01": "clustering_inputs changed",
         "kmeans tea|2024-01": "clustering_inputs changed, k_selection changed",
-        "audience_report tea|2024-01": "kmeans changed",
+        "segments tea|2024-01": "kmeans changed",
+        "audience_report tea|2024-01": "kmeans changed, segments changed",
     }
 
 
@@ -193,7 +236,7 @@ def test_changed_raw_data_redo_that_month(world: World) -> None:
     world.raw["2024-02"] = "other"
     assert computed(world.month("2024-01")) == {}
     whys = computed(world.month("2024-02"))
-    assert len(whys) == 5
+    assert len(whys) == 6
     assert whys["grouped_users 2024-02"] == "raw data changed"
     assert whys["clustering_inputs tea|2024-02"] == "grouped_users changed"
 
@@ -202,11 +245,11 @@ def test_a_changed_category_file_redoes_that_category(world: World) -> None:
     world.run(categories=["tea", "games"])
     world.categories["games"] = "other"
     whys = computed(world.month(categories=["tea", "games"]))
-    assert whys.keys() == {f"{asset} games|2024-01" for asset in SEGMENTS}
+    assert whys.keys() == {f"{asset} games|2024-01" for asset in OF_A_CATEGORY}
     assert whys["clustering_inputs games|2024-01"] == "category file changed"
 
 
-@pytest.mark.parametrize("place", range(5))
+@pytest.mark.parametrize("place", range(6))
 def test_a_new_code_version_of_a_job_redoes_from_it_on(
     world: World, monkeypatch: pytest.MonkeyPatch, place: int
 ) -> None:
@@ -240,6 +283,88 @@ def test_force_computes_what_is_there(world: World) -> None:
 def test_the_engine_and_its_resources_decide_nothing(world: World) -> None:
     world.run()
     assert computed(world.month(engine="spark", strict_schema=True, resources={"cores": 3})) == {}
+
+
+# --- the month before ------------------------------------------------------------------------------------------------
+
+FEBRUARY_TEA = Partition("2024-02", "tea")
+MARCH_TEA = Partition("2024-03", "tea")
+
+
+def previous_of(plan: Plan, partition: Partition) -> str | None:
+    """The folder that a partition's segments are to be followed from."""
+    job = plan.computed[Target(SEGMENTS, partition)].config
+    assert isinstance(job, FollowSegments)
+    return job.previous
+
+
+def folder_of(plan: Plan, partition: Partition) -> str:
+    return plan.computed[Target(SEGMENTS, partition)].folder
+
+
+def follow(world: World, *partitions: Partition) -> Plan:
+    """The plan that follows partitions again, whose newest outputs are the current ones."""
+    clusters, current = {}, {}
+    for partition in partitions:
+        kmeans, segments = (world.records[asset].newest(partition) for asset in (KMEANS, SEGMENTS))
+        assert kmeans is not None
+        assert segments is not None
+        clusters[partition] = Source(Target(KMEANS, partition), kmeans.fingerprint, kmeans.folder)
+        current[partition] = segments.fingerprint
+    before = world.before(partitions)
+    return plan_following(clusters, before, current, MonthRunConfig(), world.records, world.store, "again")
+
+
+def test_segments_are_followed_from_the_last_month_that_has_some(world: World) -> None:
+    world.raw["2024-03"] = "raw 3"
+    january = world.run("2024-01")
+    assert previous_of(january, TEA) is None
+    assert previous_of(world.run("2024-03"), MARCH_TEA) == folder_of(january, TEA)
+
+
+def test_in_a_run_of_several_months_each_follows_the_one_before(world: World) -> None:
+    world.run("2024-01")
+    world.run("2024-02")
+    again = world.segments(FEBRUARY_TEA, TEA, force=True)
+    assert previous_of(again, FEBRUARY_TEA) == folder_of(again, TEA)
+    needs = {job.id: job.needs for job in again.jobs}["follow_segments tea|2024-02"]
+    assert "follow_segments tea|2024-01" in needs
+
+
+def test_a_tweak_of_several_months_follows_what_is_current(world: World) -> None:
+    own = world.run("2024-01")
+    world.run("2024-02")
+    tweaked = world.segments(TEA, FEBRUARY_TEA, kmeans={"k": 3, "label": "three"})
+    assert previous_of(tweaked, FEBRUARY_TEA) == folder_of(own, TEA)
+
+
+def test_a_month_that_comes_late_redoes_the_segments_and_reports_after_it_and_nothing_else(world: World) -> None:
+    world.raw["2024-03"] = "raw 3"
+    for month in ("2024-02", "2024-03", "2024-01"):
+        world.run(month)
+    again = follow(world, TEA, FEBRUARY_TEA, MARCH_TEA)
+    assert computed(again) == {
+        "segments tea|2024-02": "the month before was not there",
+        "audience_report tea|2024-02": "segments changed",
+        "segments tea|2024-03": "the month before changed",
+        "audience_report tea|2024-03": "segments changed",
+    }
+    assert previous_of(again, MARCH_TEA) == folder_of(again, FEBRUARY_TEA)
+
+
+def test_months_that_follow_each_other_are_left_as_they_are(world: World) -> None:
+    world.run("2024-01")
+    world.run("2024-02")
+    assert follow(world, TEA, FEBRUARY_TEA).decisions == {}
+
+
+def test_clusters_of_which_the_inputs_are_gone_are_not_followed_again(world: World) -> None:
+    first = world.run("2024-01")
+    world.run("2024-02")
+    world.records[CLUSTERING_INPUTS].gone.add(first.computed[Target(CLUSTERING_INPUTS, TEA)].folder)
+    alone = world.segments(TEA, assets=[SEGMENTS], force=True)
+    says = "the output of clustering_inputs of tea|2024-01 is gone. Select it as well."
+    assert impossible(alone) == {"segments tea|2024-01": says}
 
 
 # --- why -------------------------------------------------------------------------------------------------------------
@@ -276,7 +401,7 @@ def test_kmeans_alone_without_its_inputs_says_what_to_do(world: World) -> None:
     says = "clustering_inputs of tea|2024-01 was never materialized here. Select it as well."
     assert impossible(world.segments(TEA, assets=[KMEANS])) == {"kmeans tea|2024-01": says}
     says = "grouped_users of 2024-01 was never materialized here. Materialize it first."
-    assert impossible(world.segments(TEA)) == {f"{asset} tea|2024-01": says for asset in SEGMENTS}
+    assert impossible(world.segments(TEA)) == {f"{asset} tea|2024-01": says for asset in OF_A_CATEGORY}
 
 
 def test_kmeans_alone_reads_what_the_records_point_at(world: World) -> None:
@@ -321,7 +446,7 @@ def test_an_input_that_is_gone_is_missed_only_where_it_is_read(world: World) -> 
     assert computed(world.segments(TEA)) == {}
     says = "the output of grouped_users of 2024-01 is gone. Materialize it again."
     changed = world.segments(TEA, clustering_inputs={"min_actions": 2})
-    assert impossible(changed) == {f"{asset} tea|2024-01": says for asset in SEGMENTS}
+    assert impossible(changed) == {f"{asset} tea|2024-01": says for asset in OF_A_CATEGORY}
     world.records[CLUSTERING_INPUTS].gone.add(first.computed[Target(CLUSTERING_INPUTS, TEA)].folder)
     says = "the output of clustering_inputs of tea|2024-01 is gone. Select it as well."
     assert impossible(world.segments(TEA, assets=[KMEANS], kmeans={"k": 7})) == {"kmeans tea|2024-01": says}
@@ -338,7 +463,7 @@ def test_a_step_that_is_not_possible_costs_only_what_is_made_from_it(world: Worl
 def test_a_bad_category_stops_no_other(world: World) -> None:
     world.categories["games"] = ValueError("its list is empty")
     plan = world.month(categories=list(world.categories))
-    assert impossible(plan) == {f"{asset} games|2024-01": "its list is empty" for asset in SEGMENTS}
+    assert impossible(plan) == {f"{asset} games|2024-01": "its list is empty" for asset in OF_A_CATEGORY}
     assert {target.partition.category for target in plan.computed} == {None, "coffee", "tea"}
 
 
@@ -365,8 +490,13 @@ def test_the_jobs_follow_from_what_is_computed(world: World) -> None:
         ("kmeans tea|2024-01", ("make_clustering_inputs 2024-01", "select_k tea|2024-01")),
         ("select_k games|2024-01", ("make_clustering_inputs 2024-01",)),
         ("kmeans games|2024-01", ("make_clustering_inputs 2024-01", "select_k games|2024-01")),
-        ("make_report tea|2024-01", ("kmeans tea|2024-01", "select_k tea|2024-01")),
-        ("make_report games|2024-01", ("kmeans games|2024-01", "select_k games|2024-01")),
+        ("follow_segments tea|2024-01", ("kmeans tea|2024-01", "make_clustering_inputs 2024-01")),
+        ("follow_segments games|2024-01", ("kmeans games|2024-01", "make_clustering_inputs 2024-01")),
+        ("make_report tea|2024-01", ("kmeans tea|2024-01", "follow_segments tea|2024-01", "select_k tea|2024-01")),
+        (
+            "make_report games|2024-01",
+            ("kmeans games|2024-01", "follow_segments games|2024-01", "select_k games|2024-01"),
+        ),
     ]
     assert sorted(map(str, plan.computed)) == sorted(str(target) for job in plan.jobs for target in job.targets)
     assert isinstance(grouping.config, GroupByUser)
@@ -383,7 +513,10 @@ def test_the_jobs_follow_from_what_is_computed(world: World) -> None:
 def test_only_the_categories_that_need_it_are_in_the_job_that_makes_inputs(world: World) -> None:
     world.run(categories=["tea"], kmeans={"k": 2})
     plan = world.month(categories=["tea", "coffee"], kmeans={"k": 2})
-    ids = ["make_clustering_inputs 2024-01", "kmeans coffee|2024-01", "make_report coffee|2024-01"]
+    ids = [
+        "make_clustering_inputs 2024-01",
+        *(f"{job} coffee|2024-01" for job in ("kmeans", "follow_segments", "make_report")),
+    ]
     assert [job.id for job in plan.jobs] == ids
     assert plan.jobs[0].targets == (Target(CLUSTERING_INPUTS, Partition("2024-01", "coffee")),)
 

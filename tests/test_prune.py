@@ -99,7 +99,7 @@ def test_what_is_labelled_promoted_or_current_is_kept(project: Project) -> None:
     assert promote.exit_code == 0, promote.output
     unlabelled = {folder for folder, why in listed(project).items() if why == "superseded"}
     assert promoted not in unlabelled
-    assert {Path(folder).parts[-4] for folder in unlabelled} == {"kmeans", "audience_report"}
+    assert {Path(folder).parts[-4] for folder in unlabelled} == {"kmeans", "segments", "audience_report"}
     assert len(unlabelled) == 2, "k = 2 without a label, which the promotion superseded, and its report"
 
 

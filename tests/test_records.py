@@ -21,7 +21,7 @@ def computed(outcomes: dict[str, Outcome]) -> set[str]:
     return {name for name, outcome in outcomes.items() if outcome.status == "launched"}
 
 
-SEGMENTS = ("clustering_inputs", "k_selection", "kmeans", "audience_report")
+SEGMENTS = ("clustering_inputs", "k_selection", "kmeans", "segments", "audience_report")
 
 
 def segments(*partitions: str, assets: tuple[str, ...] = SEGMENTS) -> set[str]:
@@ -191,7 +191,7 @@ def test_a_job_that_fails_costs_only_what_depends_on_it(project: Project) -> Non
     part = next(Path(str(outcomes["grouped_users 2024-01"].folder), "users").iterdir())
     part.write_bytes(b"no parquet")
     result = project.run(SEGMENTS, "coffee|2024-01", "tea|2024-02", config={"clustering_inputs": {"min_actions": 2}})
-    assert "12 of 24 partitions failed" in why(result)
+    assert "15 of 30 partitions failed" in why(result)
     assert "audience_report tea|2024-01] not run, because make_clustering_inputs 2024-01 failed" in why(result)
     assert project.records("kmeans", "tea|2024-02")[0]["reused"] is False
 

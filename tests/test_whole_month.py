@@ -45,7 +45,10 @@ def test_a_new_category_file_needs_no_other_step_to_become_a_partition(project: 
 def test_a_failed_month_takes_its_segments_along_and_says_so(project: Project) -> None:
     result = project.run_month("2024-05")
     assert "[grouped_users 2024-05] There is no raw data in" in why(result)
-    assert "kmeans tea|2024-05, audience_report tea|2024-05] grouped_users of 2024-05 can't be made" in why(result)
+    assert (
+        "kmeans tea|2024-05, segments tea|2024-05, audience_report tea|2024-05] grouped_users of 2024-05 can't be made"
+        in why(result)
+    )
     assert LAUNCHES == []
     (project.root / "raw" / "month=2024-01" / "actions.jsonl").write_text("no JSON\n")
     result = project.run_month("2024-01", categories=["tea"])
@@ -55,9 +58,9 @@ def test_a_failed_month_takes_its_segments_along_and_says_so(project: Project) -
 def test_a_failed_category_stops_no_other(project: Project) -> None:
     (project.root / "categories" / "games.json").write_text("{}")
     result = project.run_month("2024-01")
-    assets = ("clustering_inputs", "k_selection", "kmeans", "audience_report")
+    assets = ("clustering_inputs", "k_selection", "kmeans", "segments", "audience_report")
     assert f"[{', '.join(f'{asset} games|2024-01' for asset in assets)}]" in why(result)
-    assert "4 of 13 partitions failed" in why(result)
+    assert "5 of 16 partitions failed" in why(result)
     assert {len(project.records("kmeans", f"{name}|2024-01")) for name in ("coffee", "tea")} == {1}
 
 
@@ -104,7 +107,7 @@ def test_each_process_of_a_run_has_folders_of_its_own(project: Project, monkeypa
 
 def test_every_check_of_every_partition_is_evaluated(project: Project) -> None:
     project.run_month("2024-01")
-    for asset in ("grouped_users", "clustering_inputs", "k_selection", "kmeans", "audience_report"):
+    for asset in ("grouped_users", "clustering_inputs", "k_selection", "kmeans", "segments", "audience_report"):
         partitions = ["2024-01"] if asset == "grouped_users" else [f"{name}|2024-01" for name in project.categories]
         for partition in partitions:
             for name, evaluation in project.checks(asset, partition).items():

@@ -43,7 +43,7 @@ def test_a_backfill_of_two_months_takes_a_run_and_a_launch_each(
         expect(page.get_by_text("[Show Markdown]").first).to_be_visible()
         take(page, "9-backfilled")
 
-    for asset in ("clustering_inputs", "k_selection", "kmeans", "audience_report"):
+    for asset in ("clustering_inputs", "k_selection", "kmeans", "segments", "audience_report"):
         outputs = [path.parent.parent for path in (explorer.root / asset).glob("*/*/*/manifest.json")]
         folders = [
             explorer.root / asset / f"month={month}" / f"category={name}" for month in MONTHS for name in CATEGORIES

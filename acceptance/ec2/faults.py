@@ -27,7 +27,7 @@ OUTPUTS = {
     SELECT_K: f"/k_selection/month={MONTH}/",
     KMEANS: f"/kmeans/month={MONTH}/",
 }
-CHOSEN = {f"{asset} {PARTITION}" for asset in ("k_selection", "kmeans", "audience_report")}
+CHOSEN = {f"{asset} {PARTITION}" for asset in ("k_selection", "kmeans", "segments", "audience_report")}
 ALL = {f"grouped_users {MONTH}", f"clustering_inputs {PARTITION}"} | CHOSEN
 
 

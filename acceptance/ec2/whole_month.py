@@ -22,7 +22,7 @@ from acceptance.sandbox.ec2 import ACCOUNT
 pytestmark = pytest.mark.isolated
 
 MONTH = "2018-12"
-ASSETS = ("grouped_users", "clustering_inputs", "k_selection", "kmeans", "audience_report")
+ASSETS = ("grouped_users", "clustering_inputs", "k_selection", "kmeans", "segments", "audience_report")
 
 
 @pytest.fixture

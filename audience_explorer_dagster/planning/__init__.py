@@ -6,7 +6,8 @@ from audience_explorer_dagster.planning.targets import (
     GROUPED_USERS,
     K_SELECTION,
     KMEANS,
+    SEGMENTS,
     Target,
 )
 
-__all__ = ["AUDIENCE_REPORT", "CLUSTERING_INPUTS", "GROUPED_USERS", "KMEANS", "K_SELECTION", "Target"]
+__all__ = ["AUDIENCE_REPORT", "CLUSTERING_INPUTS", "GROUPED_USERS", "KMEANS", "K_SELECTION", "SEGMENTS", "Target"]

@@ -4,11 +4,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from audience_explorer_dagster.planning.targets import SEGMENTS
 from audience_explorer_dagster.records.history import Record
 from spark_jobs.config import StepConfig
 
 RAW_DATA = "raw data"
 CATEGORY_FILE = "category file"
+BEFORE = "the month before"
+
+_ADDED_LATER = {BEFORE, SEGMENTS}  # inputs that may be made after what reads them
 
 
 @dataclass(frozen=True)
@@ -71,3 +75,5 @@ def _changed_inputs(newest: Record, recipe: Recipe) -> Iterator[str]:
     for before, (name, now) in zip(newest.inputs, recipe.inputs.items(), strict=False):
         if before != now:
             yield f"{name} changed"
+    if len(newest.inputs) < len(recipe.inputs) and list(recipe.inputs)[-1] in _ADDED_LATER:
+        yield f"{list(recipe.inputs)[-1]} was not there"

@@ -4,13 +4,19 @@ from collections.abc import Mapping
 
 from audience_explorer_dagster.launchers import Job
 from audience_explorer_dagster.planning.decisions import Compute
-from audience_explorer_dagster.planning.targets import AUDIENCE_REPORT, CLUSTERING_INPUTS, GROUPED_USERS, Target
+from audience_explorer_dagster.planning.targets import (
+    AUDIENCE_REPORT,
+    CLUSTERING_INPUTS,
+    GROUPED_USERS,
+    SEGMENTS,
+    Target,
+)
 from spark_jobs.job_configs import JobConfig, MakeClusteringInputs
 
 # Of a month, in this order: its users, the inputs of all categories together, the rest a category at a time, and last
-# all reports: they take hardly any time, and would keep the rest from running beside each other.
+# what takes hardly any time, and would keep the rest from running beside each other.
 _REST = 2
-_ORDER = {GROUPED_USERS: 0, CLUSTERING_INPUTS: 1, AUDIENCE_REPORT: 3}
+_ORDER = {GROUPED_USERS: 0, CLUSTERING_INPUTS: 1, SEGMENTS: 3, AUDIENCE_REPORT: 4}
 
 
 def jobs_for(computed: Mapping[Target, Compute]) -> tuple[Job, ...]:

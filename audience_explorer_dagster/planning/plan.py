@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from audience_explorer_dagster.launchers import Job
 from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.planning.decisions import Compute, Decision, Impossible, Reuse, Source
-from audience_explorer_dagster.planning.explain import CATEGORY_FILE, RAW_DATA, Recipe, why_not_reused
+from audience_explorer_dagster.planning.explain import BEFORE, CATEGORY_FILE, RAW_DATA, Recipe, why_not_reused
 from audience_explorer_dagster.planning.jobs import jobs_for
 from audience_explorer_dagster.planning.targets import (
     AUDIENCE_REPORT,
@@ -20,14 +20,30 @@ from audience_explorer_dagster.planning.targets import (
     GROUPED_USERS,
     K_SELECTION,
     KMEANS,
+    SEGMENTS,
     Target,
 )
 from audience_explorer_dagster.records.history import Record
 from audience_explorer_dagster.run_config import GroupingRunConfig, MonthRunConfig, RunConfig, SegmentsRunConfig
 from audience_explorer_dagster.store import Store
-from spark_jobs import group_by_user, kmeans, make_clustering_inputs, make_report, select_k
-from spark_jobs.config import ClusteringInputsConfig, GroupedUsersConfig, KMeansConfig, KSelectionConfig, ReportConfig
-from spark_jobs.job_configs import GroupByUser, JobConfig, KMeans, MakeClusteringInputs, MakeReport, SelectK
+from spark_jobs import follow_segments, group_by_user, kmeans, make_clustering_inputs, make_report, select_k
+from spark_jobs.config import (
+    ClusteringInputsConfig,
+    GroupedUsersConfig,
+    KMeansConfig,
+    KSelectionConfig,
+    ReportConfig,
+    SegmentsConfig,
+)
+from spark_jobs.job_configs import (
+    FollowSegments,
+    GroupByUser,
+    JobConfig,
+    KMeans,
+    MakeClusteringInputs,
+    MakeReport,
+    SelectK,
+)
 from spark_jobs.storage import join
 
 
@@ -37,6 +53,8 @@ class Records(Protocol):
     def newest(self, partition: Partition) -> Record | None: ...
 
     def reusable(self, partition: Partition, fingerprint: str) -> Record | None: ...
+
+    def made_from(self, partition: Partition, fingerprint: str | None) -> Record | None: ...
 
 
 @dataclass(frozen=True)
@@ -61,6 +79,11 @@ class Plan:
     def impossible(self) -> dict[Target, Impossible]:
         """The targets that can be neither."""
         return {target: found for target, found in self.decisions.items() if isinstance(found, Impossible)}
+
+    @property
+    def followed(self) -> list[Partition]:
+        """The partitions whose segments it is for."""
+        return [target.partition for target in self.decisions if target.asset == SEGMENTS]
 
     @cached_property
     def jobs(self) -> tuple[Job, ...]:
@@ -94,10 +117,11 @@ def plan_segments(
     categories: Mapping[str, str | Exception],
     config: SegmentsRunConfig,
     records: Mapping[str, Records],
+    before: Mapping[Partition, Source],
     store: Store,
     folder_name: str,
 ) -> Plan:
-    """Plan clustering_inputs, k_selection, kmeans and audience_report, or those of them that are selected.
+    """Plan clustering_inputs, k_selection, kmeans, segments and audience_report, or those of them that are selected.
 
     A selected asset's fingerprint follows from the config and its inputs'; one that is not selected is taken as its
     newest record has it.
@@ -107,17 +131,75 @@ def plan_segments(
         selected: The assets to materialize.
         categories: Each category file's fingerprint, or what is wrong with it.
         config: The run's config.
-        records: Those of grouped_users and the four assets, by asset.
+        records: Those of grouped_users and the five assets, by asset.
+        before: What the segments of a partition are followed from: the current ones of its category's last month before
+            it that has some on record.
         store: Where outputs go.
         folder_name: The name of the run's output folders.
     """
     steps = _Steps(config, records, store, folder_name)
     grouped = {month: steps.on_record(Target(GROUPED_USERS, month)) for month in sorted(map(_month, set(partitions)))}
     decisions: dict[Target, Decision] = {}
+    newest: dict[str, Source] = {}  # the segments of each category that this run is for as well, and makes current
     for partition in sorted(partitions, key=lambda partition: (partition.month, partition)):
-        category = categories[str(partition.category)]
-        decisions |= steps.of_category(partition, grouped[_month(partition)], category, selected, config)
+        name = str(partition.category)
+        follows = _last([before.get(partition), newest.get(name)])
+        found = steps.of_category(partition, grouped[_month(partition)], categories[name], follows, selected, config)
+        decisions |= found
+        target = Target(SEGMENTS, partition)
+        followed = _source(target, found[target]) if target in found else None
+        if isinstance(followed, Source) and (config.promote or _is_own(config)):
+            newest[name] = followed
     return Plan(decisions, config.kmeans.label, config.promote)
+
+
+def plan_following(
+    clusters: Mapping[Partition, Source],
+    before: Mapping[Partition, Source],
+    current: Mapping[Partition, str],
+    config: RunConfig,
+    records: Mapping[str, Records],
+    store: Store,
+    folder_name: str,
+) -> Plan:
+    """Plan segments, and their reports, that are not followed from the month before as it is now.
+
+    Args:
+        clusters: The current clusters of the partitions that are looked at.
+        before: As in `plan_segments`.
+        current: The fingerprints of the partitions' current segments.
+        config: The run's config.
+        records: Those of all assets of these partitions, by asset.
+        store: Where outputs go.
+        folder_name: The name of the run's output folders.
+    """
+    steps = _Steps(config.model_copy(update={"force": False}), records, store, folder_name)
+    decisions: dict[Target, Decision] = {}
+    newest: dict[str, Source] = {}
+    for partition in sorted(clusters, key=lambda partition: (partition.month, partition)):
+        name, target = str(partition.category), Target(SEGMENTS, partition)
+        found = steps.segments(target, clusters[partition], _last([before.get(partition), newest.get(name)]))
+        if isinstance(found, Impossible):
+            continue
+        newest[name] = Source(target, found.fingerprint, found.folder)
+        if found.fingerprint != current.get(partition):
+            report = Target(AUDIENCE_REPORT, partition)
+            decisions |= {target: found, report: steps.report(report, clusters[partition], newest[name])}
+    return Plan(decisions)
+
+
+def _is_own(config: SegmentsRunConfig) -> bool:
+    """Whether what is made with a config is not to stand beside what is current."""
+    own = SegmentsRunConfig()
+    steps = (CLUSTERING_INPUTS, K_SELECTION, KMEANS)
+    same = all(getattr(config, step).fingerprinted() == getattr(own, step).fingerprinted() for step in steps)
+    return same and config.kmeans.label in (None, own.kmeans.label)
+
+
+def _last(segments: Sequence[Source | None]) -> Source | None:
+    """The segments of the last month; of two of one month, the second."""
+    found = [source for source in segments if source is not None]
+    return max(reversed(found), key=lambda source: source.target.partition.month) if found else None
 
 
 def plan_month(
@@ -126,6 +208,7 @@ def plan_month(
     categories: Mapping[str, str | Exception],
     config: MonthRunConfig,
     records: Mapping[str, Records],
+    before: Mapping[Partition, Source],
     store: Store,
     folder_name: str,
 ) -> Plan:
@@ -138,7 +221,8 @@ def plan_month(
         raw: The fingerprint of its raw files, or why there is none.
         categories: The fingerprint of each category's file, or what is wrong with it.
         config: The run's config.
-        records: Those of all five assets, by asset.
+        records: Those of all assets, by asset.
+        before: As in `plan_segments`.
         store: Where outputs go.
         folder_name: The name of the run's output folders.
     """
@@ -150,14 +234,15 @@ def plan_month(
         grouped = Impossible(f"{GROUPED_USERS} of {month} can't be made")
     selected = set(assets_of_category(config))
     for name, category in categories.items():
-        decisions |= steps.of_category(Partition(month.month, name), grouped, category, selected, config)
+        partition = Partition(month.month, name)
+        decisions |= steps.of_category(partition, grouped, category, before.get(partition), selected, config)
     return Plan(decisions, config.kmeans.label, config.promote)
 
 
 def assets_of_category(config: SegmentsRunConfig) -> tuple[str, ...]:
     """The assets that a run of a whole month makes of each category."""
     choice = (K_SELECTION,) if config.kmeans.k is None else ()
-    return (CLUSTERING_INPUTS, *choice, KMEANS, AUDIENCE_REPORT)
+    return (CLUSTERING_INPUTS, *choice, KMEANS, SEGMENTS, AUDIENCE_REPORT)
 
 
 def _month(partition: Partition) -> Partition:
@@ -199,6 +284,7 @@ class _Steps:
         partition: Partition,
         grouped: Source | Impossible,
         category: str | Exception,
+        before: Source | None,
         selected: set[str],
         config: SegmentsRunConfig,
     ) -> dict[Target, Decision]:
@@ -216,13 +302,17 @@ class _Steps:
                 of_choice = _source(choice, found[choice]) if choice in found else self._choice_for(choice, of_inputs)
             target = Target(KMEANS, partition)
             found[target] = self._kmeans(target, of_inputs, of_choice, config.kmeans)
+        clusters, segments = Target(KMEANS, partition), Target(SEGMENTS, partition)
+        of_clusters = _source(clusters, found[clusters]) if clusters in found else self.on_record(clusters)
+        if SEGMENTS in selected:
+            found[segments] = self.segments(segments, of_clusters, before, of_inputs if clusters in found else None)
         if AUDIENCE_REPORT in selected:
-            clusters, report = Target(KMEANS, partition), Target(AUDIENCE_REPORT, partition)
+            report = Target(AUDIENCE_REPORT, partition)
+            followed = _source(segments, found[segments]) if segments in found else self._followed(of_clusters)
             if clusters in found:
-                of_clusters = _source(clusters, found[clusters])
+                found[report] = self.report(report, of_clusters, followed, of_choice)
             else:
-                of_clusters, of_choice = self.on_record(clusters), self._choice_of_recorded(partition)
-            found[report] = self._report(report, of_clusters, of_choice)
+                found[report] = self.report(report, of_clusters, followed)
         return found
 
     def on_record(self, target: Target) -> Source | Impossible:
@@ -245,14 +335,24 @@ class _Steps:
             )
         return self.on_record(choice)
 
-    def _choice_of_recorded(self, partition: Partition) -> Source | None:
-        """The k_selection that the newest kmeans on record has its k from; None if its k was given."""
-        newest = self.records[KMEANS].newest(partition)
-        if newest is None or len(newest.inputs) < 2:
+    def _read_by(self, clusters: Source, asset: str) -> Source | None:
+        """What clusters on record were made from: clustering_inputs, or k_selection; None if their k was given."""
+        partition, place = clusters.target.partition, (CLUSTERING_INPUTS, K_SELECTION).index(asset)
+        record = self.records[KMEANS].reusable(partition, clusters.fingerprint)
+        if record is None or len(record.inputs) <= place:
             return None
-        fingerprint = newest.inputs[1]
-        available = self.records[K_SELECTION].reusable(partition, fingerprint)
-        return Source(Target(K_SELECTION, partition), fingerprint, available.folder if available else None)
+        fingerprint = record.inputs[place]
+        available = self.records[asset].reusable(partition, fingerprint)
+        return Source(Target(asset, partition), fingerprint, available.folder if available else None)
+
+    def _followed(self, clusters: Source | Impossible) -> Source | None:
+        """The newest segments on record of these clusters."""
+        if isinstance(clusters, Impossible):
+            return None
+        record = self.records[SEGMENTS].made_from(clusters.target.partition, clusters.fingerprint)
+        if record is None:
+            return None
+        return Source(Target(SEGMENTS, record.partition), record.fingerprint, record.folder)
 
     def _clustering_inputs(
         self, target: Target, grouped: Source | Impossible, category: str | Exception, config: ClusteringInputsConfig
@@ -320,31 +420,96 @@ class _Steps:
 
         return self._decide(target, recipe, sources, job)
 
-    def _report(self, target: Target, clusters: Source | Impossible, choice: Source | Impossible | None) -> Decision:
+    def segments(
+        self,
+        target: Target,
+        clusters: Source | Impossible,
+        before: Source | None,
+        inputs: Source | Impossible | None = None,
+    ) -> Decision:
+        """Decide for the segments of clusters.
+
+        Args:
+            target: The target.
+            clusters: The clusters.
+            before: The segments that they are followed from.
+            inputs: What the clusters are made from in this run; None for what is on record of them.
+        """
+        if isinstance(clusters, Impossible):
+            return clusters
+        inputs = inputs or self._read_by(clusters, CLUSTERING_INPUTS)
+        if inputs is None or isinstance(inputs, Impossible):
+            return Impossible(f"the output of {KMEANS} of {target.partition} is gone. Select it as well.")
+        month, config = target.partition.month, SegmentsConfig()
+        recipe = Recipe(
+            follow_segments.step_fingerprint(
+                config, month, clusters.fingerprint, None if before is None else before.fingerprint
+            ),
+            follow_segments.CODE_VERSION,
+            config,
+            {KMEANS: clusters.fingerprint, **({} if before is None else {BEFORE: before.fingerprint})},
+        )
+
+        def job(folder: str, kmeans: str, vectors: str, previous: str | None = None) -> JobConfig:
+            return FollowSegments(
+                clusters=kmeans,
+                inputs=vectors,
+                output=folder,
+                month=month,
+                previous=previous,
+                config=config,
+                **self._machine(),
+            )
+
+        return self._decide(target, recipe, [clusters, inputs, *([] if before is None else [before])], job)
+
+    def report(
+        self,
+        target: Target,
+        clusters: Source | Impossible,
+        segments: Source | Impossible | None,
+        choice: Source | Impossible | None = None,
+    ) -> Decision:
+        """Decide for the report of clusters.
+
+        Args:
+            target: The target.
+            clusters: The clusters.
+            segments: Which segments they are, if anybody followed them.
+            choice: Where their k is from in this run; None if it was given, or for what is on record of them.
+        """
         if isinstance(clusters, Impossible):
             return clusters
         if isinstance(choice, Impossible):
             return choice
+        if isinstance(segments, Impossible):
+            return segments
+        choice = choice or self._read_by(clusters, K_SELECTION)
         month, category, config = target.partition.month, str(target.partition.category), ReportConfig()
         recipe = Recipe(
-            make_report.step_fingerprint(config, month, category, clusters.fingerprint),
+            make_report.step_fingerprint(
+                config, month, category, clusters.fingerprint, None if segments is None else segments.fingerprint
+            ),
             make_report.CODE_VERSION,
             config,
-            {KMEANS: clusters.fingerprint},
+            {KMEANS: clusters.fingerprint, **({} if segments is None else {SEGMENTS: segments.fingerprint})},
         )
+        others = {asset: source for asset, source in {SEGMENTS: segments, K_SELECTION: choice}.items() if source}
 
-        def job(folder: str, kmeans: str, k_selection: str | None = None) -> JobConfig:
+        def job(folder: str, kmeans: str, *folders: str) -> JobConfig:
+            folder_of = dict(zip(others, folders, strict=True))
             return MakeReport(
                 kmeans=kmeans,
                 output=folder,
-                k_selection=k_selection,
+                k_selection=folder_of.get(K_SELECTION),
+                segments=folder_of.get(SEGMENTS),
                 month=month,
                 category=category,
                 config=config,
                 **self._machine(),
             )
 
-        return self._decide(target, recipe, [clusters] if choice is None else [clusters, choice], job)
+        return self._decide(target, recipe, [clusters, *others.values()], job)
 
     def _decide(
         self, target: Target, recipe: Recipe, sources: Sequence[Source], job: Callable[..., JobConfig]

@@ -9,6 +9,7 @@ GROUPED_USERS = "grouped_users"
 CLUSTERING_INPUTS = "clustering_inputs"
 K_SELECTION = "k_selection"
 KMEANS = "kmeans"
+SEGMENTS = "segments"
 AUDIENCE_REPORT = "audience_report"
 
 

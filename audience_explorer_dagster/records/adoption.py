@@ -16,6 +16,7 @@ from audience_explorer_dagster.planning import (
     GROUPED_USERS,
     K_SELECTION,
     KMEANS,
+    SEGMENTS,
     Target,
 )
 from audience_explorer_dagster.records import data_versions, metadata, trends, variants
@@ -29,7 +30,7 @@ from spark_jobs.outputs import MANIFEST, read_manifest
 ADOPTED = "adopted"
 _WHY = "put on record by its manifest"
 
-_ASSETS = (GROUPED_USERS, CLUSTERING_INPUTS, K_SELECTION, KMEANS, AUDIENCE_REPORT)
+_ASSETS = (GROUPED_USERS, CLUSTERING_INPUTS, K_SELECTION, KMEANS, SEGMENTS, AUDIENCE_REPORT)
 _PLACE = re.compile(rf"month=(\d{{4}}-\d\d)/(?:category=([^/]+)/)?[^/]+/{re.escape(MANIFEST)}")
 
 

@@ -50,6 +50,12 @@ _DESCRIPTIONS: dict[str, dict[str, str]] = {
         " segments have the same name.",
         DRIFT: "Users are about as many, and spread over clusters about as evenly, as in the month before.",
     },
+    planning.SEGMENTS: {
+        **_SCHEMA,
+        "every_user_once": "Every user of the clusters is in one group of segments, and none is in two.",
+        "segments_are_somewhere": "Each living segment has people, each group of people a segment, and no two living"
+        " segments have the same name or color.",
+    },
     planning.AUDIENCE_REPORT: {
         "self_contained": "The page refers to nothing outside itself, so that it can be passed on as one file.",
     },

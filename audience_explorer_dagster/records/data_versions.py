@@ -30,7 +30,8 @@ _INPUTS = {
     planning.CLUSTERING_INPUTS: (planning.GROUPED_USERS,),
     planning.K_SELECTION: (planning.CLUSTERING_INPUTS,),
     planning.KMEANS: (planning.CLUSTERING_INPUTS, planning.K_SELECTION),
-    planning.AUDIENCE_REPORT: (planning.KMEANS,),
+    planning.SEGMENTS: (planning.KMEANS,),  # and those of the month before, which Dagster sees as the same asset
+    planning.AUDIENCE_REPORT: (planning.KMEANS, planning.SEGMENTS),
 }
 _LOOKED_AT = 10  # records of an asset before it that are searched for the one that was read
 

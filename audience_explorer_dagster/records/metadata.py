@@ -39,6 +39,7 @@ def of_computed(
         planning.CLUSTERING_INPUTS: _clustering_inputs,
         planning.K_SELECTION: _k_selection,
         planning.KMEANS: _kmeans,
+        planning.SEGMENTS: _followed,
         planning.AUDIENCE_REPORT: _report,
     }[asset](summary)
     return {
@@ -148,6 +149,36 @@ def _kmeans(summary: dict[str, Any]) -> dict[str, Any]:
         **_segments(summary),
         "clustering_inputs": dg.MetadataValue.json(summary["clustering_inputs"]),
         "dagster/row_count": summary["users"],
+    }
+
+
+def _followed(summary: dict[str, Any]) -> dict[str, Any]:
+    living = [segment for segment in summary["segments"] if segment["ended"] is None]
+    since = f"since {summary['since']}" if summary["since"] else "this is the first month that is followed"
+    happened = [f"- {event['what']}" for event in summary["events"]] or [
+        f"Nothing that these months can show, {since}."
+    ]
+    rows = [
+        [
+            segment["segment_id"],
+            segment["name"],
+            findings.people_of(segment),
+            "" if segment["share"] is None else f"{segment['share']:.0%}",
+            segment["born"],
+            segment["last_seen"],
+            ", ".join(map(str, segment["cluster_ids"])) or "none",
+        ]
+        for segment in living
+    ]
+    columns = ["segment_id", "name", "people", "share", "born", "last_seen", "cluster_ids"]
+    return {
+        "what_happened": dg.MetadataValue.md("\n".join(happened)),
+        "segments": _table(columns, rows),
+        **({"followed_from": summary["since"]} if summary["since"] else {}),
+        "living": len(living),
+        "events": len(summary["events"]),
+        "users": summary["users"],
+        "k": summary["k"],
     }
 
 

@@ -4,7 +4,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from audience_explorer_dagster.partitions import Partition
-from audience_explorer_dagster.planning import AUDIENCE_REPORT, CLUSTERING_INPUTS, GROUPED_USERS, K_SELECTION, KMEANS
+from audience_explorer_dagster.planning import (
+    AUDIENCE_REPORT,
+    CLUSTERING_INPUTS,
+    GROUPED_USERS,
+    K_SELECTION,
+    KMEANS,
+    SEGMENTS,
+)
 from audience_explorer_dagster.planning.explain import differing_values, shown
 from audience_explorer_dagster.records.history import History, Record
 from audience_explorer_dagster.run_config import MonthRunConfig
@@ -17,7 +24,8 @@ _MADE_FROM: dict[str, tuple[str, ...]] = {
     CLUSTERING_INPUTS: (GROUPED_USERS,),
     K_SELECTION: (CLUSTERING_INPUTS,),
     KMEANS: (CLUSTERING_INPUTS, K_SELECTION),
-    AUDIENCE_REPORT: (KMEANS,),
+    SEGMENTS: (KMEANS,),
+    AUDIENCE_REPORT: (KMEANS, SEGMENTS),
 }
 
 

@@ -9,7 +9,14 @@ from typing import Literal
 import dagster as dg
 
 from audience_explorer_dagster.partitions import Partition
-from audience_explorer_dagster.planning import AUDIENCE_REPORT, CLUSTERING_INPUTS, GROUPED_USERS, K_SELECTION, KMEANS
+from audience_explorer_dagster.planning import (
+    AUDIENCE_REPORT,
+    CLUSTERING_INPUTS,
+    GROUPED_USERS,
+    K_SELECTION,
+    KMEANS,
+    SEGMENTS,
+)
 from audience_explorer_dagster.records.history import History, Record
 from audience_explorer_dagster.records.variants import LABEL
 from audience_explorer_dagster.store import Store
@@ -19,9 +26,10 @@ from spark_jobs.outputs import MANIFEST
 
 Why = Literal["superseded", "not on record", "unfinished"]
 
-# What is made from others first, so that what a kept output was made from is known when its turn comes. Reports need
-# nothing once they are made: they come after their clusters, and are kept as long as those are.
-_ASSETS = (KMEANS, AUDIENCE_REPORT, K_SELECTION, CLUSTERING_INPUTS, GROUPED_USERS)
+# What is made from others first, so that what a kept output was made from is known when its turn comes. Segments and
+# reports need nothing once they are made: they come after their clusters, and are kept as long as those are.
+_ASSETS = (KMEANS, SEGMENTS, AUDIENCE_REPORT, K_SELECTION, CLUSTERING_INPUTS, GROUPED_USERS)
+_OF_CLUSTERS = (SEGMENTS, AUDIENCE_REPORT)
 
 # As `store.new_folder_name` and `attempts_of` name folders; what has another name is somebody else's.
 _FILE = re.compile(
@@ -76,15 +84,15 @@ def find_unneeded(instance: dg.DagsterInstance, store: Store, before: datetime) 
         for partition in sorted(folders):
             records = list(history.all(partition))
             outputs, any_record = outputs or any(f.finished for f in folders[partition]), any_record or bool(records)
-            if asset == AUDIENCE_REPORT:
-                kept = _reports_of(history, partition, clusters)
+            if asset in _OF_CLUSTERS:
+                kept = _made_from(history, partition, clusters)
             else:
                 kept = _kept(store, asset, partition, records, needed)
             kept |= {record.folder for record in records if record.recorded_at >= before}
             kept |= {folder.location for folder in folders[partition] if folder.modified >= before}
             if asset == KMEANS:
                 clusters |= {record.fingerprint for record in records if record.folder in kept}
-            if asset != AUDIENCE_REPORT:
+            if asset not in _OF_CLUSTERS:
                 needed |= {name for record in records if record.folder in kept for name in record.inputs}
             found += _others(asset, partition, folders[partition], kept, {record.folder for record in records})
     if outputs and not any_record:
@@ -101,11 +109,11 @@ def delete(output: Unneeded) -> None:
     storage.delete_folder(output.folder)
 
 
-def _reports_of(history: History, partition: Partition, clusters: set[str]) -> set[str]:
-    """The folders of the newest report of each of the outputs of kmeans with these fingerprints."""
-    made_from = {name for record in history.all(partition) for name in record.inputs} & clusters
-    reports = (history.made_from(partition, name) for name in made_from)
-    return {report.folder for report in reports if report is not None}
+def _made_from(history: History, partition: Partition, clusters: set[str]) -> set[str]:
+    """The folders of what was made last from each of the outputs of kmeans with these fingerprints."""
+    names = {name for record in history.all(partition) for name in record.inputs} & clusters
+    made = (history.made_from(partition, name) for name in names)
+    return {record.folder for record in made if record is not None}
 
 
 def _kept(store: Store, asset: str, partition: Partition, records: Sequence[Record], needed: set[str]) -> set[str]:

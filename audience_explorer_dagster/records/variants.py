@@ -9,6 +9,7 @@ import dagster as dg
 
 from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.planning import AUDIENCE_REPORT, GROUPED_USERS, KMEANS, Target
+from audience_explorer_dagster.planning import SEGMENTS as FOLLOWED
 from audience_explorer_dagster.records import data_versions, metadata, trends
 from audience_explorer_dagster.records.findings import SEGMENTS, VERDICT, with_verdict
 from audience_explorer_dagster.records.history import History, Record, as_record
@@ -169,7 +170,7 @@ def promote(
         current = store.point_current(KMEANS, partition, found.folder, found.fingerprint, promoted=by_whom)
     if current is None:
         return None
-    report_of_now = None if found is None else _point_report(store, partition, histories[AUDIENCE_REPORT], found)
+    of_clusters = {} if found is None else _point_along(store, partition, histories, found)
     tweaks = side_by_side(records, current)
     now = next((tweak for tweak in tweaks if tweak.current), None)
     if now is not None:
@@ -178,40 +179,45 @@ def promote(
         details = metadata.of_reused(of_now, store, label)
         details |= as_metadata(tweaks, current) | {STANDING: standing(current.folder, current, "")}
         details |= {PROMOTED: True} if current.promoted else {}
-        if report_of_now is not None:
-            details |= metadata.link_to_report(report_of_now.folder, partition, None)
+        if AUDIENCE_REPORT in of_clusters:
+            details |= metadata.link_to_report(of_clusters[AUDIENCE_REPORT].folder, partition, None)
         tags = data_versions.tags(instance, Target(KMEANS, partition), details, {})
         report(dg.AssetMaterialization(asset_key=KMEANS, partition=partition.key, metadata=details, tags=tags))
-        if report_of_now is not None:
-            report(_report_again(instance, store, report_of_now, label))
+        for asset, record in of_clusters.items():
+            report(_again(instance, store, Target(asset, partition), record, label))
         trends.record_trends(instance, store, {partition: current.folder})
     return now
 
 
-def _report_again(
-    instance: dg.DagsterInstance, store: Store, record: Record, label: str | None
+def _again(
+    instance: dg.DagsterInstance, store: Store, target: Target, record: Record, label: str | None
 ) -> dg.AssetMaterialization:
-    """A new record of a report, so that the newest is that of the current clusters, and not stale beside them."""
+    """A new record of what is made from clusters, so that the newest is that of the current ones, and not stale."""
     details = metadata.of_reused(record, store, label)
-    details |= metadata.link_to_report(record.folder, record.partition, None)
-    tags = data_versions.tags(instance, Target(AUDIENCE_REPORT, record.partition), details, {})
-    key = record.partition.key
-    return dg.AssetMaterialization(asset_key=AUDIENCE_REPORT, partition=key, metadata=details, tags=tags)
+    if target.asset == AUDIENCE_REPORT:
+        details |= metadata.link_to_report(record.folder, record.partition, None)
+    tags = data_versions.tags(instance, target, details, {})
+    key = target.partition.key
+    return dg.AssetMaterialization(asset_key=target.asset, partition=key, metadata=details, tags=tags)
 
 
-def _point_report(store: Store, partition: Partition, history: History, clusters: Record) -> Record | None:
-    """Make the report of the output that is current now the current report, if it has one; return it."""
-    report = history.made_from(partition, clusters.fingerprint)
-    if report is None:
-        store.point_nowhere(AUDIENCE_REPORT, partition)
-        return None
-    at = (report.folder, report.fingerprint)
-    store.point_along(AUDIENCE_REPORT, partition, *at, KMEANS, clusters.fingerprint)
-    return report
+def _point_along(
+    store: Store, partition: Partition, histories: Mapping[str, History], clusters: Record
+) -> dict[str, Record]:
+    """Make the segments and the report of the clusters that are current now the current ones; those there are."""
+    found = {}
+    for asset in (FOLLOWED, AUDIENCE_REPORT):
+        made = histories[asset].made_from(partition, clusters.fingerprint)
+        if made is None:
+            store.point_nowhere(asset, partition)
+        else:
+            store.point_along(asset, partition, made.folder, made.fingerprint, KMEANS, clusters.fingerprint)
+            found[asset] = made
+    return found
 
 
 def histories_of(instance: dg.DagsterInstance, store: Store, partition: Partition) -> dict[str, History]:
-    """The records of all assets that a partition of kmeans is made from, its own, and those of its reports."""
+    """The records of all assets that a partition of kmeans is made from, its own, and those of what follows."""
     month = Partition(partition.month)
     return {
         step: History(instance, store, step, [month if step == GROUPED_USERS else partition])

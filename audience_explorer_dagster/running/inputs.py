@@ -5,7 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from audience_explorer_dagster.partitions import Partition
-from audience_explorer_dagster.planning import AUDIENCE_REPORT, CLUSTERING_INPUTS, GROUPED_USERS, K_SELECTION, KMEANS
+from audience_explorer_dagster.planning import (
+    AUDIENCE_REPORT,
+    CLUSTERING_INPUTS,
+    GROUPED_USERS,
+    K_SELECTION,
+    KMEANS,
+    SEGMENTS,
+)
 from audience_explorer_dagster.store import Store
 from spark_jobs import group_by_user
 from spark_jobs.errors import InputError
@@ -39,7 +46,7 @@ def needed_records(partitions: Sequence[Partition]) -> dict[str, Sequence[Partit
     """What months × categories are planned from, by asset: their records, and those of their months' grouped users."""
     return {
         GROUPED_USERS: sorted({Partition(partition.month) for partition in partitions}),
-        **dict.fromkeys((CLUSTERING_INPUTS, K_SELECTION, KMEANS, AUDIENCE_REPORT), partitions),
+        **dict.fromkeys((CLUSTERING_INPUTS, K_SELECTION, KMEANS, SEGMENTS, AUDIENCE_REPORT), partitions),
     }
 
 

@@ -194,6 +194,8 @@ def _run(
     outcomes = [
         ended.recorded.get(target) or _failed(target, ended.failed.get(target, ended.otherwise)) for target in targets
     ]
+    # Later months whose segments follow from these.
+    outcomes += [outcome for target, outcome in ended.recorded.items() if target not in targets]
     if not result.success and all(outcome.status != "failed" for outcome in outcomes):
         outcomes.append(Outcome("launch", Partition(month), "failed", error=ended.otherwise))
     return outcomes

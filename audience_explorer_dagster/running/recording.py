@@ -13,7 +13,7 @@ from dagster._core.events import AssetMaterializationPlannedData
 
 from audience_explorer_dagster.launchers import Report
 from audience_explorer_dagster.partitions import Partition
-from audience_explorer_dagster.planning import AUDIENCE_REPORT, GROUPED_USERS, KMEANS, Target
+from audience_explorer_dagster.planning import AUDIENCE_REPORT, GROUPED_USERS, KMEANS, SEGMENTS, Target
 from audience_explorer_dagster.planning.decisions import Compute, Impossible, Reuse
 from audience_explorer_dagster.planning.plan import Plan
 from audience_explorer_dagster.records import asset_checks, data_versions, metadata, trends, variants
@@ -91,7 +91,7 @@ class Recorder:
             self.context.log.info(f"{', '.join(map(str, targets))}: {why}")
 
     def _record(self, target: Target, details: dict[str, Any], folder: str, fingerprint: str) -> None:
-        if target.asset == AUDIENCE_REPORT:
+        if target.asset in (SEGMENTS, AUDIENCE_REPORT):
             details = self._with_standing_of_clusters(target, details, folder, fingerprint)
         else:
             details = self._with_standing(target, details, folder, fingerprint)
@@ -132,15 +132,12 @@ class Recorder:
     def _with_standing_of_clusters(
         self, target: Target, details: dict[str, Any], folder: str, fingerprint: str
     ) -> dict[str, Any]:
-        """Make a report the current one if its clusters are; its metadata."""
-        (clusters,) = details[INPUTS].value
+        """Make segments or a report the current ones if their clusters are; their metadata."""
+        clusters, *_ = details[INPUTS].value
         self.store.point_along(target.asset, target.partition, folder, fingerprint, KMEANS, clusters)
         label = self.plan.label
-        return {
-            **details,
-            **({variants.LABEL: label} if label else {}),
-            **metadata.link_to_report(folder, target.partition, label),
-        }
+        link = metadata.link_to_report(folder, target.partition, label) if target.asset == AUDIENCE_REPORT else {}
+        return {**details, **({variants.LABEL: label} if label else {}), **link}
 
     def _foreign_parameters(self, target: Target) -> str:
         """What keeps an output from being the deployment's own: its parameters, or those of what it is made from."""
