@@ -150,8 +150,8 @@ def test_an_edit_waits_for_its_segment_and_says_so() -> None:
     first, second = published(said, month(1, THREE), month(2, [*THREE, [D]]))
     assert names(first) == {1: "Metal", 2: "Jazz", 3: "Folk"}
     assert unknown_segments(said, "2024-01", first.into.keys()) == [
-        "Edit 1 waits: until 2024-01 there is no segment 4.",
-        "Edit 2 waits: until 2024-01 there is no segment 4.",
+        "The edit that segment 4 is called 'Opera buffa' waits: until 2024-01 there is no segment 4.",
+        "The edit that segment 2 is merged into 4 waits: until 2024-01 there is no segment 4.",
     ]
     assert names(second) == {1: "Metal", 3: "Folk", 4: "Opera buffa"}
     assert kinds(second.state) == [("birth", (), (4,)), ("merge", (2, 4), (4,))]
@@ -307,7 +307,9 @@ def test_the_job_shows_edits_as_edits_and_counts_people_of_merged_segments_toget
     assert event["what"].endswith("by hand.")
     (death,) = third["events"]
     assert death["what"].startswith("Folk is gone")
-    assert first["edits_waiting"] == ["Edit 3 waits: until 2024-01 there is no segment 9."]
+    assert first["edits_waiting"] == [
+        "The edit that segment 9 is called 'X' waits: until 2024-01 there is no segment 9."
+    ]
     assert [len(each["edits"]) for each in (first, second)] == [2, 3]
     rows = pq.read_table(made / "edited" / "2024-02" / "flows.parquet").to_pylist()
     assert {(str(row["from_segments"]), str(row["to_segments"])) for row in rows} >= {

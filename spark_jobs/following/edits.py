@@ -95,7 +95,8 @@ class Merge(_Edit):
 
     def _says(self) -> str:
         first, *others = map(str, self.segments)
-        return f"{'segments' if others[1:] else 'segment'} {', '.join(others)} merged into {first}"
+        verb = "segments {} are" if others[1:] else "segment {} is"
+        return f"{verb.format(', '.join(others))} merged into {first}"
 
 
 class PinK(_Edit):
@@ -138,16 +139,16 @@ def unknown_segments(edits: Iterable[Edit], month: str, known: Collection[int]) 
     """A sentence on each edit that holds for a month and names a segment that there is not, or not yet.
 
     Args:
-        edits: All of the file, for they are numbered as there.
+        edits: The edits.
         month: The month.
         known: The ids of all segments that there were until then.
     """
     found = []
-    for number, edit in enumerate(edits, 1):
+    for edit in edits:
         missing = [segment for segment in edit.named if segment not in known]
         if missing and edit.concerns(month):
             named = ", ".join(map(str, missing))
-            found.append(f"Edit {number} waits: until {month} there is no segment {named}.")
+            found.append(f"The edit that {edit.in_words} waits: until {month} there is no segment {named}.")
     return found
 
 
