@@ -12,7 +12,7 @@ from pydantic import Field
 from audience_explorer_dagster.partitions import Partition
 from spark_jobs import storage
 from spark_jobs.outputs import is_finished
-from spark_jobs.vectors.category_files import category_folder, list_category_files
+from spark_jobs.vectors.category_files import category_folder, check_name, list_category_files
 
 _CURRENT = "current.json"
 
@@ -51,6 +51,14 @@ class Store(dg.ConfigurableResource[None]):
     def category_file(self, category: str) -> str:
         """The file of a category."""
         return storage.join(self.categories, f"{category}.json")
+
+    def edits_file(self, category: str) -> str:
+        """The file of what people said of a category's segments; see `spark_jobs.following.edits`.
+
+        Raises:
+            BadCategory: No category can have that name.
+        """
+        return storage.join(self._root, "edits", f"{check_name(category)}.yaml")
 
     def category_names(self) -> list[str]:
         """The names of all category files, in order; whether they are allowed is not checked."""

@@ -3,10 +3,12 @@
 CLUSTERS is an output of kmeans, INPUTS the output of make_clustering_inputs that it was made from, OUTPUT the folder
 to make: `segments.json` (which segments there are, and what happened to them) and `flows.parquet` (how many people went
 from which to which), and what the next month needs to go on from. With --previous, the output of this job for the month
-before, or the last month there is, segments keep their ids; without, all are new.
+before, or the last month there is, segments keep their ids; without, all are new. With --edits they have the names that
+people gave them, and are one where people merged them.
 """
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -18,6 +20,8 @@ from spark_jobs.clusters import clustering
 from spark_jobs.config import EngineConfig, SegmentsConfig
 from spark_jobs.errors import InputError
 from spark_jobs.following import files
+from spark_jobs.following.edited import edit_segments, reserved
+from spark_jobs.following.edits import Edit, decisive, parse_edit, read_edits, unknown_segments
 from spark_jobs.following.follow import begin, follow
 from spark_jobs.following.state import State
 from spark_jobs.following.tastes import People
@@ -33,18 +37,22 @@ from spark_jobs.vectors import clustering_inputs
 from spark_jobs.vectors.clustering_inputs import InputsMetadata
 
 STEP = "segments"
-CODE_VERSION = "1"  # raise it with every change of what comes out: partitions are then made again
+CODE_VERSION = "2"  # raise it with every change of what comes out: partitions are then made again
 
 LEARN = 6_000  # people, drawn where there are more, by whom segments are compared
 _MIN_PEOPLE = 10  # where kmeans does not say
 
 
-def step_fingerprint(config: SegmentsConfig, month: str, clusters: str, previous: str | None) -> str:
+def step_fingerprint(
+    config: SegmentsConfig, month: str, clusters: str, previous: str | None, edits: Sequence[Edit] = ()
+) -> str:
     """The fingerprint of followed segments, of that of the clusters and of the segments of the month before.
 
-    That one has the month's before it, so what is made again makes all that follows again, and nothing else.
+    That one has the month's before it, so what is made again makes all that follows again, and nothing else. Of edits,
+    those count that hold for the month.
     """
-    decides = {**config.fingerprinted(), "month": month}
+    said = decisive(edits, month)
+    decides = {**config.fingerprinted(), "month": month, **({"edits": said} if said else {})}
     return fingerprint(STEP, CODE_VERSION, decides, [clusters, *([] if previous is None else [previous])])
 
 
@@ -54,6 +62,8 @@ def step_fingerprint(config: SegmentsConfig, month: str, clusters: str, previous
 @click.argument("output")
 @click.option("--month", required=True, metavar="YYYY-MM", help="The month of the clusters.")
 @click.option("--previous", metavar="FOLDER", help="The output of this job for the month before.")
+@click.option("--edits", "edits_file", metavar="FILE", help="What people said of the category's segments (YAML).")
+@click.option("--edit", "more_edits", multiple=True, metavar="JSON", help="One more such edit; repeat it.")
 @config_options(SegmentsConfig)
 @config_options(EngineConfig, "engine")
 @config_options(ResourcesConfig, "allowed")
@@ -63,11 +73,14 @@ def main(
     output: str,
     month: str,
     previous: str | None,
+    edits_file: str | None,
+    more_edits: tuple[str, ...],
     config: SegmentsConfig,
     engine: EngineConfig,
     allowed: ResourcesConfig,
 ) -> None:
-    run(clusters, inputs, output, month, previous, config, engine, allowed.resolve(), Reporter())
+    edits = (*(() if edits_file is None else read_edits(edits_file)), *map(parse_edit, more_edits))
+    run(clusters, inputs, output, month, previous, edits, config, engine, allowed.resolve(), Reporter())
 
 
 def run(
@@ -76,6 +89,7 @@ def run(
     output: str,
     month: str,
     previous: str | None,
+    edits: Sequence[Edit],
     config: SegmentsConfig,
     engine: EngineConfig,
     resources: Resources,
@@ -97,7 +111,7 @@ def run(
         report,
         config=config,
         inputs=sources,
-        fingerprint=step_fingerprint(config, month, sources[0], None if earlier is None else sources[1]),
+        fingerprint=step_fingerprint(config, month, sources[0], None if earlier is None else sources[1], edits),
         started=started,
     ) as made:
         if made.finished:
@@ -111,23 +125,34 @@ def run(
         )
         people = _people(metadata, made_of, clusters, config, engine, resources)
         names = _names(made_of, people, metadata.dimensions, k)
+        taken, kept = reserved(edits, month)
         state = (
-            begin(month, people, k, names)
+            begin(month, people, k, names, taken)
             if before is None
-            else follow(before, month, people, k, names, returned, config.seed)
+            else follow(before, month, people, k, names, returned, config.seed, taken, kept)
         )
+        was = None if before is None else edit_segments(before, edits, None)
+        now = edit_segments(state, edits, was)
         min_people = made_of["config"].get("min_people", _MIN_PEOPLE)
-        sizes = files.write_members(made, clusters, state)
+        sizes = now.sizes(files.write_members(made, clusters, state))
         files.write_state(made, state)
-        described = files.describe(state, sizes, None if before is None else before.month, min_people)
+        described = files.describe(now.state, sizes, None if before is None else before.month, min_people, now.how)
+        waiting = unknown_segments(edits, month, now.into.keys())
+        described |= {"edits": decisive(edits, month), "edits_waiting": waiting}
         made.write_json("segments.json", described)
-        flows = files.flows(before, returned, state, sizes, min_people)
+        flows = (
+            files.flows(None, None, now.state, sizes, min_people)
+            if was is None or returned is None
+            else files.flows(was.state, was.returned(returned), now.state, sizes, min_people)
+        )
         made.write_table("flows.parquet", flows)
         made.complete(
-            rows={"segments": len(state.living), "flows": flows.num_rows, "members": int(sizes.sum())},
+            rows={"segments": len(now.state.living), "flows": flows.num_rows, "members": int(sizes.sum())},
             summary={**described, "users": metadata.users, "k": k, "engine": "python", "bytes_in": metadata.bytes},
-            inspect=lambda: check_segments(made.folder, state, metadata.users),
-            message=" ".join([f"{len(state.living)} segments.", *(event["what"] for event in described["events"])]),
+            inspect=lambda: check_segments(made.folder, state, now.state, metadata.users),
+            message=" ".join(
+                [f"{len(now.state.living)} segments.", *(event["what"] for event in described["events"]), *waiting]
+            ),
         )
 
 
@@ -179,7 +204,7 @@ def _names(made_of: Manifest, people: People, dimensions: pa.Table, k: int) -> l
     return [pages[page] for page in (likes / np.maximum(size, 1) - rest).argmax(axis=1)] if pages else ["Everybody"] * k
 
 
-def check_segments(folder: str, state: State, users: int) -> dict[str, CheckResult]:
+def check_segments(folder: str, state: State, published: State, users: int) -> dict[str, CheckResult]:
     """Read back followed segments, and compare them with the state and the users of the clusters."""
     flows, members = Inspection(files.FLOWS), Inspection(files.MEMBERS)
     list(read_back.parquet(folder, "flows.parquet", flows))
@@ -189,7 +214,7 @@ def check_segments(folder: str, state: State, users: int) -> dict[str, CheckResu
     return {
         "schema": checks.schema(flows, members),
         "every_user_once": _every_user_once(members.rows, users, groups, state),
-        "segments_are_somewhere": _segments_are_somewhere(state),
+        "segments_are_somewhere": _segments_are_somewhere(published),
     }
 
 

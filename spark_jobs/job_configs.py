@@ -14,6 +14,7 @@ from spark_jobs.config import (
     ReportConfig,
     SegmentsConfig,
 )
+from spark_jobs.following.edits import Edit, to_json
 from spark_jobs.options import to_arguments
 from spark_jobs.resources import ResourcesConfig
 
@@ -137,12 +138,14 @@ class FollowSegments(JobConfig):
     output: str
     month: str
     previous: str | None = None
+    edits: tuple[Edit, ...] = ()  # all of the category: those that hold for the month count
     config: SegmentsConfig
 
     def _own_arguments(self) -> list[str]:
         previous = [] if self.previous is None else ["--previous", self.previous]
         month = ["--month", self.month]
-        return [self.clusters, self.inputs, self.output, *month, *previous, *to_arguments(self.config)]
+        edits = [part for edit in self.edits for part in ("--edit", to_json(edit))]
+        return [self.clusters, self.inputs, self.output, *month, *previous, *edits, *to_arguments(self.config)]
 
 
 JOBS: dict[str, type[JobConfig]] = {

@@ -198,8 +198,11 @@ ACTIONS_MONTHS = ("2024-01", "2024-02", "2024-03")
 
 @pytest.fixture(scope="module")
 def made(local: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_months(local, tmp_path_factory.mktemp("following"))
+
+
+def make_months(local: Engine, root: Path) -> Path:
     """Three months of three groups of people, 60 each; half of them stay, and in the third month C is gone."""
-    root = tmp_path_factory.mktemp("following")
     (root / "tea.json").write_text(json.dumps({"id": 1, "facebook": [{"id": page, "name": page} for page in PAGES]}))
     for number, name in enumerate(ACTIONS_MONTHS):
         raw = root / "raw" / f"month={name}"

@@ -21,6 +21,7 @@ from spark_jobs.config import (
     KSelectionConfig,
     SegmentsConfig,
 )
+from spark_jobs.following.edits import Merge, PinK, Rename
 from spark_jobs.job_configs import (
     JOBS,
     FollowSegments,
@@ -52,6 +53,15 @@ CONFIGS = [
     MakeReport(kmeans="c", output="o", k_selection="k", month="2024-01", category="a b", **HOW),
     FollowSegments(clusters="c", inputs="i", output="o", month="2024-01", config=SegmentsConfig(seed=3), **HOW),
     FollowSegments(clusters="c", inputs="i", output="o", month="2024-01", previous="p", config=SegmentsConfig(), **HOW),
+    FollowSegments(
+        clusters="c",
+        inputs="i",
+        output="o",
+        month="2024-01",
+        edits=(Rename(segment=3, name="Käse", from_month="2024-01", by="a"), Merge(segments=(1, 2)), PinK(k=4)),
+        config=SegmentsConfig(),
+        **HOW,
+    ),
 ]
 
 

@@ -9,10 +9,12 @@ import pytest
 import requests
 from moto.server import ThreadedMotoServer
 
+from audience_explorer_dagster import edits
 from audience_explorer_dagster.definitions import definitions
 from audience_explorer_dagster.launchers.local import LocalLauncher
 from audience_explorer_dagster.store import Store
 from spark_jobs import storage
+from spark_jobs.following.edits import PinK, read_edits
 from spark_jobs.storage import s3
 from tests.project import Project
 
@@ -78,3 +80,13 @@ def test_a_link_shows_a_page_to_a_browser_without_credentials_until_it_expires(b
             "Content-Type"
         ]
     )
+
+
+def test_edits_of_segments_are_kept_on_s3(bucket: str) -> None:
+    file = Store(root=f"{bucket}/root").edits_file("tea")
+    assert read_edits(file) == ()
+    edits.add(file, PinK(k=2))
+    edits.add(file, PinK(k=3))
+    assert read_edits(file) == (PinK(k=2), PinK(k=3))
+    assert edits.undo(file, 1) == (1, PinK(k=2))
+    assert read_edits(file) == (PinK(k=3),)

@@ -1,8 +1,9 @@
 """The files of followed segments: for people `segments.json` and `flows.parquet`, for the next month all others."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -142,7 +143,13 @@ def read_returned(previous: str, groups: int, clusters: str, k: int) -> Returned
 # --- for people
 
 
-def describe(state: State, sizes: np.ndarray, since: str | None, min_people: int) -> dict[str, Any]:
+def describe(
+    state: State,
+    sizes: np.ndarray,
+    since: str | None,
+    min_people: int,
+    edited: Mapping[int, Sequence[str]] = MappingProxyType({}),
+) -> dict[str, Any]:
     """What segments.json holds: nothing in it says something of fewer than `min_people`.
 
     Args:
@@ -150,6 +157,7 @@ def describe(state: State, sizes: np.ndarray, since: str | None, min_people: int
         sizes: (groups,) people in each.
         since: The month that events and flows are since; None for the first.
         min_people: See `published`.
+        edited: What people did to segments, by id.
     """
     of_segment = {number: group for group, ids in enumerate(state.groups) for number in ids}
     everybody = int(sizes.sum())
@@ -172,6 +180,7 @@ def describe(state: State, sizes: np.ndarray, since: str | None, min_people: int
                 "people": published.count(people, min_people),
                 "share": published.share(people, everybody, min_people),
                 "new_by_sight": segment.id in state.told_apart,
+                "edited": list(edited.get(segment.id, ())),
             }
         )
     names = {segment.id: segment.name for segment in state.segments}
@@ -182,6 +191,8 @@ def describe(state: State, sizes: np.ndarray, since: str | None, min_people: int
 def in_words(event: Event, names: dict[int, str]) -> str:
     """What happened, in a sentence."""
     before, after = [names[number] for number in event.before], [names[number] for number in event.after]
+    if event.by_hand:
+        return f"{before[0]} was merged into {after[0]} by hand."
     if event.kind == "birth":
         return f"{after[0]} is new: hardly anybody was like that before."
     if event.kind == "return":

@@ -19,7 +19,7 @@ people come from a segment that has no heir, is that segment, changed.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -53,7 +53,7 @@ class Returned:
     now: np.ndarray  # (clusters,) people that each has
 
 
-def begin(month: str, people: People, clusters: int, names: Sequence[str]) -> State:
+def begin(month: str, people: People, clusters: int, names: Sequence[str], taken: Collection[str] = ()) -> State:
     """The segments of the first month: one a cluster.
 
     Args:
@@ -61,11 +61,12 @@ def begin(month: str, people: People, clusters: int, names: Sequence[str]) -> St
         people: Those who are learned from; their groups are clusters.
         clusters: How many there are.
         names: (clusters,) what a new segment is called.
+        taken: Names that none is given.
     """
     none = State("", (), (), (), ())
     if clusters < 2:
         return _untold(none, month, clusters)
-    return _Month(none, month, people, clusters, names, None, 0).begin()
+    return _Month(none, month, people, clusters, names, None, 0, taken, ()).begin()
 
 
 def follow(
@@ -76,6 +77,8 @@ def follow(
     names: Sequence[str],
     returned: Returned | None,
     seed: int = 0,
+    taken: Collection[str] = (),
+    kept: Collection[int] = (),
 ) -> State:
     """The segments after a month, given those after the month before, or the last one that there is.
 
@@ -87,12 +90,14 @@ def follow(
         names: (clusters,) what a new segment is called, if no living one has that name.
         returned: Who stayed; None if that is not known.
         seed: Of the halves that people are tried on.
+        taken: Names that none is given.
+        kept: The ids of segments that keep their names and colors even when they have ended.
     """
     if clusters < 2:
         return _untold(before, month, clusters)
     if not before.living:
-        return _Month(before, month, people, clusters, names, None, seed).begin()
-    return _Month(before, month, people, clusters, names, returned, seed).follow()
+        return _Month(before, month, people, clusters, names, None, seed, taken, kept).begin()
+    return _Month(before, month, people, clusters, names, returned, seed, taken, kept).follow()
 
 
 def _untold(before: State, month: str, clusters: int) -> State:
@@ -114,9 +119,12 @@ class _Month:
         names: Sequence[str],
         returned: Returned | None,
         seed: int,
+        taken: Collection[str],
+        kept: Collection[int],
     ):
         self.before, self.month, self.people, self.k = before, month, people, clusters
         self.names, self.returned, self.seed = names, returned, seed
+        self.taken, self.kept = taken, kept
         self.known = before.living
         self.segments = {segment.id: segment for segment in before.segments}
         self.of_cluster: dict[int, list[int]] = defaultdict(list)  # the ids of the segments in each cluster
@@ -440,8 +448,10 @@ class _Month:
 
     def _name(self) -> None:
         """Give those who are new, or are back, a name and a color that no other living segment has."""
-        others = [s for s in self.segments.values() if s.ended is None and s.id not in self.unnamed]
-        names, colors = {s.name for s in others}, {s.color for s in others}
+        others = [
+            s for s in self.segments.values() if (s.ended is None or s.id in self.kept) and s.id not in self.unnamed
+        ]
+        names, colors = {s.name for s in others} | {*self.taken}, {s.color for s in others}
         for number, cluster in sorted(self.unnamed.items()):
             segment = self.segments[number]
             numbered = (f"{self.names[cluster]} ({n})" for n in range(2, len(names) + 3))

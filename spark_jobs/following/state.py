@@ -45,12 +45,14 @@ class Event:
         month: The first month that shows it.
         before: The segments that it happened to.
         after: Those that there are since.
+        by_hand: Whether a person did that.
     """
 
     kind: Kind
     month: str
     before: tuple[int, ...]
     after: tuple[int, ...]
+    by_hand: bool = False
 
 
 @dataclass(frozen=True)
