@@ -19,7 +19,7 @@ from audience_explorer_dagster.records.raw_data import KNOWN_FILE_TYPES, RAW_AUD
 from audience_explorer_dagster.records.trends import CATEGORY_TRENDS
 from audience_explorer_dagster.records.trends import SCHEMA as TRENDS
 from audience_explorer_dagster.run_config import GroupingRunConfig, MonthRunConfig, SegmentsRunConfig
-from audience_explorer_dagster.running.following import follow_on, segments_before
+from audience_explorer_dagster.running.following import find_following, follow_on
 from audience_explorer_dagster.running.in_this_process import CODE_LOCATION
 from audience_explorer_dagster.running.inputs import (
     category_fingerprints,
@@ -231,10 +231,10 @@ def segments(
     selected = {key.to_user_string() for key in context.selected_asset_keys}
     attempt, records = _records(context.op_execution_context, store, needed_records(partitions))
     categories = category_fingerprints(store, names)
-    before = segments_before(context.instance, store, partitions)
-    plan = plan_segments(partitions, selected, categories, config, records, before, store, attempt.folder_name)
+    following = find_following(context.instance, store, partitions)
+    plan = plan_segments(partitions, selected, categories, config, records, following, store, attempt.folder_name)
     carry_out(context.op_execution_context, plan, launcher, store, records)
-    follow_on(context.op_execution_context, plan.followed, before, config, launcher, store)
+    follow_on(context.op_execution_context, plan.followed, following, config, launcher, store)
     yield from _results_of_checks(context)
 
 
@@ -273,11 +273,11 @@ def month(
     partitions = [Partition(of_month.month, name) for name in names]
     attempt, records = _records(context, store, needed_records(partitions))
     categories = category_fingerprints(store, names)
-    before = segments_before(context.instance, store, partitions)
-    plan = plan_month(of_month, raw, categories, config, records, before, store, attempt.folder_name)
+    following = find_following(context.instance, store, partitions)
+    plan = plan_month(of_month, raw, categories, config, records, following, store, attempt.folder_name)
     record_intent(context, plan)
     carry_out(context, plan, launcher, store, records)
-    follow_on(context, plan.followed, before, config, launcher, store)
+    follow_on(context, plan.followed, following, config, launcher, store)
 
 
 @dg.job(

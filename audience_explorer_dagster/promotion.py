@@ -7,12 +7,14 @@ from audience_explorer_dagster.launchers import Launcher
 from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.planning import KMEANS
 from audience_explorer_dagster.records import variants
+from audience_explorer_dagster.records.standing import with_pinned_k
 from audience_explorer_dagster.run_config import MonthRunConfig
 from audience_explorer_dagster.running.following import follow_on
 from audience_explorer_dagster.running.pipeline import check_months
 from audience_explorer_dagster.running.recording import evaluations_on_record
 from audience_explorer_dagster.store import Store
 from spark_jobs.errors import InputError
+from spark_jobs.following.edits import pinned_k, read_edits
 
 PROMOTE_JOB = "promote"
 PROMOTE_OP = "promotion"  # a name that no job has, or Dagster loads nothing
@@ -39,9 +41,8 @@ def promote_output(
         partition = Partition(month, config.category)
         histories = variants.histories_of(context.instance, store, partition)
         choice = variants.Choice(config.label, config.folder, config.automatic)
-        now = variants.promote(
-            context.instance, store, partition, histories, choice, MonthRunConfig(), context.log_event
-        )
+        own = with_pinned_k(MonthRunConfig(), pinned_k(read_edits(store.edits_file(config.category)), month))
+        now = variants.promote(context.instance, store, partition, histories, choice, own, context.log_event)
     except InputError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
     # Dagster shows no evaluation of the record before the one that was made just now.

@@ -20,6 +20,7 @@ from audience_explorer_dagster.planning import (
 )
 from audience_explorer_dagster.planning.decisions import Source
 from audience_explorer_dagster.planning.explain import Recipe, why_not_reused
+from audience_explorer_dagster.planning.following import Following
 from audience_explorer_dagster.planning.plan import Plan, plan_following, plan_grouping, plan_month, plan_segments
 from audience_explorer_dagster.records.history import Record
 from audience_explorer_dagster.run_config import GroupingRunConfig, MonthRunConfig, SegmentsRunConfig
@@ -27,6 +28,8 @@ from audience_explorer_dagster.running.inputs import category_fingerprints, list
 from audience_explorer_dagster.store import Store
 from spark_jobs import follow_segments, group_by_user, kmeans, make_clustering_inputs, make_report, select_k
 from spark_jobs.config import GroupedUsersConfig, KMeansConfig
+from spark_jobs.errors import InputError
+from spark_jobs.following.edits import PinK, Rename
 from spark_jobs.job_configs import FollowSegments, GroupByUser, KMeans, MakeClusteringInputs, MakeReport, SelectK
 
 JOBS = (group_by_user, make_clustering_inputs, select_k, kmeans, follow_segments, make_report)
@@ -64,6 +67,7 @@ class World:
         self.raw: dict[str, str | Exception] = {"2024-01": "raw 1", "2024-02": "raw 2"}
         self.categories: dict[str, str | Exception] = {"coffee": "c", "games": "g", "tea": "t"}
         self.records = {asset: Records() for asset in STEPS}
+        self.edits: dict[str, Any] = {}
         self.runs = 0
 
     def month(self, month: str = "2024-01", categories: Sequence[str] = ("tea",), **config: Any) -> Plan:
@@ -76,7 +80,7 @@ class World:
             wanted,
             MonthRunConfig(**config),
             self.records,
-            self.before(Partition(month, name) for name in categories),
+            Following(self.before(Partition(month, name) for name in categories), self.edits),
             self.store,
             f"run-{self.runs}",
         )
@@ -91,7 +95,7 @@ class World:
             self.categories,
             asked,
             self.records,
-            self.before(partitions),
+            Following(self.before(partitions), self.edits),
             self.store,
             f"run-{self.runs}",
         )
@@ -298,6 +302,12 @@ def previous_of(plan: Plan, partition: Partition) -> str | None:
     return job.previous
 
 
+def kmeans_of(plan: Plan) -> KMeans:
+    job = plan.computed[Target(KMEANS, TEA)].config
+    assert isinstance(job, KMeans)
+    return job
+
+
 def folder_of(plan: Plan, partition: Partition) -> str:
     return plan.computed[Target(SEGMENTS, partition)].folder
 
@@ -311,8 +321,8 @@ def follow(world: World, *partitions: Partition) -> Plan:
         assert segments is not None
         clusters[partition] = Source(Target(KMEANS, partition), kmeans.fingerprint, kmeans.folder)
         current[partition] = segments.fingerprint
-    before = world.before(partitions)
-    return plan_following(clusters, before, current, MonthRunConfig(), world.records, world.store, "again")
+    following = Following(world.before(partitions), world.edits)
+    return plan_following(clusters, following, current, MonthRunConfig(), world.records, world.store, "again")
 
 
 def test_segments_are_followed_from_the_last_month_that_has_some(world: World) -> None:
@@ -365,6 +375,38 @@ def test_clusters_of_which_the_inputs_are_gone_are_not_followed_again(world: Wor
     alone = world.segments(TEA, assets=[SEGMENTS], force=True)
     says = "the output of clustering_inputs of tea|2024-01 is gone. Select it as well."
     assert impossible(alone) == {"segments tea|2024-01": says}
+
+
+# --- what people say -------------------------------------------------------------------------------------------------
+
+
+def test_an_edit_redoes_the_segments_of_its_months_and_their_report(world: World) -> None:
+    world.run("2024-01")
+    world.run("2024-02")
+    world.edits["tea"] = (Rename(segment=1, name="Greens", from_month="2024-02"),)
+    assert computed(world.month("2024-01")) == {}
+    assert computed(world.month("2024-02")) == {
+        "segments tea|2024-02": "its edits changed",
+        "audience_report tea|2024-02": "segments changed",
+    }
+
+
+def test_a_pinned_k_is_that_of_kmeans_unless_the_run_gives_one(world: World) -> None:
+    world.edits["tea"] = (PinK(k=5),)
+    pinned = world.month()
+    assert kmeans_of(pinned).config.k == 5
+    assert kmeans_of(pinned).k_selection is None
+    assert Target(K_SELECTION, TEA) in pinned.computed, "whether there are segments is still asked"
+    assert pinned.pinned == {TEA: 5}
+    assert kmeans_of(world.month(kmeans={"k": 3})).config.k == 3
+
+
+def test_a_broken_file_of_edits_is_named_and_stops_what_depends_on_it(world: World) -> None:
+    world.edits["tea"] = InputError("edits/tea.yaml: entry 2 has no segment.")
+    assert impossible(world.month(categories=["tea", "games"])) == dict.fromkeys(
+        ("kmeans tea|2024-01", "segments tea|2024-01", "audience_report tea|2024-01"),
+        "edits/tea.yaml: entry 2 has no segment.",
+    )
 
 
 # --- why -------------------------------------------------------------------------------------------------------------

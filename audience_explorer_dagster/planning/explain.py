@@ -23,6 +23,7 @@ class Recipe:
     code_version: str
     config: StepConfig
     inputs: Mapping[str, str]  # fingerprints by what they are of, in the order of the manifest's
+    otherwise: str = "made from something else"  # why, where nothing of these changed
 
 
 def why_not_reused(newest: Record | None, recipe: Recipe) -> str:
@@ -33,7 +34,7 @@ def why_not_reused(newest: Record | None, recipe: Recipe) -> str:
         return "its output is gone"
     changes = [*_changed_code(newest, recipe), *_changed_config(newest, recipe), *_changed_inputs(newest, recipe)]
     # Records of early versions do not have all that this compares.
-    return ", ".join(changes) or "made from something else"
+    return ", ".join(changes) or recipe.otherwise
 
 
 def _changed_code(newest: Record, recipe: Recipe) -> Iterator[str]:

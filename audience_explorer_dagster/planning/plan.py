@@ -5,7 +5,7 @@ launches or records.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from audience_explorer_dagster.launchers import Job
 from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.planning.decisions import Compute, Decision, Impossible, Reuse, Source
 from audience_explorer_dagster.planning.explain import BEFORE, CATEGORY_FILE, RAW_DATA, Recipe, why_not_reused
+from audience_explorer_dagster.planning.following import Following
 from audience_explorer_dagster.planning.jobs import jobs_for
 from audience_explorer_dagster.planning.targets import (
     AUDIENCE_REPORT,
@@ -64,6 +65,7 @@ class Plan:
     decisions: Mapping[Target, Decision]
     label: str | None = None  # of the kmeans targets
     promote: bool = False  # the kmeans targets become current, and stay so until a person ends that
+    pinned: Mapping[Partition, int] = field(default_factory=dict)  # the k of those for which people said one
 
     @cached_property
     def reused(self) -> dict[Target, Reuse]:
@@ -107,7 +109,7 @@ def plan_grouping(
         store: Where outputs go.
         folder_name: The name of the run's output folders.
     """
-    steps = _Steps(config, {GROUPED_USERS: records}, store, folder_name)
+    steps = _Steps(config, {GROUPED_USERS: records}, store, folder_name, Following())
     return Plan({Target(GROUPED_USERS, m): steps.grouped_users(m, raw[m], config.grouped_users) for m in raw})
 
 
@@ -117,7 +119,7 @@ def plan_segments(
     categories: Mapping[str, str | Exception],
     config: SegmentsRunConfig,
     records: Mapping[str, Records],
-    before: Mapping[Partition, Source],
+    following: Following,
     store: Store,
     folder_name: str,
 ) -> Plan:
@@ -132,30 +134,29 @@ def plan_segments(
         categories: Each category file's fingerprint, or what is wrong with it.
         config: The run's config.
         records: Those of grouped_users and the five assets, by asset.
-        before: What the segments of a partition are followed from: the current ones of its category's last month before
-            it that has some on record.
+        following: What segments are made from, beside clusters.
         store: Where outputs go.
         folder_name: The name of the run's output folders.
     """
-    steps = _Steps(config, records, store, folder_name)
+    steps = _Steps(config, records, store, folder_name, following)
     grouped = {month: steps.on_record(Target(GROUPED_USERS, month)) for month in sorted(map(_month, set(partitions)))}
     decisions: dict[Target, Decision] = {}
     newest: dict[str, Source] = {}  # the segments of each category that this run is for as well, and makes current
     for partition in sorted(partitions, key=lambda partition: (partition.month, partition)):
         name = str(partition.category)
-        follows = _last([before.get(partition), newest.get(name)])
-        found = steps.of_category(partition, grouped[_month(partition)], categories[name], follows, selected, config)
+        before = _last([following.before.get(partition), newest.get(name)])
+        found = steps.of_category(partition, grouped[_month(partition)], categories[name], before, selected, config)
         decisions |= found
         target = Target(SEGMENTS, partition)
         followed = _source(target, found[target]) if target in found else None
         if isinstance(followed, Source) and (config.promote or _is_own(config)):
             newest[name] = followed
-    return Plan(decisions, config.kmeans.label, config.promote)
+    return Plan(decisions, config.kmeans.label, config.promote, steps.pinned)
 
 
 def plan_following(
     clusters: Mapping[Partition, Source],
-    before: Mapping[Partition, Source],
+    following: Following,
     current: Mapping[Partition, str],
     config: RunConfig,
     records: Mapping[str, Records],
@@ -166,19 +167,19 @@ def plan_following(
 
     Args:
         clusters: The current clusters of the partitions that are looked at.
-        before: As in `plan_segments`.
+        following: What segments are made from, beside clusters.
         current: The fingerprints of the partitions' current segments.
         config: The run's config.
         records: Those of all assets of these partitions, by asset.
         store: Where outputs go.
         folder_name: The name of the run's output folders.
     """
-    steps = _Steps(config.model_copy(update={"force": False}), records, store, folder_name)
+    steps = _Steps(config.model_copy(update={"force": False}), records, store, folder_name, following)
     decisions: dict[Target, Decision] = {}
     newest: dict[str, Source] = {}
     for partition in sorted(clusters, key=lambda partition: (partition.month, partition)):
         name, target = str(partition.category), Target(SEGMENTS, partition)
-        found = steps.segments(target, clusters[partition], _last([before.get(partition), newest.get(name)]))
+        found = steps.segments(target, clusters[partition], _last([following.before.get(partition), newest.get(name)]))
         if isinstance(found, Impossible):
             continue
         newest[name] = Source(target, found.fingerprint, found.folder)
@@ -208,7 +209,7 @@ def plan_month(
     categories: Mapping[str, str | Exception],
     config: MonthRunConfig,
     records: Mapping[str, Records],
-    before: Mapping[Partition, Source],
+    following: Following,
     store: Store,
     folder_name: str,
 ) -> Plan:
@@ -222,11 +223,11 @@ def plan_month(
         categories: The fingerprint of each category's file, or what is wrong with it.
         config: The run's config.
         records: Those of all assets, by asset.
-        before: As in `plan_segments`.
+        following: What segments are made from, beside clusters.
         store: Where outputs go.
         folder_name: The name of the run's output folders.
     """
-    steps = _Steps(config, records, store, folder_name)
+    steps = _Steps(config, records, store, folder_name, following)
     target = Target(GROUPED_USERS, month)
     decisions: dict[Target, Decision] = {target: steps.grouped_users(month, raw, config.grouped_users)}
     grouped = _source(target, decisions[target])
@@ -235,8 +236,8 @@ def plan_month(
     selected = set(assets_of_category(config))
     for name, category in categories.items():
         partition = Partition(month.month, name)
-        decisions |= steps.of_category(partition, grouped, category, before.get(partition), selected, config)
-    return Plan(decisions, config.kmeans.label, config.promote)
+        decisions |= steps.of_category(partition, grouped, category, following.before.get(partition), selected, config)
+    return Plan(decisions, config.kmeans.label, config.promote, steps.pinned)
 
 
 def assets_of_category(config: SegmentsRunConfig) -> tuple[str, ...]:
@@ -264,6 +265,8 @@ class _Steps:
     records: Mapping[str, Records]
     store: Store
     folder_name: str
+    following: Following
+    pinned: dict[Partition, int] = field(default_factory=dict)  # see Plan; those that were met so far
 
     def grouped_users(self, month: Partition, raw: str | Exception, config: GroupedUsersConfig) -> Decision:
         """Decide for a month's grouped users."""
@@ -298,10 +301,11 @@ class _Steps:
             found[choice] = self._k_selection(choice, of_inputs, config.k_selection)
         of_choice: Source | Impossible | None = None
         if KMEANS in selected:
-            if config.kmeans.k is None:
+            asked = self._with_pinned_k(partition, config.kmeans)
+            if asked.k is None:
                 of_choice = _source(choice, found[choice]) if choice in found else self._choice_for(choice, of_inputs)
             target = Target(KMEANS, partition)
-            found[target] = self._kmeans(target, of_inputs, of_choice, config.kmeans)
+            found[target] = self._kmeans(target, of_inputs, of_choice, asked)
         clusters, segments = Target(KMEANS, partition), Target(SEGMENTS, partition)
         of_clusters = _source(clusters, found[clusters]) if clusters in found else self.on_record(clusters)
         if SEGMENTS in selected:
@@ -314,6 +318,14 @@ class _Steps:
             else:
                 found[report] = self.report(report, of_clusters, followed)
         return found
+
+    def _with_pinned_k(self, partition: Partition, config: KMeansConfig) -> KMeansConfig:
+        """The config of kmeans, with the k that people say the category has if there is none."""
+        k = self.following.pinned_k(partition)
+        if k is None:
+            return config
+        self.pinned[partition] = k
+        return config if config.k is not None else config.model_copy(update={"k": k})
 
     def on_record(self, target: Target) -> Source | Impossible:
         """The newest output of a target that is not selected, as a source."""
@@ -407,6 +419,8 @@ class _Steps:
             return inputs
         if isinstance(choice, Impossible):
             return choice
+        if isinstance(edits := self.following.edits_of(target.partition), Impossible):
+            return edits  # they may say a k
         sources = [inputs] if choice is None else [inputs, choice]
         recipe = Recipe(
             kmeans.step_fingerprint(config, inputs.fingerprint, choice.fingerprint if choice else None),
@@ -440,14 +454,17 @@ class _Steps:
         inputs = inputs or self._read_by(clusters, CLUSTERING_INPUTS)
         if inputs is None or isinstance(inputs, Impossible):
             return Impossible(f"the output of {KMEANS} of {target.partition} is gone. Select it as well.")
+        if isinstance(edits := self.following.edits_of(target.partition), Impossible):
+            return edits
         month, config = target.partition.month, SegmentsConfig()
         recipe = Recipe(
             follow_segments.step_fingerprint(
-                config, month, clusters.fingerprint, None if before is None else before.fingerprint
+                config, month, clusters.fingerprint, None if before is None else before.fingerprint, edits
             ),
             follow_segments.CODE_VERSION,
             config,
             {KMEANS: clusters.fingerprint, **({} if before is None else {BEFORE: before.fingerprint})},
+            "its edits changed",
         )
 
         def job(folder: str, kmeans: str, vectors: str, previous: str | None = None) -> JobConfig:
@@ -457,6 +474,7 @@ class _Steps:
                 output=folder,
                 month=month,
                 previous=previous,
+                edits=edits,
                 config=config,
                 **self._machine(),
             )

@@ -49,6 +49,13 @@ def foreign_parameters(configs: Mapping[str, Mapping[str, Any] | None], label: s
     return "; ".join(found)
 
 
+def with_pinned_k(own: MonthRunConfig, k: int | None) -> MonthRunConfig:
+    """The deployment's own config for a partition, of which people may have said a k."""
+    if k is None:
+        return own
+    return own.model_copy(update={"kmeans": own.kmeans.model_copy(update={"k": k})})
+
+
 def steps_to(asset: str) -> tuple[str, ...]:
     """The assets that an asset is made from, and itself."""
     before = [step for source in _MADE_FROM[asset] for step in steps_to(source)]

@@ -14,7 +14,7 @@ from audience_explorer_dagster.planning.plan import Plan, plan_month
 from audience_explorer_dagster.records.history import History
 from audience_explorer_dagster.run_config import MonthRunConfig
 from audience_explorer_dagster.running.expectation import Expected, expect
-from audience_explorer_dagster.running.following import segments_before
+from audience_explorer_dagster.running.following import find_following
 from audience_explorer_dagster.running.inputs import (
     category_fingerprints,
     list_raw_files,
@@ -116,9 +116,10 @@ def plan_pipeline(
     records = {
         asset: History(instance, store, asset, of_asset) for asset, of_asset in needed_records(partitions).items()
     }
-    before = segments_before(instance, store, partitions)
+    following = find_following(instance, store, partitions)
     return [
-        plan_month(month, raw[month], categories, config, records, before, store, new_folder_name()) for month in months
+        plan_month(month, raw[month], categories, config, records, following, store, new_folder_name())
+        for month in months
     ]
 
 

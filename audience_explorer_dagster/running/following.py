@@ -6,7 +6,7 @@ ends last sees all.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import dagster as dg
@@ -15,10 +15,11 @@ from audience_explorer_dagster.launchers import Launcher
 from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.planning import KMEANS, SEGMENTS, Target
 from audience_explorer_dagster.planning.decisions import Source
+from audience_explorer_dagster.planning.following import Following
 from audience_explorer_dagster.planning.plan import Plan, plan_following
 from audience_explorer_dagster.records.history import History
 from audience_explorer_dagster.run_config import RunConfig
-from audience_explorer_dagster.running.inputs import needed_records
+from audience_explorer_dagster.running.inputs import edits_of_segments, needed_records
 from audience_explorer_dagster.running.materializing import carry_out
 from audience_explorer_dagster.store import Store, new_folder_name
 from spark_jobs.outputs import is_finished
@@ -26,7 +27,13 @@ from spark_jobs.outputs import is_finished
 _MOST_ROUNDS = 5  # runs that end meanwhile may change what was just followed
 
 
-def segments_before(
+def find_following(instance: dg.DagsterInstance, store: Store, partitions: Collection[Partition]) -> Following:
+    """What the segments of partitions are made from, beside clusters."""
+    names = sorted({str(partition.category) for partition in partitions})
+    return Following(_segments_before(instance, store, partitions), edits_of_segments(store, names))
+
+
+def _segments_before(
     instance: dg.DagsterInstance, store: Store, partitions: Iterable[Partition]
 ) -> dict[Partition, Source]:
     """What the segments of each partition are followed from: the current ones of its category's last month before it.
@@ -46,7 +53,7 @@ def segments_before(
 def follow_on(
     context: dg.OpExecutionContext,
     made: Collection[Partition],
-    before: Mapping[Partition, Source] | None,
+    followed: Following | None,
     config: RunConfig,
     launcher: Launcher,
     store: Store,
@@ -56,7 +63,7 @@ def follow_on(
     Args:
         context: The run's.
         made: The partitions whose segments were made, reused or made current just now.
-        before: What they are followed from; None if that is not known.
+        followed: What they are followed from; None if that is not known.
         config: The run's config.
         launcher: What launches jobs.
         store: Where outputs are.
@@ -65,10 +72,12 @@ def follow_on(
         dagster.Failure: See `carry_out`.
     """
     for _ in range(_MOST_ROUNDS):
-        now = segments_before(context.instance, store, made)
-        partitions = {partition for partition in made if before is None or now.get(partition) != before.get(partition)}
+        now, before = _segments_before(context.instance, store, made), {} if followed is None else followed.before
+        partitions = {
+            partition for partition in made if followed is None or now.get(partition) != before.get(partition)
+        }
         partitions |= _later(context.instance, made)
-        again, before = _plan(context.instance, store, partitions, config)
+        again, followed = _plan(context.instance, store, partitions, config)
         if not again.decisions:
             return
         context.log.info(f"{len(again.decisions)} partitions follow from what changed")
@@ -84,16 +93,16 @@ def _later(instance: dg.DagsterInstance, made: Iterable[Partition]) -> set[Parti
 
 def _plan(
     instance: dg.DagsterInstance, store: Store, partitions: set[Partition], config: RunConfig
-) -> tuple[Plan, dict[Partition, Source]]:
+) -> tuple[Plan, Following]:
     """The plan that follows partitions again, and what it follows them from."""
     if not partitions:
-        return Plan({}), {}
-    before = segments_before(instance, store, partitions)
+        return Plan({}), Following()
+    following = find_following(instance, store, partitions)
     clusters = _ask_all(lambda partition: _current(store, Target(KMEANS, partition)), partitions)
     segments = _ask_all(lambda partition: _current(store, Target(SEGMENTS, partition)), partitions)
     known = {partition: source.fingerprint for partition, source in segments.items()}
     records = _records(instance, store, partitions)
-    return plan_following(clusters, before, known, config, records, store, new_folder_name()), before
+    return plan_following(clusters, following, known, config, records, store, new_folder_name()), following
 
 
 def _current(store: Store, target: Target) -> Source | None:

@@ -16,6 +16,7 @@ from audience_explorer_dagster.planning import (
 from audience_explorer_dagster.store import Store
 from spark_jobs import group_by_user
 from spark_jobs.errors import InputError
+from spark_jobs.following.edits import Edit, read_edits
 from spark_jobs.outputs.fingerprints import files_fingerprint
 from spark_jobs.storage import StoredFile
 from spark_jobs.vectors.category_files import check_name, read_category
@@ -40,6 +41,11 @@ def raw_fingerprints(files: Mapping[Partition, list[StoredFile] | Exception]) ->
 def category_fingerprints(store: Store, names: Sequence[str]) -> dict[str, str | Exception]:
     """The fingerprint of each category's file, or what is wrong with it."""
     return _ask_all(names, lambda name: read_category(store.category_file(check_name(name))).fingerprint)
+
+
+def edits_of_segments(store: Store, names: Sequence[str]) -> dict[str, tuple[Edit, ...] | Exception]:
+    """What people say of each category's segments, or what is wrong with that file."""
+    return _ask_all(names, lambda name: read_edits(store.edits_file(name)))
 
 
 def needed_records(partitions: Sequence[Partition]) -> dict[str, Sequence[Partition]]:

@@ -18,7 +18,7 @@ from audience_explorer_dagster.planning.decisions import Compute, Impossible, Re
 from audience_explorer_dagster.planning.plan import Plan
 from audience_explorer_dagster.records import asset_checks, data_versions, metadata, trends, variants
 from audience_explorer_dagster.records.history import INPUTS, History, Record, storage_ids
-from audience_explorer_dagster.records.standing import STANDING, foreign_parameters, standing, steps_to
+from audience_explorer_dagster.records.standing import STANDING, foreign_parameters, standing, steps_to, with_pinned_k
 from audience_explorer_dagster.run_config import MonthRunConfig
 from audience_explorer_dagster.store import Store
 
@@ -144,7 +144,8 @@ class Recorder:
         month = Partition(target.partition.month)
         steps = [Target(step, month if step == GROUPED_USERS else target.partition) for step in steps_to(target.asset)]
         configs = {step.asset: self._config_of(step) for step in steps}
-        return foreign_parameters(configs, self.plan.label if target.asset == KMEANS else None, self._own)
+        own = with_pinned_k(self._own, self.plan.pinned.get(target.partition))
+        return foreign_parameters(configs, self.plan.label if target.asset == KMEANS else None, own)
 
     def _config_of(self, step: Target) -> Mapping[str, Any] | None:
         """The config that a step is made with: by this plan, or else as on record."""
