@@ -35,4 +35,4 @@ def test_only_the_changed_category_is_computed(explorer: Explorer, ansible: Path
     assert broken.exit_code == 1
     assert set(broken.failed) == changed.launched
     assert "is listed twice" in broken.failed[f"kmeans files|{MONTH}"]
-    assert len(broken.reused) == 1 + 4 * 12
+    assert len(broken.reused) == 1 + 5 * 12

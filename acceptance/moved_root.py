@@ -12,7 +12,7 @@ def test_a_moved_root_is_reused_and_a_copied_one_adopted(explorer: Explorer, ans
     explorer.bring(ansible, MONTH)
     cloud = ("--month", MONTH, "--category", "cloud")
     first = explorer.pipeline(*cloud)
-    assert len(first.launched) == 5
+    assert len(first.launched) == 6
 
     moved = explorer.root.with_name("moved")
     explorer.root.rename(moved)
@@ -25,8 +25,8 @@ def test_a_moved_root_is_reused_and_a_copied_one_adopted(explorer: Explorer, ans
     explorer.environment["AUDIENCE_EXPLORER_ROOT"] = str(copied)
     told = explorer.command("audience-explorer", "pipeline", *cloud, "--dry-run").stderr
     assert "audience-explorer adopt" in told
-    assert "5 to be put on record" in explorer.command("audience-explorer", "adopt", "--dry-run").stdout
-    assert "5 put on record" in explorer.command("audience-explorer", "adopt").stdout
+    assert "6 to be put on record" in explorer.command("audience-explorer", "adopt", "--dry-run").stdout
+    assert "6 put on record" in explorer.command("audience-explorer", "adopt").stdout
     adopted = explorer.pipeline(*cloud)
     assert adopted.launched == set()
     assert all(folder.is_relative_to(copied) for folder in adopted.folders.values())

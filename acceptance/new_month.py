@@ -15,7 +15,7 @@ def test_only_the_new_month_is_computed(explorer: Explorer, ansible: Path) -> No
     both = ("--month", "2019-01", "--month", "2019-02")
     with_new = explorer.pipeline(*both)
 
-    assert len(with_new.launched) == 1 + 4 * 13
+    assert len(with_new.launched) == 1 + 5 * 13
     assert all(name.endswith("2019-02") for name in with_new.launched)
 
     late = {"user_id": "latecomer", "page_id": "cloud/amazon/ec2", "action": "page_like"}

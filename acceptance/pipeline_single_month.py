@@ -17,7 +17,7 @@ def test_a_month_is_computed_once(explorer: Explorer, ansible: Path) -> None:
 
     first = explorer.pipeline("--month", MONTH)
 
-    assert len(first.launched) == 1 + 4 * 13
+    assert len(first.launched) == 1 + 5 * 13
     assert first.log.count("make_clustering_inputs 2018-12 starts") == 1, "the month is read once for all categories"
 
     # Every user of a category is in one cluster, and the two files that applications read agree with the rest.

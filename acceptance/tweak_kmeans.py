@@ -7,17 +7,17 @@ from acceptance.conftest import Explorer
 
 MONTH = "2018-12"
 CLOUD = f"kmeans cloud|{MONTH}"
-REPORT = f"audience_report cloud|{MONTH}"
+WHAT_FOLLOWS = {f"segments cloud|{MONTH}", f"audience_report cloud|{MONTH}"}
 
 
-def test_a_tweak_runs_kmeans_and_its_report_alone(explorer: Explorer, ansible: Path) -> None:
+def test_a_tweak_runs_kmeans_and_what_follows_from_it_alone(explorer: Explorer, ansible: Path) -> None:
     explorer.bring(ansible, MONTH)
     cloud = ("--month", MONTH, "--category", "cloud")
     first = explorer.pipeline(*cloud)
 
     tweaked = explorer.pipeline(*cloud, "--k", "6", "--params", "random,50,0.01", "--label", "six")
 
-    assert tweaked.launched == {CLOUD, REPORT}
+    assert tweaked.launched == {CLOUD, *WHAT_FOLLOWS}
     summary = json.loads((tweaked.folders[CLOUD] / "summary.json").read_text())
     assert (summary["k"], summary["params"], summary["label"]) == (6, "random,50,0.01", "six")
     assert (first.folders[CLOUD] / "data.json").exists()

@@ -59,7 +59,7 @@ def test_a_failure_has_exit_code_1_and_says_why_in_json(project: Project) -> Non
     result = run(project, "pipeline", "--month", "2024-05", "--json")
     assert result.exit_code == 1
     said = json.loads(result.stdout)
-    assert (said["launched"], said["reused"], said["failed"]) == (0, 0, 13)
+    assert (said["launched"], said["reused"], said["failed"]) == (0, 0, 16)
     assert "There is no raw data in" in said["partitions"][0]["error"]
 
 
@@ -150,7 +150,7 @@ def test_the_table_says_what_stands_beside_and_why(project: Project, monkeypatch
     assert "beside" not in run(project, *arguments).stdout
     tweaked = run(project, *arguments, "--k", "1", "--label", "one").stdout
     assert re.search(
-        r"\ntea\|2024-01: beside \S+: label one; k 1 \(the deployment's own: not given\)\n\n2 launched", tweaked
+        r"\ntea\|2024-01: beside \S+: label one; k 1 \(the deployment's own: not given\)\n\n3 launched", tweaked
     )
 
 
@@ -208,7 +208,7 @@ def test_quiet_prints_nothing_if_all_is_done(project: Project, monkeypatch: pyte
     talkative, quiet = run(project, *arguments), run(project, *arguments, "--quiet")
     assert (talkative.exit_code, quiet.exit_code) == (0, 0)
     assert "kmeans tea|2024-01 starts" in talkative.stderr
-    assert "5 launched" in talkative.stdout
+    assert "6 launched" in talkative.stdout
     assert (quiet.stdout, quiet.stderr) == ("", "")
 
 
@@ -221,9 +221,9 @@ def test_quiet_tells_what_failed_and_why_and_what_was_logged_last(
     assert result.exit_code == 1
     assert result.stdout == ""
     told, logged = result.stderr.split("What was logged last:")
-    assert told.startswith("5 of 10 failed")
+    assert told.startswith("6 of 12 failed")
     assert re.search(r"\n2024-01 +grouped_users +.*actions.jsonl", told)
-    assert re.search(r"\ntea\|2024-01 +4 assets +not run, because group_by_user 2024-01 failed\n", told)
+    assert re.search(r"\ntea\|2024-01 +5 assets +not run, because group_by_user 2024-01 failed\n", told)
     assert "2024-02 " not in told
     assert "kmeans tea|2024-02 starts" in logged
 
@@ -259,17 +259,17 @@ def test_a_dry_run_says_what_would_be_done_and_why_and_leaves_no_trace(project: 
         return result.stdout
 
     unchanged = dry_run("--category", "tea", "--k", "2")
-    assert unchanged.endswith("\n\nnothing to launch, 4 to reuse\n")
+    assert unchanged.endswith("\n\nnothing to launch, 5 to reuse\n")
     assert re.search(r"tea\|2024-01 +kmeans +reuse +as recorded \d{4}-\d\d-\d\d \d\d:\d\d UTC\n", unchanged)
     changed = dry_run("--category", "tea", "--k", "3")
     assert re.search(r"tea\|2024-01 +kmeans +launch +k 2 → 3\n", changed)
     assert re.search(
-        r"\n\n2 to launch \(2 jobs\), 2 to reuse\nexpected: 1 launch; \d+ s, if one job runs after another\n$", changed
+        r"\n\n3 to launch \(3 jobs\), 2 to reuse\nexpected: 1 launch; \d+ s, if one job runs after another\n$", changed
     )
 
     said = json.loads(dry_run("--k", "2", "--json"))
-    assert (said["launch"], said["reuse"], said["impossible"]) == (9, 4, 1)
-    assert (said["expected"]["launches"], said["expected"]["jobs"], said["expected"]["dollars"]) == (1, 7, None)
+    assert (said["launch"], said["reuse"], said["impossible"]) == (12, 5, 1)
+    assert (said["expected"]["launches"], said["expected"]["jobs"], said["expected"]["dollars"]) == (1, 9, None)
     by_name = {f"{target['asset']} {target['partition']}": target for target in said["partitions"]}
     assert by_name["kmeans bread|2024-01"]["why"] == "never made"
     assert by_name["clustering_inputs bread|2024-01"]["job"] == "make_clustering_inputs 2024-01"

@@ -33,10 +33,10 @@ def test_a_failing_run_is_followed_to_its_error(explorer: Explorer, ansible: Pat
         page.get_by_role("link", name="View", exact=True).click()
 
         step = page.get_by_text("partitions failed; the others are done").first
-        expect(step).to_contain_text("4 of 13 partitions failed")
+        expect(step).to_contain_text("5 of 16 partitions failed")
         expect(step).to_contain_text(
             f"[clustering_inputs network|{MONTH}, k_selection network|{MONTH}, kmeans network|{MONTH},"
-            f" audience_report network|{MONTH}]"
+            f" segments network|{MONTH}, audience_report network|{MONTH}]"
         )
         expect(step).to_contain_text(f"{broken} is not JSON")
         take(page, "15-failed-run")

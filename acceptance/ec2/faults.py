@@ -21,7 +21,7 @@ PARTITION = f"{CATEGORY}|{MONTH}"
 ARGUMENTS = ("--month", MONTH, "--category", CATEGORY)
 
 INPUTS, SELECT_K, KMEANS = f"make_clustering_inputs {MONTH}", f"select_k {PARTITION}", f"kmeans {PARTITION}"
-JOBS = [f"group_by_user {MONTH}", INPUTS, SELECT_K, KMEANS, f"make_report {PARTITION}"]
+JOBS = [f"group_by_user {MONTH}", INPUTS, SELECT_K, KMEANS, f"follow_segments {PARTITION}", f"make_report {PARTITION}"]
 OUTPUTS = {
     INPUTS: f"/clustering_inputs/month={MONTH}/",
     SELECT_K: f"/k_selection/month={MONTH}/",

@@ -49,7 +49,7 @@ def test_a_month_on_ec2_is_that_of_this_machine_and_takes_one_instance(
     first = there.pipeline("--month", MONTH)
 
     assert first.launched == local.launched
-    assert len(first.launched) == 1 + 4 * 13
+    assert len(first.launched) == 1 + 5 * 13
     (instance,) = isolated.instances[launched_before:]
     assert instance.tags["label"] == MONTH
     assert_none_left(isolated)
