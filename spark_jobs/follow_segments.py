@@ -33,7 +33,7 @@ from spark_jobs.vectors import clustering_inputs
 from spark_jobs.vectors.clustering_inputs import InputsMetadata
 
 STEP = "segments"
-CODE_VERSION = "1"  # raise it with every change of what comes out: partitions are then made again
+CODE_VERSION = "2"  # raise it with every change of what comes out: partitions are then made again
 
 LEARN = 6_000  # people, drawn where there are more, by whom segments are compared
 _MIN_PEOPLE = 10  # where kmeans does not say
@@ -119,7 +119,8 @@ def run(
         min_people = made_of["config"].get("min_people", _MIN_PEOPLE)
         sizes = files.write_members(made, clusters, state)
         files.write_state(made, state)
-        described = files.describe(state, sizes, None if before is None else before.month, min_people)
+        history = [] if previous is None else files.read_history(previous)
+        described = files.describe(state, sizes, None if before is None else before.month, min_people, history)
         made.write_json("segments.json", described)
         flows = files.flows(before, returned, state, sizes, min_people)
         made.write_table("flows.parquet", flows)
