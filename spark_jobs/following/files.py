@@ -216,7 +216,7 @@ _IN_HISTORY = ("segment_id", "people", "share", "shares_them_with")
 
 def in_words(event: Event, names: dict[int, str]) -> str:
     """What happened, in a sentence."""
-    before, after = [names[number] for number in event.before], [names[number] for number in event.after]
+    before, after = ([f"“{names[number]}”" for number in ids] for ids in (event.before, event.after))
     if event.kind == "birth":
         return f"{after[0]} is new: hardly anybody was like that before."
     if event.kind == "return":
