@@ -303,6 +303,19 @@ def test_segments_that_an_earlier_version_followed_have_no_history_to_go_on_from
     assert files.read_history(str(tmp_path)) == []
 
 
+def test_a_report_shows_what_the_job_made(made: Path, local: Engine, tmp_path: Path) -> None:
+    clusters, segments = made / "clusters" / "2024-03", made / "segments" / "2024-03"
+    named = ["--month", "2024-03", "--category", "tea", "--segments", segments]
+    local.run("make_report", clusters, tmp_path / "report", *named)
+    page = (tmp_path / "report" / "report.html").read_text()
+    living = [segment["name"] for segment in read(segments)["segments"] if segment["ended"] is None]
+    assert all(f"</span> {name}</h3>" in page for name in living)
+    assert read(segments)["events"][0]["what"] in page
+    assert 'id="sizes"' in page
+    assert 'id="flows"' in page
+    assert "u0-0" not in page, "no user is in it"
+
+
 def test_the_state_is_read_as_it_was_written(made: Path, tmp_path: Path) -> None:
     state = files.read_state(str(made / "segments" / "2024-03"))
     assert state.month == "2024-03"

@@ -27,7 +27,14 @@ TEMPLATES = Path(make_report.__file__).parent / "audience_report" / "templates"
 
 
 def segment(number: int, name: str, color: int | None = None, **differs: Any) -> Segment:
-    known = {"born": "2024-01", "seen": "2024-03", "ended": None, "share": 0.2, "likes": {}, "everybody": {}}
+    known: dict[str, Any] = {
+        "born": "2024-01",
+        "seen": "2024-03",
+        "ended": None,
+        "share": 0.2,
+        "likes": {},
+        "everybody": {},
+    }
     return Segment(**{**known, "id": number, "name": name, "color": number if color is None else color, **differs})
 
 
@@ -195,6 +202,14 @@ def test_groups_that_are_not_clearly_apart_keep_their_own_names(tmp_path: Path) 
     assert section(html, "sizes").count("not told apart") == 4
     assert 'class="shade"' in section(html, "sizes")
     assert 'id="flows"' not in html
+
+
+def test_where_no_group_was_ever_clearly_apart_there_is_nothing_to_draw(tmp_path: Path) -> None:
+    untold = [(state(f"2024-0{n}", (), [[]], group_of_cluster=(0, 0, 0, 0)), (9_000,)) for n in (2, 3)]
+    html = make(tmp_path, follow(tmp_path / "segments", untold, [[900]]))
+    assert "Nothing that these months can show: they have no segments to follow." in html
+    assert "No two of its groups are clearly apart, so there is no segment to follow yet." in html
+    assert not re.search('id="(sizes|flows)"', html)
 
 
 def test_sizes_have_gaps_where_months_are_missing_and_marks_where_segments_began_and_ended(tmp_path: Path) -> None:

@@ -144,14 +144,14 @@ def months_of(followed: Mapping[str, Any], flows: Sequence[Mapping[str, Any]], d
         drawn: Whether the report draws segments; if not, it says in words alone what became of them.
         min_people: The fewest people that anything is said of.
     """
-    more_than_one = len(followed["history"]) > 1
+    series = len(followed["history"]) > 1 and any(month["segments"] for month in followed["history"])
     return Months(
         month=followed["month"],
         since=followed["since"],
         events=[Happened(_LABELS[event["kind"]], event["what"]) for event in followed["events"]],
         nothing=_nothing(followed),
         notes=_notes(followed, drawn),
-        sizes=_sizes(followed, min_people) if drawn and more_than_one else None,
+        sizes=_sizes(followed, min_people) if drawn and series else None,
         flows=_flows(followed, flows, min_people) if drawn and flows and known_clusters(followed) else None,
     )
 
