@@ -136,7 +136,9 @@ def run(
         min_people = made_of["config"].get("min_people", _MIN_PEOPLE)
         sizes = now.sizes(files.write_members(made, clusters, state))
         files.write_state(made, state)
-        described = files.describe(now.state, sizes, None if before is None else before.month, min_people, now.how)
+        history = [] if previous is None else files.read_history(previous)
+        since = None if before is None else before.month
+        described = files.describe(now.state, sizes, since, min_people, history, now.how)
         waiting = unknown_segments(edits, month, now.into.keys())
         described |= {"edits": decisive(edits, month), "edits_waiting": waiting}
         made.write_json("segments.json", described)

@@ -118,14 +118,15 @@ class MakeReport(JobConfig):
     kmeans: str
     output: str
     k_selection: str | None = None  # that the clusters' k is from
-    segments: str | None = None  # that the clusters are
+    segments: str | None = None  # of the clusters, followed
     month: str
     category: str
     config: ReportConfig = Field(default_factory=ReportConfig)
 
     def _own_arguments(self) -> list[str]:
         choice = [] if self.k_selection is None else ["--k-selection", self.k_selection]
-        return [self.kmeans, self.output, "--month", self.month, "--category", self.category, *choice]
+        followed = [] if self.segments is None else ["--segments", self.segments]
+        return [self.kmeans, self.output, "--month", self.month, "--category", self.category, *choice, *followed]
 
 
 class FollowSegments(JobConfig):

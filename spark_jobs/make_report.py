@@ -1,12 +1,14 @@
 """Make the report of a category in a month: a page for people, in one HTML file that needs nothing else.
 
 KMEANS is an output of kmeans, OUTPUT the folder to make: `report.html`. It says how many people there are, in which
-segments, what each is into, how sure that is, and how it was made.
+segments, what each is into, how sure that is, and how it was made. With --segments, the output of follow_segments of
+these clusters, segments have the names and colors that they have in all months, and it says what changed.
 """
 
 import json
 import time
 from html.parser import HTMLParser
+from typing import Any
 
 import click
 import pyarrow as pa
@@ -31,18 +33,19 @@ CODE_VERSION = "1"  # raise it with every change of what comes out: partitions a
 
 REPORT = "report.html"
 
+_FOLLOWED = "segments"  # the step of follow_segments, which takes half a second to import
+
 _MOST_READ = 1_000  # pages of the profiles, the most telling ones: what is shown is among them
 _LOADED_FROM = {"src", "srcset", "href", "action", "data", "poster"}  # attributes that may name something else
 
 
 def step_fingerprint(config: ReportConfig, month: str, category: str, kmeans: str, segments: str | None = None) -> str:
-    """The fingerprint of a report; `kmeans` is that of the clusters, and depends on that of their choice of k."""
-    return fingerprint(
-        STEP,
-        CODE_VERSION,
-        {**config.fingerprinted(), "month": month, "category": category},
-        [kmeans, *([] if segments is None else [segments])],
-    )
+    """The fingerprint of a report, of that of the clusters, and of that of their followed segments, if it has them.
+
+    That of the clusters depends on that of their choice of k.
+    """
+    inputs = [kmeans, *([] if segments is None else [segments])]
+    return fingerprint(STEP, CODE_VERSION, {**config.fingerprinted(), "month": month, "category": category}, inputs)
 
 
 @click.command(help=__doc__)
@@ -51,6 +54,7 @@ def step_fingerprint(config: ReportConfig, month: str, category: str, kmeans: st
 @click.option("--month", required=True, metavar="YYYY-MM", help="The month that it is of.")
 @click.option("--category", required=True, help="The category that it is of.")
 @click.option("--k-selection", metavar="FOLDER", help="The output of select_k that k is from, if k was not given.")
+@click.option("--segments", metavar="FOLDER", help="The output of follow_segments of these clusters.")
 @config_options(EngineConfig, "engine")
 @config_options(ResourcesConfig, "allowed")
 def main(
@@ -59,10 +63,12 @@ def main(
     month: str,
     category: str,
     k_selection: str | None,
+    segments: str | None,
     engine: EngineConfig,
     allowed: ResourcesConfig,
 ) -> None:
-    run(kmeans, output, k_selection, None, month, category, ReportConfig(), engine, allowed.resolve(), Reporter())
+    config = ReportConfig()
+    run(kmeans, output, k_selection, segments, month, category, config, engine, allowed.resolve(), Reporter())
 
 
 def run(
@@ -83,7 +89,9 @@ def run(
     choice = None if k_selection is None else outputs.read_manifest(storage.absolute(k_selection), select_k.STEP)
     if choice is not None and choice["fingerprint"] not in clusters["inputs"]:
         raise InputError(f"{kmeans} has its k from another output of {select_k.STEP} than {k_selection}.")
-    followed = None if segments is None else outputs.read_manifest(storage.absolute(segments), "segments")
+    followed = None if segments is None else outputs.read_manifest(storage.absolute(segments), _FOLLOWED)
+    if followed is not None and clusters["fingerprint"] not in followed["inputs"]:
+        raise InputError(f"{segments} has the segments of other clusters than {kmeans}.")
     sources = [clusters["fingerprint"], *([] if followed is None else [followed["fingerprint"]])]
     with outputs.writing(
         STEP,
@@ -97,7 +105,7 @@ def run(
     ) as made:
         if made.finished:
             return
-        content = _content(storage.absolute(kmeans), clusters, choice, month, category)
+        content = _content(storage.absolute(kmeans), clusters, choice, month, category, segments)
         page = render(content).encode()
         with made.open_file(REPORT) as file:
             file.write(page)
@@ -117,13 +125,24 @@ def run(
         )
 
 
-def _content(folder: str, clusters: Manifest, choice: Manifest | None, month: str, category: str) -> Content:
+def _content(
+    folder: str, clusters: Manifest, choice: Manifest | None, month: str, category: str, segments: str | None
+) -> Content:
     summary = json.loads(storage.at(storage.join(folder, "summary.json")).read_text(encoding="utf-8"))
     if "segments" not in summary:
         raise InputError(f"{folder} was made by an earlier version, which did not describe segments. Make it again.")
     profiles = _telling(read_table(folder, "profiles.parquet"))
     private = bool(clusters["summary"]["private"])
-    return content_of(month, category, private, clusters, summary, profiles.to_pylist(), choice)
+    followed, flows = (None, []) if segments is None else _followed(storage.absolute(segments))
+    return content_of(month, category, private, clusters, summary, profiles.to_pylist(), choice, followed, flows)
+
+
+def _followed(folder: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What is said of followed segments, and the rows of their flows."""
+    followed = json.loads(storage.at(storage.join(folder, "segments.json")).read_text(encoding="utf-8"))
+    if "history" not in followed:
+        raise InputError(f"{folder} was made by an earlier version, which kept no months before. Make it again.")
+    return followed, read_table(folder, "flows.parquet").to_pylist()
 
 
 def _telling(profiles: pa.Table) -> pa.Table:

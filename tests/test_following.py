@@ -275,6 +275,50 @@ def test_nothing_is_said_of_fewer_than_ten_people(made: Path) -> None:
         assert all(people is None or (people >= 10 and people % 10 == 0) for people in said)
 
 
+def test_the_history_has_each_month_as_it_was_published(made: Path) -> None:
+    all_months = [read(made / "segments" / name) for name in ACTIONS_MONTHS]
+    history = all_months[-1]["history"]
+    assert [month["month"] for month in history] == list(ACTIONS_MONTHS)
+    for told, published in zip(history, all_months, strict=True):
+        assert published["history"][-1] == told, "what was said of a month is carried over, not computed again"
+        assert told["events"] == published["events"]
+        living = [segment for segment in published["segments"] if segment["ended"] is None]
+        columns = ("segment_id", "people", "share", "shares_them_with")
+        assert told["segments"] == [{column: segment[column] for column in columns} for segment in living]
+    assert [month["users"] for month in history] == [180, 180, 120]
+    assert [len(month["segments"]) for month in history] == [3, 3, 2], "who has ended is in it until then"
+    manifest = outputs.read_manifest(str(made / "segments" / "2024-03"), "segments")
+    assert manifest["summary"]["history"] == history
+
+
+def test_a_long_history_keeps_the_last_three_years() -> None:
+    (state,) = after(month(1, [[A], [B]]))
+    history: list[dict[str, Any]] = []
+    for number in range(40):
+        history = files.describe(state, np.array([9, 104]), None, 10, history)["history"]
+        assert len(history) == min(number + 1, 36)
+    assert [segment["people"] for segment in history[0]["segments"]] == [None, 100]
+    assert history[0]["users"] == 110
+
+
+def test_segments_that_an_earlier_version_followed_have_no_history_to_go_on_from(tmp_path: Path) -> None:
+    (tmp_path / "segments.json").write_text(json.dumps({"month": "2024-01", "segments": [], "events": []}))
+    assert files.read_history(str(tmp_path)) == []
+
+
+def test_a_report_shows_what_the_job_made(made: Path, local: Engine, tmp_path: Path) -> None:
+    clusters, segments = made / "clusters" / "2024-03", made / "segments" / "2024-03"
+    named = ["--month", "2024-03", "--category", "tea", "--segments", segments]
+    local.run("make_report", clusters, tmp_path / "report", *named)
+    page = (tmp_path / "report" / "report.html").read_text()
+    living = [segment["name"] for segment in read(segments)["segments"] if segment["ended"] is None]
+    assert all(f"</span> {name}</h3>" in page for name in living)
+    assert read(segments)["events"][0]["what"] in page
+    assert 'id="sizes"' in page
+    assert 'id="flows"' in page
+    assert "u0-0" not in page, "no user is in it"
+
+
 def test_the_state_is_read_as_it_was_written(made: Path, tmp_path: Path) -> None:
     state = files.read_state(str(made / "segments" / "2024-03"))
     assert state.month == "2024-03"

@@ -4,7 +4,6 @@ All figures are published ones (`spark_jobs.clusters.published`): those that are
 users of a manifest, are rounded here, and no text that a job wrote about exact figures is taken over.
 """
 
-import calendar
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spark_jobs.audience_report import curves
+from spark_jobs.audience_report.months import Known, Months, known_clusters, months_of, period
 from spark_jobs.audience_report.tables import Table
 from spark_jobs.clusters import published
 from spark_jobs.config import ClusteringInputsConfig, KMeansConfig, KSelectionConfig, StepConfig
@@ -74,6 +74,8 @@ class Segment:
     number: int  # from 1
     cluster_id: int
     name: str
+    color: int
+    segment_ids: Sequence[int]  # where segments are followed
     people: int | None
     share: float | None
     solidity: str  # empty where it is not known
@@ -131,6 +133,7 @@ class Content:
     checks: Table
     parameters: Table
     command: str
+    months: Months | None  # where segments are followed
 
     @property
     def period(self) -> str:
@@ -154,14 +157,17 @@ class Content:
     def segments_table(self) -> Table:
         """The segments, a row each."""
         columns = ["cluster_id", "name", "people", "share", "solidity", "stability"]
+        followed = any(segment.segment_ids for segment in self.segments)
         rows = [
             [
                 *(segment.cluster_id, segment.name, _counted(segment.people, self.min_people), segment.share),
                 *(segment.solidity, segment.stability, *segment.activity.values(), "; ".join(segment.into)),
+                *([" ".join(map(str, segment.segment_ids))] if followed else []),
             ]
             for segment in self.segments
         ]
-        return Table("segments", [*columns, *(f"actions_{name}" for name in _ACTIVITY), "into"], rows)
+        columns += [*(f"actions_{name}" for name in _ACTIVITY), "into", *(["segment_ids"] if followed else [])]
+        return Table("segments", columns, rows)
 
     @property
     def distinctive_table(self) -> Table:
@@ -208,6 +214,8 @@ def content_of(
     summary: Mapping[str, Any],
     profiles: Sequence[Mapping[str, Any]],
     k_selection: Manifest | None,
+    followed: Mapping[str, Any] | None = None,
+    flows: Sequence[Mapping[str, Any]] = (),
 ) -> Content:
     """What the report of a category in a month says.
 
@@ -219,6 +227,8 @@ def content_of(
         summary: Its `summary.json`.
         profiles: The rows of its `profiles.parquet`: a segment and page each.
         k_selection: The manifest of the output of k_selection that k is from; None if k was given.
+        followed: The `segments.json` of the followed segments of these clusters; None where they are not followed.
+        flows: The rows of their `flows.parquet`.
     """
     config = kmeans["config"]
     min_people = int(config.get("min_people", 10))
@@ -227,7 +237,8 @@ def content_of(
     # One that is too small to be said anything of is not described by its pages and scores either.
     described = people is not None
     apart = described and summary["k"] > 1
-    segments = [_segment(row) for row in summary["segments"]] if apart else []
+    known = known_clusters(followed) if followed is not None else {}
+    segments = [_segment(row, known.get(row["cluster_id"])) for row in summary["segments"]] if apart else []
     heat = _heat_map(segments, profiles, people) if apart else []
     chosen = k_selection["summary"] if k_selection is not None and described else None
     headline, lede, advice = _answer(summary, segments, people, users, min_people)
@@ -258,13 +269,8 @@ def content_of(
         ),
         parameters=_parameters(kmeans, k_selection),
         command=_command(month, category, kmeans, k_selection),
+        months=None if followed is None else months_of(followed, flows, apart, min_people),
     )
-
-
-def period(month: str) -> str:
-    """A month, such as `March 2024`."""
-    year, number = month.split("-")
-    return f"{calendar.month_name[int(number)]} {year}"
 
 
 def in_words(number: int) -> str:
@@ -319,14 +325,16 @@ def _sizes(segments: Sequence[Segment], min_people: int) -> str:
     )
 
 
-def _segment(row: Mapping[str, Any]) -> Segment:
+def _segment(row: Mapping[str, Any], known: Known | None) -> Segment:
     solidity = row["solidity"] if row["solidity"] in _SOLIDITIES else ""
     stability = row["stability"]
     gender = sorted(row["gender"].items(), key=lambda item: (item[0] == "0", item[0]))
     return Segment(
         number=row["cluster_id"] + 1,
         cluster_id=row["cluster_id"],
-        name=row["name"],
+        name=row["name"] if known is None else known.name,
+        color=row["cluster_id"] if known is None else known.color,
+        segment_ids=() if known is None else known.segment_ids,
         people=row["people"],
         share=row["share"],
         solidity=solidity,

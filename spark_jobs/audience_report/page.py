@@ -11,14 +11,16 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from spark_jobs.audience_report.content import MOST_PAGES, Content, period
+from spark_jobs.audience_report.content import MOST_PAGES, Content
+from spark_jobs.audience_report.months import period, short
 
 COLORS = 12  # of segments; more than so many begin again
 
 
 def render(content: Content) -> str:
     """The report as HTML."""
-    return _render("report.html", {"report": content, "colors": COLORS, "most_pages": MOST_PAGES})
+    styles = ["report.css", *(["months.css"] if content.months is not None else [])]
+    return _render("report.html", {"report": content, "colors": COLORS, "most_pages": MOST_PAGES}, styles)
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,8 @@ def render_index(reports: Sequence[Listed]) -> str:
     )
 
 
-def _render(template: str, values: Mapping[str, Any]) -> str:
-    style, script = _text("report.css"), _text("report.js")
+def _render(template: str, values: Mapping[str, Any], styles: Sequence[str] = ("report.css",)) -> str:
+    style, script = "".join(map(_text, styles)), _text("report.js")
     # Only this style and this script, byte for byte, and nothing from anywhere else.
     policy = (
         f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; img-src data:;"
@@ -64,7 +66,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"period": period, "percent": _percent, "number": _number, "times": _times}
+    environment.filters |= {"period": period, "short": short, "percent": _percent, "number": _number, "times": _times}
     return environment
 
 

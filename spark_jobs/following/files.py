@@ -21,6 +21,8 @@ from spark_jobs.outputs.manifest import broken
 from spark_jobs.outputs.schemas import AT_LEAST_0, AT_LEAST_1, TableRules
 from spark_jobs.outputs.tables import read_batches, read_table
 
+MONTHS_TOLD = 36  # of the history, this one among them
+
 _IDS = pa.list_(pa.int32())
 
 FLOW = pa.schema([("from_segments", _IDS), ("to_segments", _IDS), ("people", pa.int64())])
@@ -143,11 +145,27 @@ def read_returned(previous: str, groups: int, clusters: str, k: int) -> Returned
 # --- for people
 
 
+def read_history(previous: str) -> list[dict[str, Any]]:
+    """The months up to an earlier one, as its `segments.json` has them; none where an earlier version made it.
+
+    Raises:
+        InputError: It can't be read.
+    """
+    location = storage.join(previous, "segments.json")
+    try:
+        described = json.loads(storage.at(location).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise broken(previous, location, error) from error
+    history: list[dict[str, Any]] = described.get("history", [])
+    return history
+
+
 def describe(
     state: State,
     sizes: np.ndarray,
     since: str | None,
     min_people: int,
+    history: Sequence[dict[str, Any]] = (),
     edited: Mapping[int, Sequence[str]] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """What segments.json holds: nothing in it says something of fewer than `min_people`.
@@ -157,6 +175,7 @@ def describe(
         sizes: (groups,) people in each.
         since: The month that events and flows are since; None for the first.
         min_people: See `published`.
+        history: The months before, as they were published: they are not computed again.
         edited: What people did to segments, by id.
     """
     of_segment = {number: group for group, ids in enumerate(state.groups) for number in ids}
@@ -185,12 +204,27 @@ def describe(
         )
     names = {segment.id: segment.name for segment in state.segments}
     events = [{**asdict(event), "what": in_words(event, names)} for event in state.events]
-    return {"month": state.month, "since": since, "segments": rows, "events": events}
+    month = {
+        "month": state.month,
+        "users": published.count(everybody, min_people),
+        "segments": [{column: row[column] for column in _IN_HISTORY} for row in rows if row["ended"] is None],
+        "events": events,
+    }
+    return {
+        "month": state.month,
+        "since": since,
+        "segments": rows,
+        "events": events,
+        "history": [*history[-(MONTHS_TOLD - 1) :], month],
+    }
+
+
+_IN_HISTORY = ("segment_id", "people", "share", "shares_them_with")
 
 
 def in_words(event: Event, names: dict[int, str]) -> str:
     """What happened, in a sentence."""
-    before, after = [names[number] for number in event.before], [names[number] for number in event.after]
+    before, after = ([f"“{names[number]}”" for number in ids] for ids in (event.before, event.after))
     if event.by_hand:
         return f"{before[0]} was merged into {after[0]} by hand."
     if event.kind == "birth":
