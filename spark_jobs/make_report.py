@@ -68,20 +68,20 @@ def main(
     allowed: ResourcesConfig,
 ) -> None:
     config = ReportConfig()
-    run(kmeans, output, k_selection, segments, month, category, config, engine, allowed.resolve(), Reporter())
+    run(kmeans, output, k_selection, month, category, config, engine, allowed.resolve(), Reporter(), segments)
 
 
 def run(
     kmeans: str,
     output: str,
     k_selection: str | None,
-    segments: str | None,
     month: str,
     category: str,
     config: ReportConfig,
     engine: EngineConfig,  # noqa: ARG001 # every job is given them; a page takes no engine
     resources: Resources,  # noqa: ARG001
     report: Reporter,
+    segments: str | None = None,
 ) -> None:
     """Make a report; see the command."""
     started = time.monotonic()

@@ -116,7 +116,7 @@ def test_an_output_belongs_to_a_root_only_at_its_exact_place(tmp_path: Path) -> 
 def test_a_root_within_another_one_takes_nothing_of_it(project: Project) -> None:
     project.pipeline(["2024-01"], ["tea"])
     inner = Project(project.root / "test", project.instance)
-    assert len(inner.pipeline(["2024-01"], ["tea"])) == len(LAUNCHES[0]) == 5
+    assert len(inner.pipeline(["2024-01"], ["tea"])) == len(LAUNCHES[0]) == 6
     project.delete(str(project.root / project.records("kmeans", TEA.key)[1]["folder"]))
     project.pipeline(["2024-01"], ["tea"])
     assert LAUNCHES == [["kmeans tea|2024-01"]]
@@ -129,11 +129,11 @@ def test_adopted_outputs_are_on_record_and_nothing_is_computed(project: Project,
     first = project.pipeline(["2024-01"])
     two = project.pipeline(["2024-01"], ["tea"], kmeans={"k": 1, "label": "one"}, promote=True)[f"kmeans {TEA}"]
     listed = typed(adopt, "--dry-run").stdout
-    assert listed.endswith("\n15 to be put on record, 0 on record already, 0 left out\n")
+    assert listed.endswith("\n19 to be put on record, 0 on record already, 0 left out\n")
     assert re.search(r"tea\|2024-01 +kmeans ", listed)
     assert str(two.folder) in listed
-    assert typed(adopt).stdout == "15 put on record, 0 on record already, 0 left out\n"
-    assert typed(adopt).stdout == "0 put on record, 15 on record already, 0 left out\n"
+    assert typed(adopt).stdout == "19 put on record, 0 on record already, 0 left out\n"
+    assert typed(adopt).stdout == "0 put on record, 19 on record already, 0 left out\n"
 
     with dg.DagsterInstance.local_temp(str(new_home)) as instance:
         project.instance = instance
@@ -172,9 +172,10 @@ def test_outputs_that_are_not_whole_are_named_and_left_out(project: Project) -> 
     (at["clustering_inputs coffee|2024-01"] / "members.parquet").unlink()
     (at["grouped_users 2024-01"] / "manifest.json").unlink()
     result = typed(adopt)
-    assert result.stdout == "5 put on record, 0 on record already, 7 left out\n"
+    assert result.stdout == "8 put on record, 0 on record already, 7 left out\n"
     whole = {"kmeans games|2024-01", "clustering_inputs games|2024-01", "grouped_users 2024-01"}
-    for name in at.keys() - whole - {f"audience_report {category}|2024-01" for category in project.categories}:
+    of_clusters = {f"{a} {name}|2024-01" for a in ("segments", "audience_report") for name in project.categories}
+    for name in at.keys() - whole - of_clusters:
         assert f"left out: {at[name]}" in result.stderr, name
     assert "members.parquet is gone, or has another size than its manifest says" in result.stderr
     assert "is an output of kmeans; one of k_selection is needed" in result.stderr

@@ -76,7 +76,7 @@ def test_the_job_shows_what_a_month_would_launch_and_why_and_leaves_no_trace(pro
     assert not [event for event in result.all_events if event.is_step_materialization]
     (output,) = (event for event in result.all_events if event.is_successful_output)
     metadata = output.step_output_data.metadata
-    assert (metadata["launch"].value, metadata["reuse"].value, metadata["launches"].value) == (2, 2, 1)
+    assert (metadata["launch"].value, metadata["reuse"].value, metadata["launches"].value) == (3, 2, 1)
     rows = [dict(row.data) for row in metadata["plan"].records]
     assert rows[0] == {"partition": "tea|2024-01", "asset": "kmeans", "action": "launch", "why": "k 2 → 3"}
     assert "expected_seconds" in metadata

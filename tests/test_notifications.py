@@ -132,7 +132,7 @@ def test_without_a_setting_a_line_in_the_log_tells_it(project: Project, logged: 
     [line] = logged
     cause, others = line.splitlines()[1:3]
     assert cause.startswith("- grouped_users 2024-01: There is no raw data in")
-    assert others.endswith(" and 7 more: grouped_users of 2024-01 can't be made"), (
+    assert others.endswith(" and 10 more: grouped_users of 2024-01 can't be made"), (
         "one reason, told once, with a few names"
     )
 

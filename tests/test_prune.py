@@ -73,12 +73,12 @@ def age(folder: str, seconds: float = OLD) -> None:
 @pytest.mark.usefixtures("later")
 def test_superseded_outputs_are_listed_and_deleted_when_asked(project: Project) -> None:
     current, superseded, newest = cluster_three_times(project)
-    report = superseded.replace("/kmeans/", "/audience_report/")
-    assert listed(project) == {superseded: "superseded", report: "superseded"}
+    with_it = [superseded.replace("/kmeans/", f"/{asset}/") for asset in ("segments", "audience_report")]
+    assert listed(project) == dict.fromkeys([superseded, *with_it], "superseded")
     assert Path(superseded).exists(), "it is a list"
 
     said = run(project)
-    assert "2 outputs, " in said.stderr
+    assert "3 outputs, " in said.stderr
     assert "nothing is deleted yet" in said.stderr
     assert f"kmeans/month=2024-01/category=tea/{Path(superseded).name}" in said.stdout
 
@@ -100,7 +100,7 @@ def test_what_is_labelled_promoted_or_current_is_kept(project: Project) -> None:
     unlabelled = {folder for folder, why in listed(project).items() if why == "superseded"}
     assert promoted not in unlabelled
     assert {Path(folder).parts[-4] for folder in unlabelled} == {"kmeans", "segments", "audience_report"}
-    assert len(unlabelled) == 2, "k = 2 without a label, which the promotion superseded, and its report"
+    assert len(unlabelled) == 3, "k = 2 without a label, which the promotion superseded, and what follows from it"
 
 
 @pytest.mark.usefixtures("later")

@@ -82,7 +82,7 @@ def test_a_report_is_reused_and_made_again_with_its_clusters(project: Project) -
     again = cluster(project)
     assert LAUNCHES == [["make_report tea|2024-01"]]
     assert again[KMEANS] == first[KMEANS]
-    (clusters,) = read_manifest(again[AUDIENCE_REPORT], AUDIENCE_REPORT)["inputs"]
+    clusters, _ = read_manifest(again[AUDIENCE_REPORT], AUDIENCE_REPORT)["inputs"]
     assert clusters == read_manifest(first[KMEANS], KMEANS)["fingerprint"]
 
 

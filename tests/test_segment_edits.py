@@ -306,7 +306,7 @@ def test_the_job_shows_edits_as_edits_and_counts_people_of_merged_segments_toget
     assert (event["kind"], event["by_hand"]) == ("merge", True)
     assert event["what"].endswith("by hand.")
     (death,) = third["events"]
-    assert death["what"].startswith("Folk is gone")
+    assert death["what"].startswith("“Folk” is gone")
     assert first["edits_waiting"] == [
         "The edit that segment 9 is called 'X' waits: until 2024-01 there is no segment 9."
     ]
