@@ -374,6 +374,17 @@ def test_a_promoted_output_is_stale_only_if_what_it_was_made_from_has_changed(pr
 # --- what else they say ----------------------------------------------------------------------------------------------
 
 
+def test_a_page_first_has_what_people_came_for_and_last_what_machines_read(project: Project) -> None:
+    for config in ({}, {"kmeans": {"k": 2, "label": "two"}}, {"kmeans": {"k": 2, "label": "two"}}):
+        assert project.run_month("2024-01", categories=["tea"], **config).success
+        names = list(project.records(KMEANS, "tea|2024-01")[0])
+        first = [name for name in names if name != "verdict"][:6]
+        assert first == ["finding", "how_sure", "what_to_do", "segments", "picture", "report"]
+        assert names[-6:] == ["root", "config", "code_version", "fingerprint", "inputs", "checks"]
+    assert list(project.records("segments", "tea|2024-01")[0])[:2] == ["what_happened", "segments"]
+    assert list(project.records("audience_report", "tea|2024-01")[0])[:3] == ["headline", "report", "open_report"]
+
+
 def test_every_column_says_what_it_is() -> None:
     tables = [spec for spec in defs.resolve_all_asset_specs() if "dagster/column_schema" in spec.metadata]
     assert len(tables) == len(ASSETS)  # raw_audience and category_trends as well, and neither segments nor the report

@@ -128,7 +128,9 @@ def _put_on_record(instance: dg.DagsterInstance, store: Store, target: Target, m
             details |= variants.as_metadata(variants.side_by_side(known, current), current)
         tags = data_versions.tags(instance, target, details, {})
         instance.report_runless_asset_event(
-            dg.AssetMaterialization(asset_key=asset, partition=partition.key, metadata=details, tags=tags)
+            dg.AssetMaterialization(
+                asset_key=asset, partition=partition.key, metadata=metadata.in_reading_order(details), tags=tags
+            )
         )
     return current.folder
 

@@ -11,7 +11,7 @@ from audience_explorer_dagster import planning
 from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.planning import Target
 from audience_explorer_dagster.records import findings, pictures
-from audience_explorer_dagster.records.history import FINGERPRINT, INPUTS, Record, located
+from audience_explorer_dagster.records.history import FINGERPRINT, FOLDER, INPUTS, ROOT, Record, located
 from audience_explorer_dagster.store import Store
 from spark_jobs import make_report, storage
 
@@ -25,6 +25,24 @@ OPEN_REPORT = "open_report"
 
 # And of no later record of the same output.
 _OF_THAT_RECORD = ("label", "promoted", "standing", "adopted", REPORT, OPEN_REPORT)
+
+# What people come to a partition's page for, and what only machines read. The UI shows metadata in a record's order.
+_FIRST = (
+    findings.VERDICT,
+    "headline",
+    "finding",
+    "how_sure",
+    "what_to_do",
+    "what_happened",
+    "segments",
+    "picture",
+    REPORT,
+    OPEN_REPORT,
+    "standing",
+    "label",
+    "tweaks",
+)
+_LAST = ("bytes_in", "bytes_out", FOLDER, ROOT, "config", "code_version", FINGERPRINT, INPUTS, CHECKS)
 
 _SCORES = ("k", "prediction", "smallest_segment", "wssse", "silhouette", "calinski_harabasz")
 
@@ -58,6 +76,14 @@ def of_computed(
         REUSED: False,
         **{f"{LAUNCH}{name}": value for name, value in launch.items()},
     }
+
+
+def in_reading_order(details: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata in the order in which a person reads a partition's page."""
+    first = [name for name in _FIRST if name in details]
+    last = [name for name in details if name.startswith(LAUNCH)] + [name for name in _LAST if name in details]
+    rest = [name for name in details if name not in first and name not in last]
+    return {name: details[name] for name in (*first, *rest, *last)}
 
 
 def of_reused(record: Record, store: Store, label: str | None) -> dict[str, Any]:

@@ -182,7 +182,8 @@ def promote(
         if AUDIENCE_REPORT in of_clusters:
             details |= metadata.link_to_report(of_clusters[AUDIENCE_REPORT].folder, partition, None)
         tags = data_versions.tags(instance, Target(KMEANS, partition), details, {})
-        report(dg.AssetMaterialization(asset_key=KMEANS, partition=partition.key, metadata=details, tags=tags))
+        shown = metadata.in_reading_order(details)
+        report(dg.AssetMaterialization(asset_key=KMEANS, partition=partition.key, metadata=shown, tags=tags))
         for asset, record in of_clusters.items():
             report(_again(instance, store, Target(asset, partition), record, label))
         trends.record_trends(instance, store, {partition: current.folder})
@@ -197,8 +198,12 @@ def _again(
     if target.asset == AUDIENCE_REPORT:
         details |= metadata.link_to_report(record.folder, record.partition, None)
     tags = data_versions.tags(instance, target, details, {})
-    key = target.partition.key
-    return dg.AssetMaterialization(asset_key=target.asset, partition=key, metadata=details, tags=tags)
+    return dg.AssetMaterialization(
+        asset_key=target.asset,
+        partition=target.partition.key,
+        metadata=metadata.in_reading_order(details),
+        tags=tags,
+    )
 
 
 def _point_along(

@@ -97,7 +97,10 @@ class Recorder:
             details = self._with_standing(target, details, folder, fingerprint)
         tags = data_versions.tags(self.context.instance, target, details, self.storage_ids)
         event = dg.AssetMaterialization(
-            asset_key=target.asset, partition=target.partition.key, metadata=details, tags=tags
+            asset_key=target.asset,
+            partition=target.partition.key,
+            metadata=metadata.in_reading_order(details),
+            tags=tags,
         )
         # Logged, not yielded: an event that is yielded would wait for the end of the step, and be lost if it fails.
         self.context.log_event(event)
