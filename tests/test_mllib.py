@@ -257,13 +257,13 @@ class NoLauncher(Launcher):
         yield from ()
 
 
-def test_with_the_library_mllib_kmeans_is_made_anew_with_its_report_and_nothing_else(project: Project) -> None:
+def test_with_the_library_mllib_kmeans_is_made_anew_with_what_follows_and_nothing_else(project: Project) -> None:
     project.pipeline(["2024-01"], ["tea"], kmeans={"k": 2})
     project.definitions = definitions(str(project.root), NoLauncher())
     project.pipeline(["2024-01"], ["tea"], kmeans={"k": 2, "library": "mllib"}, engine="spark", spark_master=MASTER)
-    job, report = JOBS
+    job, following, report = JOBS
     assert (job.id, job.module) == ("kmeans tea|2024-01", "kmeans")
-    assert report.id == "make_report tea|2024-01"
+    assert (following.id, report.id) == ("follow_segments tea|2024-01", "make_report tea|2024-01")
     assert isinstance(job.config, KMeans)
     assert (job.config.engine.engine, job.config.engine.spark_master) == ("spark", MASTER)
     assert job.config.config.library == "mllib"
