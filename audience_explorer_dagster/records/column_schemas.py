@@ -1,6 +1,6 @@
 """The jobs' Arrow schemas as Dagster shows them, with what each column is."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import dagster as dg
 import pyarrow as pa
@@ -40,6 +40,37 @@ ASSIGNMENT = {
     "distance": "The distance to that center.",
     "confidence": "0 if another center is as near, 1 at the center itself.",
 }
+# Of the tables in records, as a partition's page shows them.
+IN_RECORDS = {
+    **TRIED,
+    "reason": "The rule that raw rows broke.",
+    "rows": "How many rows broke it.",
+    "cluster_id": "The cluster's number in the files of kmeans; 0 is the largest.",
+    "cluster_ids": "The clusters of this month that are the segment; none where it is not seen this month.",
+    "segment_id": "The segment's number, the same in all months.",
+    "name": "What sets it apart, in words.",
+    "people": "How many people, rounded to tens; few are fewer than ten.",
+    "share": "Its share of the category's people.",
+    "solidity": "Whether it is found again among other people like these: solid, fair or doubtful.",
+    "into": "The pages that set it apart, with how many times likelier its people are to like each.",
+    "born": "The first month in which it was seen.",
+    "last_seen": "The last month in which it had a cluster of its own.",
+    "users": "How many users.",
+    "diameter": "Twice the largest distance of a user to the center.",
+    "top_pages": "The pages that most of its users like, with the share who do.",
+    "current": "Whether it is the output that others read; promoted if a person said so.",
+    "label": "The names that runs gave it.",
+    "k": "The number of clusters; chosen, where k_selection said it.",
+    "parameters": "How it was made, where that is not by default.",
+    "sizes": "The users of each cluster, the largest first.",
+    "computed (UTC)": "When.",
+    "folder": "The name of its folder.",
+}
+
+
+def table_schema(columns: Iterable[str]) -> dg.TableSchema:
+    """The columns of a table in a record, which shows text only."""
+    return dg.TableSchema([dg.TableColumn(name, description=IN_RECORDS[name]) for name in columns])
 
 
 def column_schema(schema: pa.Schema, descriptions: Mapping[str, str]) -> dg.TableSchema:

@@ -11,6 +11,7 @@ from audience_explorer_dagster import planning
 from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.planning import Target
 from audience_explorer_dagster.records import findings, pictures
+from audience_explorer_dagster.records.column_schemas import table_schema
 from audience_explorer_dagster.records.history import FINGERPRINT, FOLDER, INPUTS, ROOT, Record, located
 from audience_explorer_dagster.store import Store
 from spark_jobs import make_report, storage
@@ -275,7 +276,7 @@ def _into(page: dict[str, Any]) -> str:
 
 def _table(columns: list[str], rows: list[Any]) -> dg.MetadataValue:
     """A small table; all its columns are shown as text."""
-    schema = dg.TableSchema([dg.TableColumn(column) for column in columns])
+    schema = table_schema(columns)
     records = [dg.TableRecord({c: str(v) for c, v in zip(columns, row, strict=True)}) for row in rows]
     return dg.MetadataValue.table(records, schema)
 

@@ -11,6 +11,7 @@ from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.planning import AUDIENCE_REPORT, GROUPED_USERS, KMEANS, Target
 from audience_explorer_dagster.planning import SEGMENTS as FOLLOWED
 from audience_explorer_dagster.records import data_versions, metadata, trends
+from audience_explorer_dagster.records.column_schemas import table_schema
 from audience_explorer_dagster.records.findings import SEGMENTS, VERDICT, with_verdict
 from audience_explorer_dagster.records.history import History, Record, as_record
 from audience_explorer_dagster.records.standing import STANDING, is_own, standing, steps_to
@@ -108,8 +109,7 @@ def as_metadata(tweaks: Sequence[Tweak], current: Current) -> dict[str, Any]:
 
 
 def _as_table(current: Current, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    schema = dg.TableSchema([dg.TableColumn(name) for name in COLUMNS])
-    table = dg.MetadataValue.table([dg.TableRecord(row) for row in rows], schema)
+    table = dg.MetadataValue.table([dg.TableRecord(row) for row in rows], table_schema(COLUMNS))
     return {CURRENT: _name(current.folder), TWEAKS: table}
 
 
