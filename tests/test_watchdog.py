@@ -71,19 +71,19 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 
 def test_a_boot_program_that_ends_ends_the_machine(machine: Machine) -> None:
     machine.start(f"echo \"$1\" > '{machine.folder}/given'")
-    assert machine.ends_within(5)
+    assert machine.ends_within(60)
     assert (machine.folder / "given").read_text() == "s3://bucket/a launch\n"
 
 
 def test_a_boot_program_that_is_killed_ends_the_machine(machine: Machine) -> None:
     machine.start("exec sleep 600")
     os.kill(machine.boot_program(), signal.SIGKILL)
-    assert machine.ends_within(5)
+    assert machine.ends_within(60)
 
 
 def test_the_watchdog_ends_the_machine_at_the_deadline_that_the_boot_program_wrote(machine: Machine) -> None:
     machine.start('echo $(($(cut -d. -f1 /proc/uptime) + 1)) > "$2"; exec sleep 600')
-    assert machine.ends_within(6)
+    assert machine.ends_within(60)
 
 
 def test_the_watchdog_outlives_the_session_of_the_boot_program(machine: Machine) -> None:
@@ -92,9 +92,9 @@ def test_the_watchdog_outlives_the_session_of_the_boot_program(machine: Machine)
     assert machine.started is not None
     machine.started.kill()
     os.kill(boot_program, signal.SIGKILL)
-    assert machine.ends_within(8)
+    assert machine.ends_within(60)
 
 
 def test_a_machine_whose_deadline_is_lost_is_ended(machine: Machine) -> None:
     machine.start('rm "$2"; exec sleep 600')
-    assert machine.ends_within(5)
+    assert machine.ends_within(60)
