@@ -23,7 +23,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from spark_jobs.following import tastes
 from spark_jobs.following.state import Event, Seen, Segment, State
@@ -231,6 +230,9 @@ class _Month:
 
     def _pair(self) -> dict[int, int]:
         """The heir, a cluster, of each segment that has one, by what people like."""
+        # All that plans imports this module, and scipy.optimize takes half a second.
+        from scipy.optimize import linear_sum_assignment
+
         size = np.sqrt(np.outer(self.found.sum(axis=1), np.bincount(self.people.group, minlength=self.k)))
         overlap = self.found / np.maximum(size, 1e-9)
         overlap[:, sorted(self.novel)] = 0
