@@ -153,7 +153,8 @@ def undo(category: str, entry: int | None, root: str) -> None:
     number, edit = edits.undo(store.edits_file(category), entry)
     left = (*said[: number - 1], *said[number:])
     click.echo(f"Undone: {_undone(store, category, edit, said, left)}.")
-    click.echo(_to_see_it(store, category, left, edit))
+    # Outputs say which renames and merges they were made with. With which pinned k, they do not.
+    click.echo(_to_see_it(store, category, left, edit if isinstance(edit, PinK) else None))
 
 
 @segments.command()
@@ -299,12 +300,14 @@ def _to_see_it(store: "Store", category: str, said: Sequence[Edit], changed: Edi
         store: Where outputs are.
         category: The category.
         said: All its edits.
-        changed: One that was added or undone just now.
+        changed: One that was added or undone just now, whose months are made again in any case.
     """
     months = followed_months(store, category)
     waiting = [month for month in months if _waits(store, category, month, said)]
     if changed is not None:
         waiting += [changed.from_month] if changed.from_month else months[:1]
+    if months and not waiting:
+        return "No month was made with it, so there is nothing to run."
     root = click.get_current_context().params["root"]
     given = click.get_current_context().get_parameter_source("root") is ParameterSource.COMMANDLINE
     first = min(waiting, default=None)
