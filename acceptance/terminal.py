@@ -40,7 +40,7 @@ def test_a_pipe_gets_the_lines_that_it_always_got(explorer: Explorer, ansible: P
     explorer.bring(ansible, MONTH)
     done = explorer.command("audience-explorer", "pipeline", "--month", MONTH, "--category", "cloud")
     first, *others = done.stderr.splitlines()
-    assert first == f"{MONTH}: 1 categories"
+    assert first == f"{MONTH}: 1 category"
     assert any(re.match(r"\[ *\d+\.\d s\] ", line) for line in others)
     assert "\x1b" not in done.stdout + done.stderr
 

@@ -10,12 +10,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from audience_explorer_dagster.cli import main
+from audience_explorer_dagster.partitions import Partition
 from spark_jobs.segments import load_segments
 from tests.project import Project
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-_COLUMNS = ["user_id", "month", "cluster_id", "segment", "confidence"]
+_COLUMNS = ["user_id", "month", "cluster_id", "segment", "confidence", "segment_id"]
 
 
 @pytest.fixture(autouse=True)
@@ -40,21 +41,25 @@ def members(project: Project, month: str, cluster: int) -> list[str]:
 
 
 def test_a_segment_is_the_ids_of_its_people(made: Project) -> None:
-    result = run("--segment", "0")
+    result = run("--cluster", "0")
     assert result.exit_code == 0, result.output
     assert list(rows(result.stdout)[0]) == _COLUMNS
     assert [row["user_id"] for row in rows(result.stdout)] == members(made, "2024-01", 0)
 
 
-def test_a_segment_is_found_by_its_name(made: Project) -> None:
+def test_where_nobody_followed_segments_they_have_the_names_of_k_means(made: Project) -> None:
+    made.store.point_nowhere("segments", Partition("2024-01", "tea"))
     (first, _) = load_segments(str(made.root), "2024-01", "tea").clusters["name"].to_pylist()
-    assert run("--segment", first).stdout == run("--segment", "0").stdout
+    assert run("--segment", first).stdout == run("--cluster", "0").stdout
+    assert {row["segment_id"] for row in rows(run("--segment", first).stdout)} == {""}
+    refused = run("--segment", "0")
+    assert "The number of a cluster is given as --cluster. There are:\n  2024-01: cluster 0 " in refused.output
 
 
 def test_people_who_belong_less_clearly_are_left_out() -> None:
-    confident = {row["user_id"]: row["confidence"] for row in rows(run("--segment", "0", "--segment", "1").stdout)}
+    confident = {row["user_id"]: row["confidence"] for row in rows(run("--cluster", "0", "--cluster", "1").stdout)}
     least = sorted(float(value) for value in confident.values())[-1]
-    result = run("--segment", "0", "--segment", "1", "--min-confidence", str(least))
+    result = run("--cluster", "0", "--cluster", "1", "--min-confidence", str(least))
     assert {row["user_id"] for row in rows(result.stdout)} == {
         user for user, value in confident.items() if float(value) >= least
     }
@@ -63,7 +68,7 @@ def test_people_who_belong_less_clearly_are_left_out() -> None:
 def test_a_person_of_several_months_is_there_once_with_the_newest(made: Project) -> None:
     made.write_raw("2024-02", users=8)
     made.pipeline(["2024-02"], ["tea"], kmeans={"k": 2})
-    both = ("--segment", "0", "--segment", "1", "--month", "2024-01", "--month", "2024-02")
+    both = ("--cluster", "0", "--cluster", "1", "--month", "2024-01", "--month", "2024-02")
     months = {row["user_id"]: row["month"] for row in rows(run(*both).stdout)}
     of_february = set(members(made, "2024-02", 0)) | set(members(made, "2024-02", 1))
     assert len(rows(run(*both).stdout)) == len(months) == 12
@@ -73,14 +78,14 @@ def test_a_person_of_several_months_is_there_once_with_the_newest(made: Project)
 def test_the_newest_month_is_the_default(made: Project) -> None:
     made.write_raw("2024-02", users=8)
     made.pipeline(["2024-02"], ["tea"], kmeans={"k": 2})
-    assert {row["month"] for row in rows(run("--segment", "0").stdout)} == {"2024-02"}
+    assert {row["month"] for row in rows(run("--cluster", "0").stdout)} == {"2024-02"}
 
 
 @pytest.mark.parametrize("name", ["people.csv", "people.parquet"])
 def test_a_file_holds_what_is_printed_without_one(tmp_path: Path, name: str) -> None:
-    result = run("--segment", "0", "--output", str(tmp_path / name))
+    result = run("--cluster", "0", "--output", str(tmp_path / name))
     assert (result.exit_code, result.stdout) == (0, "")
-    printed = rows(run("--segment", "0").stdout)
+    printed = rows(run("--cluster", "0").stdout)
     if name.endswith(".csv"):
         assert rows((tmp_path / name).read_text()) == printed
     else:
@@ -90,20 +95,23 @@ def test_a_file_holds_what_is_printed_without_one(tmp_path: Path, name: str) -> 
 
 
 def test_a_program_gets_json(made: Project, tmp_path: Path) -> None:
-    said = json.loads(run("--segment", "0", "--json").stdout)
+    said = json.loads(run("--cluster", "0", "--json").stdout)
     assert said["people"] == len(said["rows"]) == len(members(made, "2024-01", 0))
     assert [(segment["month"], segment["cluster_id"]) for segment in said["segments"]] == [("2024-01", 0)]
     file = str(tmp_path / "people.csv")
-    said = json.loads(run("--segment", "0", "--json", "--output", file).stdout)
+    said = json.loads(run("--cluster", "0", "--json", "--output", file).stdout)
     assert (said["file"], "rows" in said) == (file, False)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--segment", "nobody"), "There is no segment nobody of tea. There are:\n  2024-01: 0 "),
-        (("--segment", "0", "--month", "2023-01"), "There are no segments in"),
-        (("--segment", "0", "--output", "people.xls"), "its name must end with .csv or .parquet"),
+        (("--segment", "nobody"), "There is no segment nobody of tea. There are:\n  2024-01: 1 "),
+        (("--segment", "0"), "There is no segment 0 of tea. The number of a cluster is given as --cluster."),
+        (("--cluster", "2"), "There is no cluster 2 of tea in 2024-01"),
+        ((), "Name what to export: --segment, or --cluster"),
+        (("--cluster", "0", "--month", "2023-01"), "There are no segments in"),
+        (("--cluster", "0", "--output", "people.xls"), "its name must end with .csv or .parquet"),
     ],
 )
 def test_what_is_not_there_is_named_with_what_is(arguments: tuple[str, ...], message: str) -> None:

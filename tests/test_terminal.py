@@ -92,14 +92,14 @@ def shown(watch: live.Watch) -> str:
 def test_in_a_terminal_one_display_has_progress_rate_what_runs_and_where(terminal: Terminal) -> None:
     with terminal.used(), watching(targets=4) as watch:
         assert watch.listen is not None
-        watch.announce("2024-01: 1 categories")
+        watch.announce("2024-01: 1 category")
         for text in ("launched 3 jobs on this machine, process 12", "group_by_user 2024-01 starts", "read 2 files"):
             watch.listen(message(text))
         first = shown(watch)
         watch.listen(materialization("2024-01"))
         watch.listen(message("kmeans tea|2024-01 starts"))
         second = shown(watch)
-    assert "2024-01: 1 categories" in first
+    assert "2024-01: 1 category" in first
     assert "0/4" in first
     assert "launched 3 jobs on this machine" in first
     assert "group_by_user 2024-01, 0 s" in first
@@ -121,16 +121,16 @@ def test_what_jobs_print_goes_above_the_display_but_for_progress_that_it_shows(t
 
 def test_without_a_terminal_each_month_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     with watching(targets=4) as watch:
-        watch.announce("2024-01: 1 categories")
+        watch.announce("2024-01: 1 category")
     assert watch.listen is None
-    assert capsys.readouterr().err == "2024-01: 1 categories\n"
+    assert capsys.readouterr().err == "2024-01: 1 category\n"
 
 
 def test_a_terminal_that_can_only_print_lines_gets_lines(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     with terminal.used(), watching(targets=4) as watch:
-        watch.announce("2024-01: 1 categories")
-    assert terminal.getvalue() == "2024-01: 1 categories\n"
+        watch.announce("2024-01: 1 category")
+    assert terminal.getvalue() == "2024-01: 1 category\n"
 
 
 def test_durations_and_sizes_are_in_the_unit_that_fits() -> None:

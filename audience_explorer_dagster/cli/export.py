@@ -1,7 +1,8 @@
 """`audience-explorer export`: the people of segments, for the systems that act on them."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,19 +17,35 @@ from spark_jobs.raw.months import list_months
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from audience_explorer_dagster.cli.followed import Followed
     from spark_jobs.segments import Segments
 
 _FORMATS = (".csv", ".parquet")
 
 
 @dataclass(frozen=True)
+class _Offered:
+    """A segment of a month that can be asked for."""
+
+    segment_id: int | None  # None where nobody followed it
+    name: str
+    clusters: tuple[int, ...]
+    others: tuple[str, ...] = ()  # the names of those that it shares its clusters with
+
+    def __str__(self) -> str:
+        number = f"cluster {self.clusters[0]}" if self.segment_id is None else self.segment_id
+        return f"{number} {self.name}"
+
+
+@dataclass(frozen=True)
 class _Found:
-    """A segment of a month that is asked for."""
+    """A cluster of a month that is asked for, by itself or as one of a segment."""
 
     month: str
     cluster_id: int
     name: str
     people: int  # that are exported of it
+    segment_id: int | None
 
 
 @click.command()
@@ -37,9 +54,16 @@ class _Found:
     "--segment",
     "wanted",
     multiple=True,
-    required=True,
     metavar="NAME",
-    help="A segment's name, or its cluster_id; repeat it.",
+    help="A segment's name or id, as in `segments ls` and the report; repeat it.",
+)
+@click.option(
+    "--cluster",
+    "clusters",
+    multiple=True,
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="A cluster's number, which is another every month, for what is not followed; repeat it.",
 )
 @click.option(
     "--month",
@@ -68,6 +92,7 @@ class _Found:
 def export(
     category: str,
     wanted: tuple[str, ...],
+    clusters: tuple[int, ...],
     months: tuple[str, ...],
     min_confidence: float,
     output: str | None,
@@ -76,16 +101,20 @@ def export(
 ) -> None:
     """Export the people of segments: their ids, for the systems that act on them.
 
-    A row is a person: `user_id`, `month`, `cluster_id`, `segment`, `confidence`. Who is in such segments in several
-    months has one row, of the newest of them. The ids are of people: keep the file as you keep the raw data.
+    A row is a person: `user_id`, `month`, `cluster_id`, `segment`, `confidence`, `segment_id`. Who is in such segments
+    in several months has one row, of the newest of them. The ids are of people: keep the file as you keep the raw data.
 
     \b
-    audience-explorer export --category coffee --segment 0 --min-confidence 0.2 --output espresso.csv
+    audience-explorer export --category coffee --segment 1 --min-confidence 0.2 --output espresso.csv
     """
+    if not wanted and not clusters:
+        raise click.UsageError("Name what to export: --segment, or --cluster.")
     if output is not None and not output.endswith(_FORMATS):
         raise click.UsageError(f"--output {output}: its name must end with {' or '.join(_FORMATS)}.")
     with errors_told():
-        found, rows = _people(root, category, months or (_newest_month(root, category),), wanted, min_confidence)
+        found, rows = _people(
+            root, category, months or (_newest_month(root, category),), wanted, clusters, min_confidence
+        )
         if output is not None:
             _write(rows, output)
     if as_json:
@@ -93,8 +122,12 @@ def export(
         document["segments"] = [asdict(segment) for segment in found]
         click.echo(json.dumps(document if output else {**document, "rows": rows.to_pylist()}, indent=1))
         return
-    for segment in found:
-        tell(f"{segment.month}: {segment.cluster_id} {segment.name}: {segment.people:,} people")
+    people: Counter[str] = Counter()
+    for part in found:
+        people[f"{part.month}: {_Offered(part.segment_id, part.name, (part.cluster_id,))}"] += part.people
+    for line, count in people.items():
+        tell(f"{line}: {count:,} people")
+    tell("These counts are exact; those of the report are rounded.")
     if output is None:
         click.echo(_as_csv(rows), nl=False)
     else:
@@ -111,55 +144,146 @@ def _newest_month(root: str, category: str) -> str:
 
 
 def _people(
-    root: str, category: str, months: Sequence[str], wanted: Sequence[str], min_confidence: float
+    root: str,
+    category: str,
+    months: Sequence[str],
+    wanted: Sequence[str],
+    clusters: Sequence[int],
+    min_confidence: float,
 ) -> tuple[list[_Found], "pa.Table"]:
-    """The segments that are asked for, and their people, a row each.
+    """The clusters that are asked for, and their people, a row each.
 
     Raises:
-        InputError: No month has such a segment.
+        InputError: No month has such a segment or cluster.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     from spark_jobs.segments import load_segments
 
-    found, tables, offered = [], [], []
+    found, tables = [], []
+    offered: list[str] = []  # a line a segment
+    reasons: dict[str, str] = {}  # why a month has no segment that there was once
+    known: set[str | int] = set()
     for month in sorted(set(months), reverse=True):
         segments = load_segments(root, month, category, columns=["user_id", "cluster_id", "confidence"])
-        offered += [f"{month}: {number} {name}" for number, name in _names(segments)]
-        for number, name in _chosen(segments, wanted):
+        followed = _followed(root, month, category, segments)
+        by_cluster = _unfollowed(segments)
+        offers = list(by_cluster.values()) if followed is None else _living(followed)
+        of_segments = {text: offer for text in wanted if (offer := _find(offers, text)) and offer.clusters}
+        of_clusters = {number: _owner(offers, by_cluster[number]) for number in clusters if number in by_cluster}
+        known |= of_segments.keys() | of_clusters.keys()
+        offered += [f"{month}: {offer}" for offer in offers]
+        for text in wanted:
+            if text not in of_segments and (why := _why_not(followed, text)):
+                reasons.setdefault(text, why)
+        for offer in of_segments.values():
+            if offer.others:
+                others = _in_words(offer.others)
+                tell(f"{month}: {_in_words([offer.name])} is in one cluster with {others}: all of it is exported.")
+        chosen = {number: offer for offer in of_segments.values() for number in offer.clusters}
+        for number, offer in sorted({**of_clusters, **chosen}.items()):
             members = segments.members.filter(
                 (pc.field("cluster_id") == number) & (pc.field("confidence") >= min_confidence)
             )
-            found.append(_Found(month, number, name, members.num_rows))
-            tables.append(
-                members.append_column("month", pa.repeat(month, members.num_rows)).append_column(
-                    "segment", pa.repeat(name, members.num_rows)
-                )
-            )
-    missing = [name for name in wanted if not any(name in (str(f.cluster_id), f.name) for f in found)]
-    if missing:
-        listed = "".join(f"\n  {line}" for line in offered)
-        raise InputError(f"There is no segment {', '.join(missing)} of {category}. There are:{listed}")
+            found.append(_Found(month, number, offer.name, members.num_rows, offer.segment_id))
+            for column, value in {"month": month, "segment": offer.name, "segment_id": offer.segment_id}.items():
+                kind = pa.int32() if column == "segment_id" else pa.string()
+                members = members.append_column(column, pa.repeat(pa.scalar(value, kind), members.num_rows))
+            tables.append(members)
+    if missing := [name for name in wanted if name not in known]:
+        raise InputError(_no_segment(missing, reasons, category, offered))
+    if unknown := [str(number) for number in clusters if number not in known]:
+        raise InputError(f"There is no cluster {', '.join(unknown)} of {category} in {', '.join(months)}.")
+    for why in reasons.values():  # of what another month has
+        tell(why)
     # The newest month comes first, so the first row of a person is of the newest.
     first = pa.concat_tables(tables).group_by("user_id", use_threads=False)
-    columns = ["month", "cluster_id", "segment", "confidence"]
-    people = first.aggregate([(column, "first") for column in columns])
-    return found, people.rename_columns(["user_id", *columns]).sort_by("user_id")
+    names = ["month", "cluster_id", "segment", "confidence", "segment_id"]
+    # A segment that nobody follows has no id, which is a first value, too.
+    options = pc.ScalarAggregateOptions(skip_nulls=False)
+    people = first.aggregate([(name, "first", options) for name in names])
+    return found, people.rename_columns(["user_id", *names]).sort_by("user_id")
 
 
-def _names(segments: "Segments") -> Iterator[tuple[int, str]]:
-    """The ids and names of the segments; outputs of before there were names have none."""
-    for cluster in segments.clusters.to_pylist():
-        yield cluster["cluster_id"], cluster["name"] or ""
+def _followed(root: str, month: str, category: str, segments: "Segments") -> "Followed | None":
+    """The followed segments of these clusters; None if those of the month are of others, or there are none."""
+    from audience_explorer_dagster.cli.followed import ASSET, read_followed
+    from audience_explorer_dagster.store import Store
+    from spark_jobs.outputs import read_manifest
+
+    followed = read_followed(Store(root=root), category, month)
+    if followed is None:
+        return None
+    made_from = read_manifest(followed.folder, ASSET)["inputs"]
+    return followed if read_manifest(segments.folder, "kmeans")["fingerprint"] in made_from else None
 
 
-def _chosen(segments: "Segments", wanted: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """The segments with these names or ids. A name comes before an id, should one be like the other."""
-    named = {name: number for number, name in _names(segments)}
-    numbered = {str(number): number for number in named.values()}
-    chosen = {number for text in wanted if (number := named.get(text, numbered.get(text))) is not None}
-    return ((number, name) for number, name in _names(segments) if number in chosen)
+def _living(followed: "Followed") -> list[_Offered]:
+    names = {row["segment_id"]: row["name"] for row in followed.rows}
+    return [
+        _Offered(
+            row["segment_id"],
+            row["name"],
+            tuple(row["cluster_ids"]),
+            tuple(names[number] for number in row["shares_them_with"]),
+        )
+        for row in followed.living
+    ]
+
+
+def _unfollowed(segments: "Segments") -> dict[int, _Offered]:
+    """The clusters by number, with k-means' names; outputs of before there were names have none."""
+    return {
+        cluster["cluster_id"]: _Offered(None, cluster["name"] or "", (cluster["cluster_id"],))
+        for cluster in segments.clusters.to_pylist()
+    }
+
+
+def _find(offers: Sequence[_Offered], text: str) -> _Offered | None:
+    """The segment with this name or id. A name comes before an id, should one be like the other."""
+    named = [offer for offer in offers if offer.name == text]
+    numbered = [offer for offer in offers if str(offer.segment_id) == text]
+    return next(iter(named + numbered), None)
+
+
+def _owner(offers: Sequence[_Offered], cluster: _Offered) -> _Offered:
+    """The segment that a cluster belongs to; the cluster itself where that is none, or several."""
+    owners = [offer for offer in offers if {*cluster.clusters} & {*offer.clusters}]
+    return owners[0] if len(owners) == 1 else cluster
+
+
+def _why_not(followed: "Followed | None", text: str) -> str | None:
+    """Why a segment that there was once can't be exported; None if there never was one."""
+    rows = [] if followed is None else followed.rows
+    named = [row for row in rows if row["name"] == text] or [row for row in rows if str(row["segment_id"]) == text]
+    if followed is None or not named:
+        return None
+    segment = named[0]
+    name = _in_words([segment["name"]])
+    if segment["ended"] is None:
+        return f"{name} lives on, but {followed.month} shows nobody of it. Export another month."
+    number, ended = segment["segment_id"], segment["ended"]
+    for event in reversed(followed.events):
+        if event["month"] < ended:
+            break
+        became = [row["name"] for row in rows if row["segment_id"] in event["after"]]
+        if became and number in event["before"] and number not in event["after"]:
+            verb = "was merged into" if event["kind"] == "merge" else "became"
+            return f"{name} {verb} {_in_words(became)} in {event['month']}. Export that, or an earlier month."
+    return f"{name} ended in {ended}. Export an earlier month."
+
+
+def _no_segment(missing: Sequence[str], reasons: dict[str, str], category: str, offered: Sequence[str]) -> str:
+    if whys := [reasons[name] for name in missing if name in reasons]:
+        return " ".join(whys)
+    way_out = " The number of a cluster is given as --cluster." if any(map(str.isdecimal, missing)) else ""
+    listed = "".join(f"\n  {line}" for line in offered)
+    return f"There is no segment {', '.join(missing)} of {category}.{way_out} There are:{listed}"
+
+
+def _in_words(names: Sequence[str]) -> str:
+    return " and ".join(f"“{name}”" for name in names)
 
 
 def _write(rows: "pa.Table", output: str) -> None:

@@ -4,8 +4,7 @@ import getpass
 import json
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +14,8 @@ from pydantic import ValidationError
 
 from audience_explorer_dagster.cli.aws import AWSGroup
 from audience_explorer_dagster.cli.completion import complete_category, complete_month
+from audience_explorer_dagster.cli.followed import ASSET, Followed, followed_months, read_followed
 from audience_explorer_dagster.cli.project import json_option, root_option, tell
-from spark_jobs import storage
 from spark_jobs.errors import InputError
 from spark_jobs.following.edits import (
     Edit,
@@ -26,16 +25,14 @@ from spark_jobs.following.edits import (
     concerning,
     decisive,
     first_problem,
+    pinned_k,
     read_edits,
     unknown_segments,
 )
-from spark_jobs.raw.months import list_months
 from spark_jobs.terminal import as_table
 
 if TYPE_CHECKING:
     from audience_explorer_dagster.store import Store
-
-_ASSET = "segments"
 
 _category = click.argument("category", shell_complete=complete_category)
 _from_option = click.option(
@@ -71,7 +68,7 @@ def ls(category: str, month: str | None, root: str, as_json: bool) -> None:
     if followed is None:
         raise InputError(
             f"There are no followed segments of {category}{f' in {month}' if month else ''} in"
-            f" {store.all_outputs(_ASSET)}."
+            f" {store.all_outputs(ASSET)}."
         )
     fields = ("name", "people", "share", "born", "ended", "edited")
     rows = [{"id": row["segment_id"], **{field: row.get(field) for field in fields}} for row in followed.rows]
@@ -90,7 +87,7 @@ def ls(category: str, month: str | None, root: str, as_json: bool) -> None:
     tell(f"{category} in {followed.month}:")
     click.echo(as_table(show, rows))
     if followed.applied != decisive(read_edits(location), followed.month):
-        tell(f"The edits in {location} have changed since. To see them: {_pipeline(store, category)}")
+        tell(f"The edits in {location} have changed since. {_to_see_it(store, category, read_edits(location))}")
 
 
 @segments.command()
@@ -109,7 +106,7 @@ def rename(category: str, segment: str, new_name: str, from_month: str | None, r
     other = next((other for other, name in (names or {}).items() if name == edit.name and other != number), None)
     if other is not None:
         raise InputError(f"Segment {other} is called {edit.name!r} already. Give it another name first.")
-    _add(store, category, edit)
+    _add(store, category, edit, f"{_segments([number], names)} will be called “{edit.name}”")
 
 
 @segments.command()
@@ -122,8 +119,14 @@ def merge(category: str, segment: str, others: tuple[str, ...], from_month: str 
     """Make segments one: SEGMENT lives on, and the people of the others are its."""
     store, said = _read(root, category)
     names = _names(store, category, said)
-    numbers = tuple(_find(each, names, category) for each in (segment, *others))
-    _add(store, category, _made(Merge, segments=numbers, from_month=from_month))
+    first, *rest = (_find(each, names, category) for each in (segment, *others))
+    edit = _made(Merge, segments=(first, *rest), from_month=from_month)
+    _add(
+        store,
+        category,
+        edit,
+        f"{_segments(rest, names)} will be merged into {_segments([first], names, 's').rstrip(',')}",
+    )
 
 
 @segments.command("pin-k")
@@ -134,7 +137,8 @@ def merge(category: str, segment: str, others: tuple[str, ...], from_month: str 
 def pin_k(category: str, k: int, from_month: str | None, root: str) -> None:
     """Have k clusters, where a run gives no other k, instead of as many as k_selection chooses."""
     store, _ = _read(root, category)
-    _add(store, category, _made(PinK, k=k, from_month=from_month))
+    edit = _made(PinK, k=k, from_month=from_month)
+    _add(store, category, edit, f"{category} will have k = {k} where a run gives no other k")
 
 
 @segments.command()
@@ -145,9 +149,12 @@ def undo(category: str, entry: int | None, root: str) -> None:
     """Take an edit back: the last one, or another."""
     from audience_explorer_dagster import edits
 
-    store = _store(root)
+    store, said = _read(root, category)
     number, edit = edits.undo(store.edits_file(category), entry)
-    click.echo(f"Undone: edit {number}, {edit.in_words}. To see it: {_pipeline(store, category, edit.from_month)}")
+    left = (*said[: number - 1], *said[number:])
+    click.echo(f"Undone: {_undone(store, category, edit, said, left)}.")
+    # Outputs say which renames and merges they were made with. With which pinned k, they do not.
+    click.echo(_to_see_it(store, category, left, edit if isinstance(edit, PinK) else None))
 
 
 @segments.command()
@@ -179,19 +186,6 @@ def log(category: str, root: str) -> None:
 # --- what the commands share -----------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Followed:
-    """The current output of a month: its segments."""
-
-    month: str
-    rows: list[dict[str, Any]]  # of segments.json
-    applied: list[dict[str, Any]]  # the edits that it was made with
-
-    @property
-    def ids(self) -> set[int]:
-        return {row["segment_id"] for row in self.rows}
-
-
 def _store(root: str) -> "Store":
     from audience_explorer_dagster.store import Store
 
@@ -203,41 +197,29 @@ def _read(root: str, category: str) -> "tuple[Store, tuple[Edit, ...]]":
     return store, read_edits(store.edits_file(category))
 
 
-def _months(store: "Store", category: str) -> list[str]:
-    """The months of which there is a current output."""
-    from audience_explorer_dagster.partitions import Partition
-
-    months = list_months(store.all_outputs(_ASSET))
-    return [month for month in months if store.current(_ASSET, Partition(month, category)) is not None]
-
-
-def _followed(store: "Store", category: str, month: str | None = None) -> _Followed | None:
+def _followed(store: "Store", category: str, month: str | None = None) -> Followed | None:
     """The segments of a month, or of the newest one; None if there are none."""
-    from audience_explorer_dagster.partitions import Partition
-
-    months = [month] if month is not None else list(reversed(_months(store, category)))
-    for each in months:
-        current = store.current(_ASSET, Partition(each, category))
-        if current is not None:
-            location = storage.join(current.folder, "segments.json")
-            try:
-                found = json.loads(storage.at(location).read_text(encoding="utf-8"))
-            except (OSError, ValueError) as error:
-                raise InputError(f"{location} can't be read: {error}. Run the pipeline again.") from None
-            return _Followed(found["month"], found["segments"], found.get("edits", []))
-    return None
+    if month is None:
+        month = next(reversed(followed_months(store, category)), None)
+    return None if month is None else read_followed(store, category, month)
 
 
 def _names(store: "Store", category: str, said: Sequence[Edit]) -> dict[int, str] | None:
     """The living segments of the newest month by id, with the names that edits give them; None if there are none.
 
-    Edits that the output was made without count as well: who renames twice before the next run means both.
+    It is the edits of now that count, not those that the output was made with: who renames twice before the next run
+    means both, and what was undone is so no more.
     """
     followed = _followed(store, category)
     if followed is None:
         tell(f"No segments of {category} have been followed yet, so it is not checked whether there is such a segment.")
         return None
-    names: dict[int, str] = {row["segment_id"]: row["name"] for row in followed.rows if row["ended"] is None}
+    living = {row["segment_id"] for row in followed.living}
+    names: dict[int, str] = {
+        segment["id"]: segment["name"]
+        for segment in followed.before_edits()
+        if segment["ended"] is None or segment["id"] in living
+    }
     for edit in concerning(said, followed.month):
         if isinstance(edit, Rename) and edit.segment in names:
             names[edit.segment] = edit.name
@@ -270,27 +252,80 @@ def _made(kind: type[Rename] | type[Merge] | type[PinK], **fields: Any) -> Edit:
         raise InputError(f"{first_problem(error)}.") from None
 
 
-def _add(store: "Store", category: str, edit: Edit) -> None:
+def _add(store: "Store", category: str, edit: Edit, what: str) -> None:
     from audience_explorer_dagster import edits
 
     location = store.edits_file(category)
     edits.add(location, edit)
-    click.echo(
-        f"{category}: {edit.in_words}, as {location} says now. To see it: {_pipeline(store, category, edit.from_month)}"
-    )
+    click.echo(f"{what}{f' from {edit.from_month} on' if edit.from_month else ''}, as {location} says now.")
+    click.echo(_to_see_it(store, category, read_edits(location), edit))
 
 
-def _pipeline(store: "Store", category: str, from_month: str | None = None) -> str:
-    """The command that makes the months again which an edit changes."""
-    months = _months(store, category)
-    first = from_month or (months[0] if months else None)
-    last = max(first, months[-1]) if first and months else None
+def _segments(numbers: Sequence[int], names: dict[int, str] | None, s: str = "S") -> str:
+    """Segments to a person, who knows names rather than ids; with a small s within a sentence."""
+    known = names or {}
+    # What follows a name is set off by a comma: names have some, too.
+    listed = [f"{number}, “{known[number]}”," if number in known else str(number) for number in numbers]
+    return f"{s}egment{'s' * (len(listed) > 1)} {' and '.join(listed)}"
+
+
+def _undone(store: "Store", category: str, edit: Edit, said: Sequence[Edit], left: Sequence[Edit]) -> str:
+    """What is so again without an edit, of all there were and all that are left."""
+    followed = _followed(store, category)
+    if isinstance(edit, PinK):
+        month = edit.from_month or (followed.month if followed else "")
+        k, again = pinned_k(left, month), "again" if pinned_k(said, month) != pinned_k(left, month) else "still"
+        return f"{category} has {'the k that k_selection chooses' if k is None else f'k = {k}'} {again}"
+    own = {segment["id"]: segment["name"] for segment in followed.before_edits()} if followed else {}
+    month = followed.month if followed else ""
+    before, after = ({**own, **_given_names(edits, month)} for edits in (said, left))
+    if isinstance(edit, Merge):
+        first, *rest = edit.segments
+        return f"the merge of {_segments(rest, after, 's')} into {_segments([first], after, 's').rstrip(',')}"
+    if edit.segment not in after:
+        return f"segment {edit.segment} is no longer called “{edit.name}”"
+    again = "again" if before[edit.segment] != after[edit.segment] else "still"
+    return f"segment {edit.segment} is called “{after[edit.segment]}” {again}"
+
+
+def _given_names(edits: Iterable[Edit], month: str) -> dict[int, str]:
+    """The names that edits give to segments in a month."""
+    return {edit.segment: edit.name for edit in concerning(edits, month) if isinstance(edit, Rename)}
+
+
+def _to_see_it(store: "Store", category: str, said: Sequence[Edit], changed: Edit | None = None) -> str:
+    """The commands that make the months again which edits change, and open the report.
+
+    Args:
+        store: Where outputs are.
+        category: The category.
+        said: All its edits.
+        changed: One that was added or undone just now, whose months are made again in any case.
+    """
+    months = followed_months(store, category)
+    waiting = [month for month in months if _waits(store, category, month, said)]
+    if changed is not None:
+        waiting += [changed.from_month] if changed.from_month else months[:1]
+    if months and not waiting:
+        return "No month was made with it, so there is nothing to run."
     root = click.get_current_context().params["root"]
     given = click.get_current_context().get_parameter_source("root") is ParameterSource.COMMANDLINE
-    options = [
-        *(("--from", first) if first else ()),
-        *(("--to", last) if last else ()),
-        *("--category", category),
-        *(("--root", root) if given else ()),
-    ]
-    return f"`{shlex.join(('audience-explorer', 'pipeline', *options))}`"
+    first = min(waiting, default=None)
+    months_again = ("--from", first, "--to", max(first, months[-1] if months else first)) if first else ()
+    of_category = ("--category", category, *(("--root", root) if given else ()))
+    pipeline = shlex.join(("audience-explorer", "pipeline", *months_again, *of_category))
+    report = shlex.join(("audience-explorer", "report", *of_category, "--open"))
+    return f"To see it, with all edits that wait:\n  {pipeline}\n  {report}"
+
+
+def _waits(store: "Store", category: str, month: str, said: Sequence[Edit]) -> bool:
+    """Whether the current outputs of a month were made with other edits."""
+    from audience_explorer_dagster.partitions import Partition
+    from spark_jobs.outputs import read_manifest
+
+    followed = read_followed(store, category, month)
+    if followed is not None and followed.applied != decisive(said, month):
+        return True
+    k = pinned_k(said, month)
+    clusters = None if k is None else store.current("kmeans", Partition(month, category))
+    return clusters is not None and read_manifest(clusters.folder, "kmeans")["config"]["k"] != k

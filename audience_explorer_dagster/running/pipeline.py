@@ -117,7 +117,8 @@ def run_pipeline(
         if any(outcome.error == INTERRUPTED for outcome in outcomes):
             outcomes += [_failed(target, INTERRUPTED) for target in targets]
             continue
-        announce(f"{month}: {len(wanted_categories)} categories")
+        count = len(wanted_categories)
+        announce(f"{month}: {count} {'category' if count == 1 else 'categories'}")
         outcomes += _run(definitions, instance, pipeline, month, targets, run_config, listen)
     return outcomes
 
