@@ -167,7 +167,7 @@ def test_a_given_k_is_not_called_a_finding_and_is_in_the_command(tmp_path: Path)
     config = {"k": 6, "label": "six", "seed": 7}
     page = Page(make(tmp_path, k=6, verdict=None, k_selection=False, config=config))
     assert "Six groups among 10,940 people" in page.text
-    assert "nobody asked whether there are segments" in page.text
+    assert "Somebody set the number to six. Whether there really are six was not checked." in page.text
     assert "audience-explorer pipeline --month 2024-03 --category coffee --k 6 --seed 7\n" in page.text + "\n"
     assert "label" not in page.text, "the same output may have several"
 

@@ -2,9 +2,10 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import unescape
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -45,14 +46,17 @@ def state(month: str, segments: Sequence[Segment], groups: Sequence[Sequence[int
 
 
 def follow(
-    folder: Path, states: Sequence[tuple[State, Sequence[int]]], moved: Sequence[Sequence[int]] | None = None
+    folder: Path,
+    states: Sequence[tuple[State, Sequence[int]]],
+    moved: Sequence[Sequence[int]] | None = None,
+    edited: Mapping[int, Sequence[str]] = MappingProxyType({}),
 ) -> str:
     """The output of follow_segments after some months, each with the people of its groups; figures are published."""
     history: list[dict[str, Any]] = []
     described: dict[str, Any] = {}
     for place, (of_month, sizes) in enumerate(states):
         since = states[place - 1][0].month if place else None
-        described = files.describe(of_month, np.array(sizes), since, 10, history)
+        described = files.describe(of_month, np.array(sizes), since, 10, history, edited)
         history = described["history"]
     (now, sizes), before, returned = states[-1], None, None
     if moved is not None:
@@ -131,6 +135,39 @@ def test_a_group_of_several_segments_and_a_segment_of_several_groups_are_called_
     changed = text(section(html, "changed"))
     assert "“Filter” and “Espresso” are in one group this month, and all live on." in changed
     assert "“Chains” is in several groups, 1 and 3, which are not clearly apart." in changed
+
+
+def test_groups_that_somebody_merged_are_one_segment_wherever_segments_are_counted(tmp_path: Path) -> None:
+    gone = segment(4, "Office", 0, ended="2024-03")
+    events = (Event("merge", "2024-03", (4, 1), (1,), by_hand=True),)
+    march = state(
+        "2024-03", (FILTER, ESPRESSO, CHAINS, gone), [[1], [2], [3]], group_of_cluster=(1, 0, 2, 0), events=events
+    )
+    followed = follow(tmp_path / "segments", [FEBRUARY, (march, (5_544, 3_003, 2_002))], edited={1: ["merged"]})
+    html = make(tmp_path, followed)
+    said = text(html)
+    assert "Three segments among 10,940 people" in said
+    assert "The largest is “Filter” with 53%, the smallest “Chains” with " in said
+    overview = section(html, "segments")
+    rows = re.findall(
+        r'class="badge">(.*?)</span>.*?<a href="#segment-\d">(.*?)</a>.*?<td class="num">(.*?)</td>',
+        overview,
+        re.DOTALL,
+    )
+    assert rows[0] == ("2, 4", "Filter", "5,540"), "published as such, not added up from its parts"
+    assert [name for _, name, _ in rows] == ["Filter", "Espresso", "Chains"]
+    first, *others = Page(html).csv["segments.csv"].splitlines()[1:]
+    assert first.startswith("1 3,Filter,5540,0.53,")
+    assert len(others) == 2
+    cards = re.findall(r'<span class="badge">\d</span> (.*?)</h3>', html)
+    assert cards == ["Espresso", "Filter (part 1)", "Chains", "Filter (part 2)"]
+    assert said.count("Part of “Filter”, which is 2, 4 together: 5,540 people, 53%.") == 2
+    assert "“Filter” has several parts, 2 and 4, because somebody merged them by hand." in said
+    assert "not clearly apart" not in said
+    manifest = outputs.read_manifest(str(tmp_path / "report"), "audience_report")
+    assert manifest["rows"] == {"segments": 3}
+    assert manifest["summary"]["headline"] == "Three segments among 10,940 people"
+    assert (manifest["summary"]["k"], manifest["summary"]["segments"]) == (4, 3)
 
 
 def test_a_page_says_what_changed_in_words(tmp_path: Path) -> None:

@@ -215,6 +215,9 @@ def _report(summary: dict[str, Any]) -> dict[str, Any]:
         "headline": summary["headline"],
         **({"users": summary["users"]} if summary["users"] is not None else {}),  # rounded, as it is in the page
         "k": summary["k"],
+        **(
+            {"segments": summary["segments"]} if "segments" in summary else {}
+        ),  # fewer than k, if one has several parts
         "private": summary["private"],
     }
 

@@ -8,6 +8,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 from typing import Any
 
 from spark_jobs.audience_report import curves
@@ -69,11 +70,12 @@ class HeatRow:
 
 @dataclass(frozen=True)
 class Segment:
-    """A segment, as its card shows it."""
+    """A cluster, as its card shows it: a segment, or a part of one."""
 
     number: int  # from 1
     cluster_id: int
     name: str
+    part_of: str  # the name of the segment that it is a part of; empty where it is a segment of its own
     color: int
     segment_ids: Sequence[int]  # where segments are followed
     people: int | None
@@ -87,11 +89,6 @@ class Segment:
     typical: Sequence[str]
 
     @property
-    def drawn(self) -> float:
-        """The share, as a length."""
-        return self.share or 0.0
-
-    @property
     def told_gender(self) -> str:
         """The gender split, such as `f: 55%, m: 40%`; what is not published is left out."""
         return ", ".join(f"{gender}: {share:.0%}" for gender, share in self.gender if share)
@@ -101,13 +98,48 @@ class Segment:
         """The names of the pages that set it apart, the strongest first."""
         return [page["dimension_name"] for page in self.distinctive]
 
+
+@dataclass(frozen=True)
+class Row:
+    """A segment in the overview, with all of its parts. Where segments are not followed, each cluster is one."""
+
+    name: str
+    color: int
+    segment_ids: Sequence[int]  # where segments are followed
+    people: int | None
+    share: float | None
+    parts: Sequence[Segment]
+
+    @property
+    def numbers(self) -> str:
+        """The numbers of its cards, such as `1, 4`."""
+        return ", ".join(str(part.number) for part in self.parts)
+
+    @property
+    def drawn(self) -> float:
+        """The share, as a length."""
+        return self.share or 0.0
+
+    @property
+    def solidities(self) -> list[str]:
+        """How solid its parts are, the most solid first; none where it is not known."""
+        return [name for name in _SOLIDITIES if any(part.solidity == name for part in self.parts)]
+
+    @property
+    def into(self) -> list[str]:
+        """The names of the pages that set its parts apart, the strongest first."""
+        by_rank = zip_longest(*(part.into for part in self.parts))
+        return list(dict.fromkeys(page for page in chain.from_iterable(by_rank) if page is not None))
+
     @property
     def told_into(self) -> str:
         """What it is into, beside what its name says already."""
-        others = [page for page in self.into if page not in self.name][:3]
         if not self.into:
             return "nothing in particular"
-        return f"also {', '.join(others)}" if others and len(others) < len(self.into) else ", ".join(others)
+        others = [page for page in self.into if page not in self.name]
+        if not others:
+            return ""
+        return f"{'also' if len(others) < len(self.into) else 'into'} {', '.join(others[:3])}"
 
 
 @dataclass(frozen=True)
@@ -124,6 +156,7 @@ class Content:
     lede: Sequence[str]
     advice: str
     segments: Sequence[Segment]  # none where there are no segments to draw
+    rows: Sequence[Row]  # the same people by segments, the largest first: what is counted and compared
     heat: Sequence[HeatRow]
     liked: Table | None  # the pages, where everybody is one audience
     curve: "curves.Curve | None"
@@ -153,19 +186,27 @@ class Content:
         by = _BY_SCORE.get(self.curve.score, f"The {self.curve.score} by number of segments.")
         return f"{by} The filled dot is the number that was taken."
 
+    def whole_of(self, part: Segment) -> Row:
+        """The segment that a cluster is a part of."""
+        return next(row for row in self.rows if part in row.parts)
+
     @property
     def segments_table(self) -> Table:
         """The segments, a row each."""
         columns = ["cluster_id", "name", "people", "share", "solidity", "stability"]
-        followed = any(segment.segment_ids for segment in self.segments)
-        rows = [
-            [
-                *(segment.cluster_id, segment.name, _counted(segment.people, self.min_people), segment.share),
-                *(segment.solidity, segment.stability, *segment.activity.values(), "; ".join(segment.into)),
-                *([" ".join(map(str, segment.segment_ids))] if followed else []),
-            ]
-            for segment in self.segments
-        ]
+        followed = any(row.segment_ids for row in self.rows)
+        rows: list[list[Any]] = []
+        for row in self.rows:
+            part = row.parts[0] if len(row.parts) == 1 else None  # figures of parts can't be added up
+            activity = [None] * len(_ACTIVITY) if part is None else [*part.activity.values()]
+            rows.append(
+                [
+                    part.cluster_id if part is not None else " ".join(str(each.cluster_id) for each in row.parts),
+                    *(row.name, _counted(row.people, self.min_people), row.share, " ".join(row.solidities)),
+                    *(None if part is None else part.stability, *activity, "; ".join(row.into)),
+                    *([" ".join(map(str, row.segment_ids))] if followed else []),
+                ]
+            )
         columns += [*(f"actions_{name}" for name in _ACTIVITY), "into", *(["segment_ids"] if followed else [])]
         return Table("segments", columns, rows)
 
@@ -239,9 +280,10 @@ def content_of(
     apart = described and summary["k"] > 1
     known = known_clusters(followed) if followed is not None else {}
     segments = [_segment(row, known.get(row["cluster_id"])) for row in summary["segments"]] if apart else []
+    rows = _rows(segments, followed)
     heat = _heat_map(segments, profiles, people) if apart else []
     chosen = k_selection["summary"] if k_selection is not None and described else None
-    headline, lede, advice = _answer(summary, segments, people, users, min_people)
+    headline, lede, advice = _answer(summary, rows, people, users, min_people)
     return Content(
         month=month,
         category=category,
@@ -253,6 +295,7 @@ def content_of(
         lede=lede,
         advice=advice,
         segments=segments,
+        rows=rows,
         heat=heat,
         liked=_liked(profiles) if described and not apart else None,
         curve=_curve(chosen) if chosen else None,
@@ -279,7 +322,7 @@ def in_words(number: int) -> str:
 
 
 def _answer(
-    summary: Mapping[str, Any], segments: Sequence[Segment], people: int | None, users: int, min_people: int
+    summary: Mapping[str, Any], rows: Sequence[Row], people: int | None, users: int, min_people: int
 ) -> tuple[str, list[str], str]:
     """The headline, what comes after it, and what to do."""
     verdict, k = summary["verdict"], int(summary["k"])
@@ -307,22 +350,41 @@ def _answer(
     if k == 1:
         return f"{people:,} people, in one group as asked for", [], ""
     if verdict is None:
-        headline = f"{in_words(k)} groups among {people:,} people"
-        origin = [f"{in_words(k)} were asked for; nobody asked whether there are segments."]
+        headline = f"{in_words(len(rows))} groups among {people:,} people"
+        origin = [
+            f"Somebody set the number to {in_words(k).lower()}. Whether there really are {in_words(k).lower()} was not"
+            " checked."
+        ]
     else:
-        headline, origin = f"{in_words(k)} segments among {people:,} people", []
-    return headline, [_sizes(segments, min_people), *origin], ""
+        headline, origin = f"{in_words(len(rows))} segments among {people:,} people", []
+    return headline, [_sizes(rows, min_people), *origin], ""
 
 
-def _sizes(segments: Sequence[Segment], min_people: int) -> str:
-    largest, smallest = segments[0], segments[-1]
+def _sizes(rows: Sequence[Row], min_people: int) -> str:
+    largest, smallest = rows[0], rows[-1]
 
-    def told(segment: Segment) -> str:
-        return f"fewer than {min_people} people" if segment.share is None else f"{segment.share:.0%}"
+    def told(row: Row) -> str:
+        return f"fewer than {min_people} people" if row.share is None else f"{row.share:.0%}"
 
     return (
         f"The largest is “{largest.name}” with {told(largest)}, the smallest “{smallest.name}” with {told(smallest)}."
     )
+
+
+def _rows(segments: Sequence[Segment], followed: Mapping[str, Any] | None) -> list[Row]:
+    """The segments, the largest first; one of several parts has figures of its own, for rounded ones don't add up."""
+    sizes = {} if followed is None else {row["segment_id"]: row for row in followed["segments"]}
+    parts: dict[tuple[int, ...], list[Segment]] = {}
+    for segment in segments:
+        of = tuple(segment.segment_ids) if segment.part_of else (-segment.number,)
+        parts.setdefault(of, []).append(segment)
+    rows = []
+    for of, own in parts.items():
+        first = own[0]
+        size = sizes[of[0]] if first.part_of else {"people": first.people, "share": first.share}
+        name = first.part_of or first.name
+        rows.append(Row(name, first.color, first.segment_ids, size["people"], size["share"], own))
+    return sorted(rows, key=lambda row: -(row.people or 0))
 
 
 def _segment(row: Mapping[str, Any], known: Known | None) -> Segment:
@@ -333,6 +395,7 @@ def _segment(row: Mapping[str, Any], known: Known | None) -> Segment:
         number=row["cluster_id"] + 1,
         cluster_id=row["cluster_id"],
         name=row["name"] if known is None else known.name,
+        part_of="" if known is None else known.part_of,
         color=row["cluster_id"] if known is None else known.color,
         segment_ids=() if known is None else known.segment_ids,
         people=row["people"],

@@ -37,6 +37,7 @@ class Known:
     color: int
     segment_ids: Sequence[int]
     numbers: str = ""  # of the cards, such as `2, 5`; empty where there is none
+    part_of: str = ""  # the name without the number of the part; empty where it is in one cluster alone
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,8 @@ def known_clusters(followed: Mapping[str, Any]) -> dict[int, Known]:
         one = _known(ids, segments)
         for place, cluster in enumerate(clusters, 1):
             part = f" (part {place})" if len(clusters) > 1 else ""
-            known[cluster] = Known(f"{one.name}{part}", one.color, one.segment_ids, str(cluster + 1))
+            whole = one.name if part else ""
+            known[cluster] = Known(f"{one.name}{part}", one.color, one.segment_ids, str(cluster + 1), whole)
     return known
 
 
@@ -228,7 +230,9 @@ def _notes(followed: Mapping[str, Any], drawn: bool) -> list[str]:
             missing = f"{period(between[0])} is" if len(between) == 1 else "The months between are"
             notes.append(f"{missing} missing.")
     living, known = _living(followed), known_clusters(followed)
-    if not known and living:
+    if not known and len(living) == 1 and _merged_by_hand(living[0]):
+        notes.append(f"Its groups are all {_named(living)} now: somebody merged them by hand.")
+    elif not known and living:
         why = "Its groups are not clearly apart" if drawn else "It can't show them"
         notes.append(
             f"{period(followed['month'])} does not tell segments apart. {why}: {_named(living)} live on, unseen."
@@ -243,7 +247,10 @@ def _notes(followed: Mapping[str, Any], drawn: bool) -> list[str]:
             notes.append(f"{_named([segment, *shared])} are in one group this month, and all live on.")
         if len(segment["cluster_ids"]) > 1 and not shared:
             parts = " and ".join(str(cluster + 1) for cluster in segment["cluster_ids"])
-            notes.append(f"{_named([segment])} is in several groups, {parts}, which are not clearly apart.")
+            if _merged_by_hand(segment):
+                notes.append(f"{_named([segment])} has several parts, {parts}, because somebody merged them by hand.")
+            else:
+                notes.append(f"{_named([segment])} is in several groups, {parts}, which are not clearly apart.")
         if segment["new_by_sight"]:
             notes.append(f"{_named([segment])} is told apart from now on. Such people were there before, among others.")
     in_events = {number for event in followed["events"] for number in event["before"]}
@@ -253,6 +260,10 @@ def _notes(followed: Mapping[str, Any], drawn: bool) -> list[str]:
         if segment["ended"] == followed["month"] and segment["segment_id"] not in in_events
     ]
     return notes
+
+
+def _merged_by_hand(segment: Mapping[str, Any]) -> bool:
+    return len(segment["cluster_ids"]) > 1 and "merged" in segment.get("edited", ())
 
 
 def _named(segments: Sequence[Mapping[str, Any]]) -> str:
