@@ -5,7 +5,6 @@ users of a manifest, are rounded here, and no text that a job wrote about exact 
 """
 
 import shlex
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
@@ -90,8 +89,11 @@ class Segment:
 
     @property
     def told_gender(self) -> str:
-        """The gender split, such as `f: 55%, m: 40%`; what is not published is left out."""
-        return ", ".join(f"{gender}: {share:.0%}" for gender, share in self.gender if share)
+        """The gender split, such as `f: 55%, m: 40%`, or by code; what is not published is left out."""
+        told = [(gender, share) for gender, share in self.gender if share]
+        coded = any(gender.isdigit() for gender, _ in told)
+        split = ", ".join(f"{'code ' if gender.isdigit() else ''}{gender}: {share:.0%}" for gender, share in told)
+        return f"{split} (the codes are those of your data)" if coded else split
 
     @property
     def into(self) -> list[str]:
@@ -153,6 +155,7 @@ class Content:
     people: int | None
     verdict: str | None
     headline: str
+    who: str  # who is counted; empty where there is nobody to say it of
     lede: Sequence[str]
     advice: str
     segments: Sequence[Segment]  # none where there are no segments to draw
@@ -172,12 +175,6 @@ class Content:
     def period(self) -> str:
         """The month, such as `March 2024`."""
         return period(self.month)
-
-    @property
-    def solidities(self) -> str:
-        """How many segments are how solid, such as `3 solid, 1 doubtful`."""
-        counts = Counter(segment.solidity for segment in self.segments)
-        return ", ".join(f"{counts[name]} {name}" for name in _SOLIDITIES if counts[name])
 
     @property
     def curve_caption(self) -> str:
@@ -292,6 +289,7 @@ def content_of(
         people=people,
         verdict=summary["verdict"],
         headline=headline,
+        who=_who(month, int(kmeans["summary"]["clustering_inputs"]["min_actions"])) if described else "",
         lede=lede,
         advice=advice,
         segments=segments,
@@ -319,6 +317,15 @@ def content_of(
 def in_words(number: int) -> str:
     """A number of things, at the beginning of a sentence."""
     return _WORDS[number] if number < len(_WORDS) else str(number)
+
+
+def _who(month: str, min_actions: int) -> str:
+    """Who is counted, and what being on a page is."""
+    often = f" at least {min_actions} times in all" if min_actions > 1 else ""
+    return (
+        f"People who liked or commented on one or more of this category's pages, or posts of theirs,{often} in"
+        f" {period(month)}. Whoever did so is “on” that page."
+    )
 
 
 def _answer(

@@ -6,7 +6,7 @@ sums and differences. A figure that is None is of fewer people than may be said.
 
 import calendar
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
@@ -14,7 +14,7 @@ from spark_jobs.audience_report.tables import Table
 
 _MOST_NAMES = 3  # in the label of several segments
 _TOP_STEP = 0.05  # the scale of sizes ends at a multiple of it
-_DARKER = (0.02, 0.1, 0.25, 0.5)  # of the largest flow, from which a cell is darker
+_DARKER = (0.02, 0.1, 0.25, 0.5)  # of the people who were in the segment, from which a cell is darker
 _LABELS = {
     "birth": "New",
     "return": "Back",
@@ -213,11 +213,11 @@ def _known(ids: Sequence[int], segments: Mapping[int, Mapping[str, Any]]) -> Kno
 def _nothing(followed: Mapping[str, Any]) -> str:
     if followed["since"] is None:
         return "This is the first month that is followed."
-    nothing = "Nothing that these months can show"
     before = [month for month in followed["history"] if month["month"] == followed["since"]]
     were = {segment["segment_id"] for month in before for segment in month["segments"]}
     if were and were == {segment["segment_id"] for segment in _living(followed)}:
-        return f"{nothing}: all segments of {period(followed['since'])} live on."
+        return f"No segment appeared, ended, split or merged since {period(followed['since'])}."
+    nothing = "Nothing that these months can show"
     return f"{nothing}." if were or _living(followed) else f"{nothing}: they have no segments to follow."
 
 
@@ -467,37 +467,43 @@ def _flows(followed: Mapping[str, Any], flows: Sequence[Mapping[str, Any]], min_
     # A row stands where its column does, so that those who stayed are on the diagonal.
     sources = list(dict.fromkeys(way for way, _ in people if way is not None))
     sources.sort(key=lambda ids: min((column.get(number, len(to)) for number in ids), default=len(to)))
-    moved = [n for (were, are), n in people.items() if were is not None and are is not None and n is not None]
-    largest = max(moved, default=1)
+    then = [month for month in followed["history"] if month["month"] == followed["since"]]
+    had = {segment["segment_id"]: segment["people"] for month in then for segment in month["segments"]}
 
     def flow(were: _Way, are: _Way) -> Flow | None:
         if (were, are) not in people:
             return None
         number = people[were, are]
-        both = were is not None and are is not None
-        step = sum(number >= limit * largest for limit in _DARKER) if both and number is not None else 0
+        all_then = had.get(were[0]) if were and are is not None else None
+        step = sum(number >= limit * all_then for limit in _DARKER) if number is not None and all_then else 0
         return Flow(number, step, bool(set(were or ()) & set(are or ())))
 
     ways: list[_Way] = [*sources, None]
     cells = [[flow(were, are) for are in [*to, None]] for were in ways]
     columns = [_known(ids, segments) for ids in to]
-    labels = [None if ids is None else _known(ids, segments) for ids in ways]
+    labels = [None if ids is None else _known_before(ids, segments) for ids in ways]
     table = Table(
         "who-went-where",
         [
             f"segment in {followed['since']}",
             *(f"{known.name} in {followed['month']}" for known in columns),
-            f"not here in {followed['month']}",
+            f"not active in {followed['month']}",
         ],
         [
             [
-                f"not here in {followed['since']}" if known is None else known.name,
+                f"not active in {followed['since']}" if known is None else known.name,
                 *(None if cell is None else f"<{min_people}" if cell.people is None else cell.people for cell in row),
             ]
             for known, row in zip(labels, cells, strict=True)
         ],
     )
     return Flows(columns, list(zip(labels, cells, strict=True)), table)
+
+
+def _known_before(ids: Sequence[int], segments: Mapping[int, Mapping[str, Any]]) -> Known:
+    """What was a group in the month before: if it is in several clusters now, no one says in which it was then."""
+    known = _known(ids, segments)
+    return replace(known, numbers="") if "," in known.numbers else known
 
 
 def _way(ids: Sequence[int] | None) -> _Way:
