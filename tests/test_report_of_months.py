@@ -161,9 +161,10 @@ def test_groups_that_somebody_merged_are_one_segment_wherever_segments_are_count
     assert len(others) == 2
     cards = re.findall(r'<span class="badge">\d</span> (.*?)</h3>', html)
     assert cards == ["Espresso", "Filter (part 1)", "Chains", "Filter (part 2)"]
-    assert said.count("Part of “Filter”, which is 2, 4 together: 5,540 people, 53%.") == 2
+    assert said.count("Part of “Filter”, which is 2 and 4 together: 5,540 people, 53%.") == 2
     assert "“Filter” has several parts, 2 and 4, because somebody merged them by hand." in said
     assert "not clearly apart" not in said
+    assert "merged into “Filter” in Mar 2024" in section(html, "sizes")
     manifest = outputs.read_manifest(str(tmp_path / "report"), "audience_report")
     assert manifest["rows"] == {"segments": 3}
     assert manifest["summary"]["headline"] == "Three segments among 10,940 people"
@@ -192,7 +193,7 @@ def test_a_page_says_what_changed_in_words(tmp_path: Path) -> None:
         "Split “Filter” is two groups now: “Filter” and “Kenya”.",
     ]
     assert "“Tea” is told apart from now on. Such people were there before, among others." in text(changed)
-    assert "Nothing that these months can show" not in changed
+    assert "No segment appeared" not in changed
     stories = dict(
         re.findall(r'<span class="name">(.*?)</span>(?:<span class="into">(.*?)</span>)?</th>', section(html, "sizes"))
     )

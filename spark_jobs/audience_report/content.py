@@ -20,7 +20,10 @@ from spark_jobs.outputs import Manifest
 
 MOST_PAGES = 40  # of the heat map
 
-_SOLIDITIES = {
+_PERCENT_FROM = 200  # people: of fewer, a share by figures that are rounded to tens is too rough to be shown
+_CLEARLY = 2.0  # times the evidence that is needed
+
+SOLIDITIES = {  # and what each means
     "solid": "found again among other people like these",
     "fair": "mostly found again among other people like these",
     "doubtful": "often comes out otherwise among other people like these: don't rely on it",
@@ -38,6 +41,7 @@ _BY_SCORE = {
     _PREDICTION: "How well segments that are seen on half of the pages predict the other half; 0 is no better than"
     " popularity alone."
 }
+_AT_LEAST = {_PREDICTION: (0.0, 0.1)}  # what the scale has: in a smaller one, differences of nothing look like a cliff
 _SCORES = {
     "prediction": _PREDICTION,
     "silhouette": "silhouette",
@@ -125,7 +129,7 @@ class Row:
     @property
     def solidities(self) -> list[str]:
         """How solid its parts are, the most solid first; none where it is not known."""
-        return [name for name in _SOLIDITIES if any(part.solidity == name for part in self.parts)]
+        return [name for name in SOLIDITIES if any(part.solidity == name for part in self.parts)]
 
     @property
     def into(self) -> list[str]:
@@ -165,6 +169,8 @@ class Content:
     curve: "curves.Curve | None"
     tried: Table | None
     verdict_text: Sequence[str]
+    statistics: str  # the same, for statisticians; empty where nothing was measured
+    found_from: str  # whom the segments were found from; empty where it is everybody
     quality: Table
     checks: Table
     parameters: Table
@@ -281,6 +287,8 @@ def content_of(
     heat = _heat_map(segments, profiles, people) if apart else []
     chosen = k_selection["summary"] if k_selection is not None and described else None
     headline, lede, advice = _answer(summary, rows, people, users, min_people)
+    if people is not None and k_selection is not None and summary["verdict"] == "too_few":
+        lede = [f"{people:,} people, of whom {_judged(k_selection, min_people)} to judge by. {' '.join(lede)}"]
     return Content(
         month=month,
         category=category,
@@ -295,10 +303,12 @@ def content_of(
         segments=segments,
         rows=rows,
         heat=heat,
-        liked=_liked(profiles) if described and not apart else None,
+        liked=_liked(profiles, people) if people is not None and not apart else None,
         curve=_curve(chosen) if chosen else None,
         tried=_tried(chosen, min_people) if chosen and chosen["tried"] else None,
-        verdict_text=_verdict(summary, chosen, min_people),
+        verdict_text=_verdict(summary, k_selection if chosen else None, min_people, len(rows) < len(segments)),
+        statistics=_statistics(chosen) if chosen else "",
+        found_from=_found_from(kmeans["summary"]["learned_from"], users, min_people) if apart else "",
         quality=_quality(kmeans, people, min_people),
         checks=Table(
             "checks",
@@ -337,7 +347,8 @@ def _answer(
         return (
             "Nobody",
             ["No user of this month has an action on this category's pages."],
-            "Check the page ids in the category file, and whether the month's raw data has this category's pages.",
+            "Ask whoever runs Audience Explorer to check this category's page ids, and whether the month's raw data has"
+            " these pages.",
         )
     if people is None:
         return f"Fewer than {min_people} people", ["Of so few people, nothing more is said."], ""
@@ -345,14 +356,15 @@ def _answer(
         return (
             f"No segments: {people:,} people are one audience",
             ["What somebody likes says nothing about what else they like, beyond what is popular with everybody."],
-            "Treat them as one audience. To look again, pool this category with related ones in one category file: that"
-            " gives more people and more pages.",
+            "Treat them as one audience. To look again, with more people and more pages, ask whoever runs Audience"
+            " Explorer to put this category together with related ones.",
         )
     if verdict == "too_few":
         return (
             f"Too few active people to tell segments: {people:,} in all",
             ["There may be segments, but so few people can't show them."],
-            "Treat them as one audience for now. Wait for a month with more people, or add pages to the category file.",
+            "Treat them as one audience for now. Wait for a month with more people, or ask whoever runs Audience"
+            " Explorer to add pages to this category.",
         )
     if k == 1:
         return f"{people:,} people, in one group as asked for", [], ""
@@ -388,14 +400,16 @@ def _rows(segments: Sequence[Segment], followed: Mapping[str, Any] | None) -> li
     rows = []
     for of, own in parts.items():
         first = own[0]
-        size = sizes[of[0]] if first.part_of else {"people": first.people, "share": first.share}
+        people, share = first.people, first.share
+        if first.part_of:
+            people, share = sizes[of[0]]["people"], sizes[of[0]]["share"]
         name = first.part_of or first.name
-        rows.append(Row(name, first.color, first.segment_ids, size["people"], size["share"], own))
+        rows.append(Row(name, first.color, first.segment_ids, people, share, own))
     return sorted(rows, key=lambda row: -(row.people or 0))
 
 
 def _segment(row: Mapping[str, Any], known: Known | None) -> Segment:
-    solidity = row["solidity"] if row["solidity"] in _SOLIDITIES else ""
+    solidity = row["solidity"] if row["solidity"] in SOLIDITIES else ""
     stability = row["stability"]
     gender = sorted(row["gender"].items(), key=lambda item: (item[0] == "0", item[0]))
     return Segment(
@@ -408,7 +422,7 @@ def _segment(row: Mapping[str, Any], known: Known | None) -> Segment:
         people=row["people"],
         share=row["share"],
         solidity=solidity,
-        what_it_means=_SOLIDITIES.get(solidity, ""),
+        what_it_means=SOLIDITIES.get(solidity, ""),
         stability=None if stability is None else round(stability, 2),
         activity={name: row["activity"].get(name) for name in _ACTIVITY},
         gender=[("not known" if value == "0" else value, share) for value, share in gender],
@@ -483,7 +497,7 @@ def _cell(row: Mapping[str, Any]) -> Cell:
     return Cell(row["share"], step, lift, low, high)
 
 
-def _liked(profiles: Sequence[Mapping[str, Any]]) -> Table | None:
+def _liked(profiles: Sequence[Mapping[str, Any]], people: int) -> Table | None:
     """The pages that most people are on, where all of them are one audience."""
     rows = sorted(
         (row for row in profiles if row["people"] is not None),
@@ -491,39 +505,84 @@ def _liked(profiles: Sequence[Mapping[str, Any]]) -> Table | None:
     )[:MOST_PAGES]
     if not rows:
         return None
+    shares = people >= _PERCENT_FROM
     return Table(
         "pages",
-        ["page", "people", "share"],
-        [[row["dimension_name"] or row["dimension_id"], row["people"], row["share"]] for row in rows],
+        ["page", "people", *(["share"] if shares else [])],
+        [
+            [row["dimension_name"] or row["dimension_id"], row["people"], *([row["share"]] if shares else [])]
+            for row in rows
+        ],
     )
 
 
 # --- the verdict -----------------------------------------------------------------------------------
 
 
-def _verdict(summary: Mapping[str, Any], chosen: Mapping[str, Any] | None, min_people: int) -> list[str]:
-    if chosen is None:
-        return [] if summary["verdict"] else ["k was given, so nobody asked whether there are segments, or how many."]
-    told = []
-    evidence, needed = chosen.get("evidence"), chosen.get("evidence_needed")
-    if evidence is not None:
-        enough = "More is needed" if evidence < needed else "That is enough"
-        told.append(
-            f"The evidence that there are segments is {evidence:.1f}, in standard errors. {enough}: {needed:.1f} is"
-            f" what at most 1 in {1 / chosen['false_alarm_rate']:.0f} audiences without segments reach."
-        )
+def _verdict(summary: Mapping[str, Any], k_selection: Manifest | None, min_people: int, parts: bool) -> list[str]:
+    """How sure it is, in plain words."""
+    if k_selection is None:
+        return [] if summary["verdict"] else ["Whether there are segments, and how many, was not checked: k was given."]
+    if summary["verdict"] == "too_few":
+        return []  # what is to be said is said first
+    told = [_how_sure(summary["verdict"], k_selection["summary"])]
     if summary["verdict"] == "segments":
         told.append("How many there are is less sure than that there are some.")
-    judged = published.count(int(chosen["people_judged"]), min_people)
-    people = f"{judged:,} people" if judged else f"fewer than {min_people} people"
-    told.append(f"Judged on {people} who are active enough to be learned from.")
+    if parts:
+        told.append("The number below is that of the groups that were found; some of them are parts of one segment.")
+    told.append(f"Of all, {_judged(k_selection, min_people)} to judge by.")
     return told
+
+
+def _how_sure(verdict: str, chosen: Mapping[str, Any]) -> str:
+    evidence, needed = chosen.get("evidence"), float(chosen.get("evidence_needed") or 0)
+    if verdict == "segments":
+        if evidence is None:
+            return "There are segments."
+        very, far = ("Very sure", "far more") if evidence >= _CLEARLY * needed else ("Sure", "more")
+        return f"{very} that there are segments: what people like hangs together {far} than chance would do."
+    if evidence is None:
+        return "It takes more pages to see segments, or any number of them would leave one with too few people."
+    if evidence < needed:
+        return "No sign of segments: the pages hang together no more than chance could do."
+    return "What people like hangs together a little, but what is popular says as much about it as segments would."
+
+
+def _judged(k_selection: Manifest, min_people: int) -> str:
+    """How many people did enough, such as `about 10 did enough (8 or more likes or comments each)`."""
+    judged = published.count(int(k_selection["summary"]["people_judged"]), min_people)
+    least = int(k_selection["config"]["fit_min_actions"])
+    often = f" ({least} or more likes or comments each)" if least > 1 else ""
+    return f"{f'about {judged:,}' if judged is not None else f'fewer than {min_people}'} did enough{often}"
+
+
+def _statistics(chosen: Mapping[str, Any]) -> str:
+    evidence, needed = chosen.get("evidence"), chosen.get("evidence_needed")
+    if evidence is None:
+        return ""
+    return (
+        f"The evidence that there are segments is {round(evidence, 1) + 0.0:.1f}, in standard errors; {needed:.1f} is"
+        f" what at most 1 in {1 / chosen['false_alarm_rate']:.0f} audiences without segments reach."
+    )
+
+
+def _found_from(learned: Mapping[str, Any], users: int, min_people: int) -> str:
+    """Whom the segments were found from, if not everybody."""
+    number = published.count(int(learned["users"]), min_people)
+    if number is None or not learned["min_actions"] or learned["users"] >= users:
+        return ""
+    return (
+        f"The segments were found from the {number:,} most active people ({learned['min_actions']} or more likes or"
+        " comments); the others were put into the segment that they fit best."
+    )
 
 
 def _curve(chosen: Mapping[str, Any]) -> "curves.Curve | None":
     score = _score_of(chosen)
     points = [(row["k"], row[score]) for row in chosen["tried"] if row.get(score) is not None]
-    return curves.curve(points, int(chosen["k"]), _SCORES[chosen["criterion"]]) if len(points) > 1 else None
+    if len(points) < 2:
+        return None
+    return curves.curve(points, int(chosen["k"]), _SCORES[chosen["criterion"]], _AT_LEAST.get(chosen["criterion"]))
 
 
 def _score_of(chosen: Mapping[str, Any]) -> str:
@@ -535,7 +594,8 @@ def _tried(chosen: Mapping[str, Any], min_people: int) -> Table:
     rows = [
         [
             row["k"],
-            *(None if row.get(score) is None else round(row[score], 3) for score in scores),
+            # Without the sign that -0.0 has.
+            *(None if row.get(score) is None else round(row[score], 3) + 0.0 for score in scores),
             _counted(published.count(int(row["smallest_segment"]), min_people), min_people),
         ]
         for row in chosen["tried"]
@@ -552,9 +612,9 @@ def _quality(kmeans: Manifest, people: int | None, min_people: int) -> Table:
     rows: list[list[Any]] = [["people", _counted(people, min_people)]]
     if people is not None:
         learned_from = published.count(int(learned["users"]), min_people)
-        active = f" (at least {learned['min_actions']} actions)" if learned["min_actions"] else ""
+        active = f" (at least {learned['min_actions']} likes or comments)" if learned["min_actions"] else ""
         rows += [
-            [f"people learned from{active}", _counted(learned_from, min_people)],
+            [f"people active enough to find segments by{active}", _counted(learned_from, min_people)],
             ["converged", "yes" if summary["converged"] else "no"],
         ]
     return Table("data-quality", ["what", "value"], [*rows, ["computed by", summary["engine"]]])

@@ -427,6 +427,8 @@ def _story(
         ended |= was and not is_now
         if event["kind"] == "split" and (was or is_now):
             told.append(f"{other} split off {in_month}" if was else f"split from {other} {in_month}")
+        elif event["kind"] == "merge" and was and event.get("by_hand") and not is_now:
+            told.append(f"merged into {other} {in_month}")
         elif event["kind"] == "merge" and was:
             told.append(
                 f"took in {other} {in_month}" if is_now else f"one group with {other} since {short(event['month'])}"
