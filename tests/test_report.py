@@ -84,7 +84,15 @@ def test_a_report_first_says_how_many_people_in_which_segments_into_what(tmp_pat
     told.append(page.text.index("How large they are"))
     told += [page.text.index(segment["name"], told[1]) for segment in summary["segments"]]
     assert told == sorted(told)
-    for section in ("What each segment is like", "Pages by segment", "How sure it is", "Data", "Making it again"):
+    sections = (
+        "What each segment is like",
+        "Pages by segment",
+        "How sure it is",
+        "Using it",
+        "Data",
+        "Making it again",
+    )
+    for section in sections:
         told.append(page.text.index(section, told[-1]))
     assert "audience-explorer pipeline --month 2024-03 --category coffee" in page.text
 
@@ -185,6 +193,15 @@ def test_a_report_says_in_plain_words_how_sure_it_is_and_has_figures_for_statist
     few = make(tmp_path / "few", k=1, users=37, verdict="too_few")
     assert "40 people, of whom about 10 did enough (8 or more likes or comments each) to judge by." in few
     assert 'id="verdict"' not in few
+
+
+def test_a_report_says_how_to_get_the_people_of_a_segment(tmp_path: Path) -> None:
+    page = Page(make(tmp_path / "segments"))
+    name = json.loads((tmp_path / "segments" / "kmeans" / "summary.json").read_text())["segments"][0]["name"]
+    command = f"audience-explorer export --category coffee --month 2024-03 --segment '{name}' --output people.csv"
+    assert command in page.text
+    assert "segments rename" not in page.text, "nothing is followed, so there is no name to give"
+    assert 'id="using"' not in make(tmp_path / "none", k=1, users=5_000, verdict="none")
 
 
 def test_of_few_people_a_report_shows_no_percentages(tmp_path: Path) -> None:

@@ -164,6 +164,8 @@ def test_groups_that_somebody_merged_are_one_segment_wherever_segments_are_count
     assert said.count("Part of “Filter”, which is 2 and 4 together: 5,540 people, 53%.") == 2
     assert "“Filter” has several parts, 2 and 4, because somebody merged them by hand." in said
     assert "not clearly apart" not in said
+    assert "audience-explorer export --category coffee --month 2024-03 --segment Filter --output people.csv" in said
+    assert "audience-explorer segments rename coffee 1 'A better name'" in said
     assert "merged into “Filter” in Mar 2024" in section(html, "sizes")
     manifest = outputs.read_manifest(str(tmp_path / "report"), "audience_report")
     assert manifest["rows"] == {"segments": 3}

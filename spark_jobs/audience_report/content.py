@@ -175,6 +175,7 @@ class Content:
     checks: Table
     parameters: Table
     command: str
+    using: Sequence[tuple[str, str]]  # what can be done with the segments, and the command for it
     months: Months | None  # where segments are followed
 
     @property
@@ -320,6 +321,7 @@ def content_of(
         ),
         parameters=_parameters(kmeans, k_selection),
         command=_command(month, category, kmeans, k_selection),
+        using=_using(month, category, rows, followed) if rows else [],
         months=None if followed is None else months_of(followed, flows, apart, min_people),
     )
 
@@ -645,6 +647,19 @@ def _command(month: str, category: str, kmeans: Manifest, k_selection: Manifest 
         *_not_default(KMeansConfig, kmeans["config"], {"label"}),
     ]
     return " ".join(["audience-explorer pipeline", f"--month {month}", f"--category {category}", *options])
+
+
+def _using(month: str, category: str, rows: Sequence[Row], followed: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """What to do with the segments: commands for the first of them."""
+    first, of = rows[0], shlex.quote(category)
+    names = {} if followed is None else {row["segment_id"]: row["name"] for row in followed["segments"]}
+    name = names[first.segment_ids[0]] if first.segment_ids else first.name
+    export = f"audience-explorer export --category {of} --month {month} --segment {shlex.quote(name)}"
+    told = [("The people of a segment, in a file:", f"{export} --output people.csv")]
+    if first.segment_ids:
+        rename = f"audience-explorer segments rename {of} {first.segment_ids[0]} 'A better name'"
+        told.append(("A name for a segment, in all months:", rename))
+    return told
 
 
 _OF_KMEANS_ALONE = {"n_init", "seed", "fit_min_actions"}  # options of the command by these names set kmeans's

@@ -72,6 +72,7 @@ class Trend:
     story: Sequence[str]  # how it began, and ended
     sizes: Sequence[Size | None]  # a month each; None where it was not, or nothing is known of the month
     summary: str  # of the drawing, in words
+    was: str  # the first figure, such as `36% in Jan 2024`; empty where it is the only one
     line: str
     area: str
     dots: str
@@ -363,6 +364,7 @@ def _trend(
         story=_story(segment, events, {s["segment_id"]: s["name"] for s in followed["segments"]}, months[0]),
         sizes=sizes,
         summary=_summary(sizes, months),
+        was=_was(sizes, months),
         line="".join(_path(line) for line in lines),
         area="".join(f"{_path(line)}V{_BASE}H{line[0][0]:g}Z" for line in lines),
         dots="".join(_dot(own[place]) for place in drawn),
@@ -403,8 +405,18 @@ def _bar(point: _Point | None) -> str:
     return "" if point is None else f"M{point[0]:g} {max(0, point[1] - 10):g}V{min(HEIGHT, point[1] + 10):g}"
 
 
+def _own(sizes: Sequence[Size | None], months: Sequence[str]) -> list[tuple[float, str]]:
+    """The figures that a segment has alone, with their months."""
+    return [(size.own, month) for size, month in zip(sizes, months, strict=True) if size and size.own is not None]
+
+
+def _was(sizes: Sequence[Size | None], months: Sequence[str]) -> str:
+    own = _own(sizes, months)
+    return f"{own[0][0]:.0%} in {short(own[0][1])}" if len(own) > 1 else ""
+
+
 def _summary(sizes: Sequence[Size | None], months: Sequence[str]) -> str:
-    own = [(size.own, month) for size, month in zip(sizes, months, strict=True) if size and size.own is not None]
+    own = _own(sizes, months)
     if not own:
         return "No month has a figure of its own."
     (first, began), (last, ended) = own[0], own[-1]
