@@ -115,7 +115,7 @@ def run(
                 "headline": content.headline,
                 "users": content.people,
                 "k": clusters["summary"]["k"],
-                **({"segments": len(content.rows)} if content.rows else {}),
+                **({"shown": len(content.rows)} if content.rows else {}),
                 "verdict": content.verdict,
                 "private": content.private,
                 "engine": "python",

@@ -170,7 +170,7 @@ def test_groups_that_somebody_merged_are_one_segment_wherever_segments_are_count
     manifest = outputs.read_manifest(str(tmp_path / "report"), "audience_report")
     assert manifest["rows"] == {"segments": 3}
     assert manifest["summary"]["headline"] == "Three segments among 10,940 people"
-    assert (manifest["summary"]["k"], manifest["summary"]["segments"]) == (4, 3)
+    assert (manifest["summary"]["k"], manifest["summary"]["shown"]) == (4, 3)
 
 
 def test_a_page_says_what_changed_in_words(tmp_path: Path) -> None:

@@ -64,8 +64,8 @@ def _listed(partition: Partition, record: Record) -> Listed:
     def value(name: str) -> Any:
         return record.metadata[name].value if name in record.metadata else None
 
-    counted = value("segments")  # in reports of an earlier version there is only k
-    number, verdict = int(value("k") if counted is None else counted), value(VERDICT)
+    shown = value("shown")  # segments, of which each may have several clusters; earlier reports have k alone
+    number, verdict = int(value("k") if shown is None else shown), value(VERDICT)
     return Listed(
         month=partition.month,
         category=str(partition.category),
