@@ -143,7 +143,8 @@ def test_groups_that_somebody_merged_are_one_segment_wherever_segments_are_count
     march = state(
         "2024-03", (FILTER, ESPRESSO, CHAINS, gone), [[1], [2], [3]], group_of_cluster=(1, 0, 2, 0), events=events
     )
-    followed = follow(tmp_path / "segments", [FEBRUARY, (march, (5_544, 3_003, 2_002))], edited={1: ["merged"]})
+    moved = [[2_000, 0, 0], [0, 2_000, 0], [0, 0, 1_000], [900, 0, 0]]
+    followed = follow(tmp_path / "segments", [FEBRUARY, (march, (5_544, 3_003, 2_002))], moved, {1: ["merged"]})
     html = make(tmp_path, followed)
     said = text(html)
     assert "Three segments among 10,940 people" in said
@@ -164,6 +165,8 @@ def test_groups_that_somebody_merged_are_one_segment_wherever_segments_are_count
     assert said.count("Part of “Filter”, which is 2 and 4 together: 5,540 people, 53%.") == 2
     assert "“Filter” has several parts, 2 and 4, because somebody merged them by hand." in said
     assert "not clearly apart" not in said
+    were = [text(row) for row in re.findall(r'<th scope="row" class="c\d+">.*?</th>', section(html, "flows"))]
+    assert were == ["1 Espresso", "· Filter", "3 Chains", "· Office"], "in February, it was not of clusters 2 and 4"
     assert "audience-explorer export --category coffee --month 2024-03 --segment Filter --output people.csv" in said
     assert "audience-explorer segments rename coffee 1 'A better name'" in said
     assert "merged into “Filter” in Mar 2024" in section(html, "sizes")
@@ -171,6 +174,13 @@ def test_groups_that_somebody_merged_are_one_segment_wherever_segments_are_count
     assert manifest["rows"] == {"segments": 3}
     assert manifest["summary"]["headline"] == "Three segments among 10,940 people"
     assert (manifest["summary"]["k"], manifest["summary"]["shown"]) == (4, 3)
+
+
+def test_where_somebody_merged_all_groups_a_page_does_not_say_that_they_are_not_apart(tmp_path: Path) -> None:
+    march = state("2024-03", (FILTER,), [[1]], group_of_cluster=(0, 0, 0, 0))
+    html = make(tmp_path, follow(tmp_path / "segments", [FEBRUARY, (march, (9_000,))], edited={1: ["merged"]}))
+    assert "Its groups are all “Filter” now: somebody merged them by hand." in section(html, "changed")
+    assert "not clearly apart" not in html
 
 
 def test_a_page_says_what_changed_in_words(tmp_path: Path) -> None:
