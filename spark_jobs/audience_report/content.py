@@ -653,12 +653,15 @@ def _using(month: str, category: str, rows: Sequence[Row], followed: Mapping[str
     """What to do with the segments: commands for the first of them."""
     first, of = rows[0], shlex.quote(category)
     names = {} if followed is None else {row["segment_id"]: row["name"] for row in followed["segments"]}
-    name = names[first.segment_ids[0]] if first.segment_ids else first.name
-    export = f"audience-explorer export --category {of} --month {month} --segment {shlex.quote(name)}"
-    told = [("The people of a segment, in a file:", f"{export} --output people.csv")]
+    # What is not followed, or not told apart this month, has no name by which it could be asked for.
+    asked = f"--cluster {first.parts[0].cluster_id}"
+    if first.segment_ids:
+        asked = f"--segment {shlex.quote(names[first.segment_ids[0]])}"
+    export = f"audience-explorer export --category {of} --month {month} {asked} --output people.csv"
+    told = [(f"The people of “{first.name}”, in a file:", export)]
     if first.segment_ids:
         rename = f"audience-explorer segments rename {of} {first.segment_ids[0]} 'A better name'"
-        told.append(("A name for a segment, in all months:", rename))
+        told.append(("Another name for it, in all months:", rename))
     return told
 
 
