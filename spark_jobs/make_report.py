@@ -29,7 +29,7 @@ from spark_jobs.reporting import Reporter, run_as_command
 from spark_jobs.resources import Resources, ResourcesConfig
 
 STEP = "audience_report"
-CODE_VERSION = "1"  # raise it with every change of what comes out: partitions are then made again
+CODE_VERSION = "2"  # raise it with every change of what comes out: partitions are then made again
 
 REPORT = "report.html"
 
@@ -110,11 +110,12 @@ def run(
         with made.open_file(REPORT) as file:
             file.write(page)
         made.complete(
-            rows={"segments": len(content.segments)},
+            rows={"segments": len(content.rows)},
             summary={
                 "headline": content.headline,
                 "users": content.people,
                 "k": clusters["summary"]["k"],
+                **({"shown": len(content.rows)} if content.rows else {}),
                 "verdict": content.verdict,
                 "private": content.private,
                 "engine": "python",

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 import pytest
 
 from spark_jobs import make_report, outputs
+from spark_jobs.audience_report import curves
 from spark_jobs.config import EngineConfig, ReportConfig
 from spark_jobs.errors import InputError
 from spark_jobs.reporting import Reporter
@@ -83,7 +84,15 @@ def test_a_report_first_says_how_many_people_in_which_segments_into_what(tmp_pat
     told.append(page.text.index("How large they are"))
     told += [page.text.index(segment["name"], told[1]) for segment in summary["segments"]]
     assert told == sorted(told)
-    for section in ("What each segment is like", "Pages by segment", "How sure it is", "Data", "Making it again"):
+    sections = (
+        "What each segment is like",
+        "Pages by segment",
+        "How sure it is",
+        "Using it",
+        "Data",
+        "Making it again",
+    )
+    for section in sections:
         told.append(page.text.index(section, told[-1]))
     assert "audience-explorer pipeline --month 2024-03 --category coffee" in page.text
 
@@ -167,9 +176,56 @@ def test_a_given_k_is_not_called_a_finding_and_is_in_the_command(tmp_path: Path)
     config = {"k": 6, "label": "six", "seed": 7}
     page = Page(make(tmp_path, k=6, verdict=None, k_selection=False, config=config))
     assert "Six groups among 10,940 people" in page.text
-    assert "nobody asked whether there are segments" in page.text
+    assert "Somebody set the number to six. Whether there really are six was not checked." in page.text
     assert "audience-explorer pipeline --month 2024-03 --category coffee --k 6 --seed 7\n" in page.text + "\n"
     assert "label" not in page.text, "the same output may have several"
+
+
+def test_a_report_says_in_plain_words_how_sure_it_is_and_has_figures_for_statisticians(tmp_path: Path) -> None:
+    sure = make(tmp_path / "segments")
+    assert "Very sure that there are segments" in sure
+    assert "Of all, about 3,650 did enough (8 or more likes or comments each) to judge by." in sure
+    (hidden,) = re.findall(r"<details><summary>For statisticians</summary>(.*?)</details>", sure, re.DOTALL)
+    assert "36.7, in standard errors" in hidden
+    assert sure.count("standard errors") == 1
+    none = make(tmp_path / "none", k=1, users=5_000, verdict="none")
+    assert "No sign of segments: the pages hang together no more than chance could do." in none
+    few = make(tmp_path / "few", k=1, users=37, verdict="too_few")
+    assert "40 people, of whom about 10 did enough (8 or more likes or comments each) to judge by." in few
+    assert 'id="verdict"' not in few
+
+
+def test_a_report_says_how_to_get_the_people_of_a_segment(tmp_path: Path) -> None:
+    page = Page(make(tmp_path / "segments"))
+    command = "audience-explorer export --category coffee --month 2024-03 --cluster 0 --output people.csv"
+    assert command in page.text
+    assert "segments rename" not in page.text, "nothing is followed, so there is no name to give"
+    assert 'id="using"' not in make(tmp_path / "none", k=1, users=5_000, verdict="none")
+
+
+def test_of_few_people_a_report_shows_no_percentages(tmp_path: Path) -> None:
+    few = Page(make(tmp_path / "few", k=1, users=150, verdict="too_few"))
+    assert few.csv["pages.csv"].splitlines()[0] == "page,people"
+    many = Page(make(tmp_path / "many", k=1, users=5_000, verdict="none"))
+    assert many.csv["pages.csv"].splitlines()[0] == "page,people,share"
+
+
+def test_codes_of_gender_are_called_codes(tmp_path: Path) -> None:
+    assert "f: 48%, m: 40%, not known: 12%" in Page(make(tmp_path / "letters")).text
+    clusters = make_kmeans(tmp_path / "kmeans")
+    summary = Path(clusters, "summary.json")
+    summary.write_text(summary.read_text().replace('"f": 0.48', '"1": 0.48').replace('"m": 0.4', '"2": 0.4'))
+    run(clusters, str(tmp_path / "report"))
+    html = (tmp_path / "report" / "report.html").read_text()
+    assert "code 1: 48%, code 2: 40%, not known: 12% (the codes are those of your data)" in html
+
+
+def test_differences_of_nothing_do_not_look_like_a_cliff() -> None:
+    values = [(1, -2.48e-07), (2, -0.0004), (3, -0.0051)]
+    drawn = curves.curve(values, 1, "prediction", (0.0, 0.1))
+    heights = [point.y for point in drawn.points]
+    assert max(heights) - min(heights) < 0.1 * (drawn.bottom - drawn.grid[-1][0])
+    assert drawn.grid[-1][1] == "0.1"
 
 
 def test_a_private_category_is_called_so(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 import json
 import re
+from datetime import datetime, timezone
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from click.testing import CliRunner, Result
 
@@ -11,6 +13,8 @@ from audience_explorer_dagster import definitions as loaded
 from audience_explorer_dagster.cli import main
 from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.planning import AUDIENCE_REPORT, KMEANS
+from audience_explorer_dagster.records import reports
+from audience_explorer_dagster.records.history import Record
 from spark_jobs.outputs import read_manifest
 from tests.project import LAUNCHES, Project
 
@@ -103,6 +107,18 @@ def test_the_index_lists_every_current_report_and_private_ones_only_if_asked(pro
     assert "games" in with_private.read_text()
     assert "games" not in index.read_text()
     assert "marked private" in Path(run("--category", "games").stdout.strip()).read_text()
+
+
+def test_the_index_counts_segments_as_their_report_does() -> None:
+    facts = {"k": 4, "verdict": "segments", "private": False, "users": 5_000}
+
+    def listed(**more: int) -> str:
+        metadata = {name: dg.MetadataValue.text(v) if isinstance(v, str) else v for name, v in (facts | more).items()}
+        metadata = dict(dg.AssetMaterialization(AUDIENCE_REPORT, metadata=metadata).metadata)
+        return reports._listed(TEA, Record(TEA, "f", "folder", (), "run", datetime.now(timezone.utc), metadata)).found
+
+    assert listed(shown=3) == "3 segments", "two of the clusters are one segment"
+    assert listed() == "4 segments", "as reports of an earlier version are on record"
 
 
 def test_a_month_alone_and_what_does_not_exist_are_refused_in_a_line() -> None:

@@ -2,9 +2,10 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import unescape
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -45,14 +46,17 @@ def state(month: str, segments: Sequence[Segment], groups: Sequence[Sequence[int
 
 
 def follow(
-    folder: Path, states: Sequence[tuple[State, Sequence[int]]], moved: Sequence[Sequence[int]] | None = None
+    folder: Path,
+    states: Sequence[tuple[State, Sequence[int]]],
+    moved: Sequence[Sequence[int]] | None = None,
+    edited: Mapping[int, Sequence[str]] = MappingProxyType({}),
 ) -> str:
     """The output of follow_segments after some months, each with the people of its groups; figures are published."""
     history: list[dict[str, Any]] = []
     described: dict[str, Any] = {}
     for place, (of_month, sizes) in enumerate(states):
         since = states[place - 1][0].month if place else None
-        described = files.describe(of_month, np.array(sizes), since, 10, history)
+        described = files.describe(of_month, np.array(sizes), since, 10, history, edited)
         history = described["history"]
     (now, sizes), before, returned = states[-1], None, None
     if moved is not None:
@@ -133,6 +137,52 @@ def test_a_group_of_several_segments_and_a_segment_of_several_groups_are_called_
     assert "“Chains” is in several groups, 1 and 3, which are not clearly apart." in changed
 
 
+def test_groups_that_somebody_merged_are_one_segment_wherever_segments_are_counted(tmp_path: Path) -> None:
+    gone = segment(4, "Office", 0, ended="2024-03")
+    events = (Event("merge", "2024-03", (4, 1), (1,), by_hand=True),)
+    march = state(
+        "2024-03", (FILTER, ESPRESSO, CHAINS, gone), [[1], [2], [3]], group_of_cluster=(1, 0, 2, 0), events=events
+    )
+    moved = [[2_000, 0, 0], [0, 2_000, 0], [0, 0, 1_000], [900, 0, 0]]
+    followed = follow(tmp_path / "segments", [FEBRUARY, (march, (5_544, 3_003, 2_002))], moved, {1: ["merged"]})
+    html = make(tmp_path, followed)
+    said = text(html)
+    assert "Three segments among 10,940 people" in said
+    assert "The largest is “Filter” with 53%, the smallest “Chains” with " in said
+    overview = section(html, "segments")
+    rows = re.findall(
+        r'class="badge">(.*?)</span>.*?<a href="#segment-\d">(.*?)</a>.*?<td class="num">(.*?)</td>',
+        overview,
+        re.DOTALL,
+    )
+    assert rows[0] == ("2, 4", "Filter", "5,540"), "published as such, not added up from its parts"
+    assert [name for _, name, _ in rows] == ["Filter", "Espresso", "Chains"]
+    first, *others = Page(html).csv["segments.csv"].splitlines()[1:]
+    assert first.startswith("1 3,Filter,5540,0.53,")
+    assert len(others) == 2
+    cards = re.findall(r'<span class="badge">\d</span> (.*?)</h3>', html)
+    assert cards == ["Espresso", "Filter (part 1)", "Chains", "Filter (part 2)"]
+    assert said.count("Part of “Filter”, which is 2 and 4 together: 5,540 people, 53%.") == 2
+    assert "“Filter” has several parts, 2 and 4, because somebody merged them by hand." in said
+    assert "not clearly apart" not in said
+    were = [text(row) for row in re.findall(r'<th scope="row" class="c\d+">.*?</th>', section(html, "flows"))]
+    assert were == ["1 Espresso", "· Filter", "3 Chains", "· Office"], "in February, it was not of clusters 2 and 4"
+    assert "audience-explorer export --category coffee --month 2024-03 --segment Filter --output people.csv" in said
+    assert "audience-explorer segments rename coffee 1 'A better name'" in said
+    assert "merged into “Filter” in Mar 2024" in section(html, "sizes")
+    manifest = outputs.read_manifest(str(tmp_path / "report"), "audience_report")
+    assert manifest["rows"] == {"segments": 3}
+    assert manifest["summary"]["headline"] == "Three segments among 10,940 people"
+    assert (manifest["summary"]["k"], manifest["summary"]["shown"]) == (4, 3)
+
+
+def test_where_somebody_merged_all_groups_a_page_does_not_say_that_they_are_not_apart(tmp_path: Path) -> None:
+    march = state("2024-03", (FILTER,), [[1]], group_of_cluster=(0, 0, 0, 0))
+    html = make(tmp_path, follow(tmp_path / "segments", [FEBRUARY, (march, (9_000,))], edited={1: ["merged"]}))
+    assert "Its groups are all “Filter” now: somebody merged them by hand." in section(html, "changed")
+    assert "not clearly apart" not in html
+
+
 def test_a_page_says_what_changed_in_words(tmp_path: Path) -> None:
     events = (
         Event("birth", "2024-03", (), (5,)),
@@ -155,7 +205,7 @@ def test_a_page_says_what_changed_in_words(tmp_path: Path) -> None:
         "Split “Filter” is two groups now: “Filter” and “Kenya”.",
     ]
     assert "“Tea” is told apart from now on. Such people were there before, among others." in text(changed)
-    assert "Nothing that these months can show" not in changed
+    assert "No segment appeared" not in changed
     stories = dict(
         re.findall(r'<span class="name">(.*?)</span>(?:<span class="into">(.*?)</span>)?</th>', section(html, "sizes"))
     )
@@ -172,7 +222,7 @@ def test_a_page_says_what_changed_in_words(tmp_path: Path) -> None:
 def test_where_nothing_changed_and_in_the_first_month_a_page_says_so(tmp_path: Path) -> None:
     march = (state("2024-03", FOUR, [[1], [2], [3], [4]]), (4_000, 3_000, 2_000, 1_000))
     later = make(tmp_path / "later", follow(tmp_path / "segments", [FEBRUARY, march]))
-    assert "Nothing that these months can show: all segments of February 2024 live on." in later
+    assert "No segment appeared, ended, split or merged since February 2024." in later
     first = make(tmp_path / "first", follow(tmp_path / "only", [march]))
     assert "This is the first month that is followed." in first
     assert 'id="sizes"' not in first, "a month alone is no series"
@@ -247,10 +297,10 @@ def test_who_went_where_has_who_came_and_left(tmp_path: Path) -> None:
     html = make(tmp_path, follow(tmp_path / "segments", [before, march], [[40, 100], [203, 7]]), k=2)
     csv = Page(html).csv["who-went-where.csv"].splitlines()
     assert csv == [
-        "segment in 2024-02,Espresso in 2024-03,Filter in 2024-03,not here in 2024-03",
+        "segment in 2024-02,Espresso in 2024-03,Filter in 2024-03,not active in 2024-03",
         "Espresso,200,<10,90",
         "Filter,40,100,260",
-        "not here in 2024-02,260,90,",
+        "not active in 2024-02,260,90,",
     ], "those who stayed are on the diagonal"
     flows = section(html, "flows")
     rows = [
@@ -258,7 +308,7 @@ def test_who_went_where_has_who_came_and_left(tmp_path: Path) -> None:
         for row in re.findall(r"<tr.*?>(.*?)</tr>", flows)
     ]
     assert [row[1:] for row in rows[1:]] == [["200", "<10", "90"], ["40", "100", "260"], ["260", "90", ""]]
-    assert re.findall(r'class="(p\d|none) stayed"', flows) == ["p4", "p4"]
+    assert re.findall(r'class="(p\d|none) stayed"', flows) == ["p4", "p3"], "200 of 300, and 100 of 400"
 
 
 def test_of_fewer_than_ten_people_no_month_and_no_flow_says_how_many(tmp_path: Path) -> None:

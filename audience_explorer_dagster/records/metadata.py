@@ -215,6 +215,8 @@ def _report(summary: dict[str, Any]) -> dict[str, Any]:
         "headline": summary["headline"],
         **({"users": summary["users"]} if summary["users"] is not None else {}),  # rounded, as it is in the page
         "k": summary["k"],
+        # Fewer than k where a segment has several clusters; reports of an earlier version do not say.
+        **({"shown": summary["shown"]} if "shown" in summary else {}),
         "private": summary["private"],
     }
 

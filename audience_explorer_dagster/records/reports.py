@@ -64,18 +64,19 @@ def _listed(partition: Partition, record: Record) -> Listed:
     def value(name: str) -> Any:
         return record.metadata[name].value if name in record.metadata else None
 
-    k, verdict = int(value("k")), value(VERDICT)
+    shown = value("shown")  # segments, of which each may have several clusters; earlier reports have k alone
+    number, verdict = int(value("k") if shown is None else shown), value(VERDICT)
     return Listed(
         month=partition.month,
         category=str(partition.category),
         private=bool(value("private")),
         link=storage.join(record.folder, make_report.REPORT),
-        found=_found(k, verdict),
+        found=_found(number, verdict),
         people=value("users"),
     )
 
 
-def _found(k: int, verdict: str | None) -> str:
+def _found(number: int, verdict: str | None) -> str:
     if verdict not in (None, SEGMENTS):
         return VERDICTS[verdict]
-    return f"{k} {'group' if verdict is None else 'segment'}{'s' * (k != 1)}"
+    return f"{number} {'group' if verdict is None else 'segment'}{'s' * (number != 1)}"

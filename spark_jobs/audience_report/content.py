@@ -5,9 +5,9 @@ users of a manifest, are rounded here, and no text that a job wrote about exact 
 """
 
 import shlex
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 from typing import Any
 
 from spark_jobs.audience_report import curves
@@ -20,7 +20,10 @@ from spark_jobs.outputs import Manifest
 
 MOST_PAGES = 40  # of the heat map
 
-_SOLIDITIES = {
+_PERCENT_FROM = 200  # people: of fewer, a share by figures that are rounded to tens is too rough to be shown
+_CLEARLY = 2.0  # times the evidence that is needed
+
+SOLIDITIES = {  # and what each means
     "solid": "found again among other people like these",
     "fair": "mostly found again among other people like these",
     "doubtful": "often comes out otherwise among other people like these: don't rely on it",
@@ -38,6 +41,7 @@ _BY_SCORE = {
     _PREDICTION: "How well segments that are seen on half of the pages predict the other half; 0 is no better than"
     " popularity alone."
 }
+_AT_LEAST = {_PREDICTION: (0.0, 0.1)}  # what the scale has: in a smaller one, differences of nothing look like a cliff
 _SCORES = {
     "prediction": _PREDICTION,
     "silhouette": "silhouette",
@@ -69,11 +73,12 @@ class HeatRow:
 
 @dataclass(frozen=True)
 class Segment:
-    """A segment, as its card shows it."""
+    """A cluster, as its card shows it: a segment, or a part of one."""
 
     number: int  # from 1
     cluster_id: int
     name: str
+    part_of: str  # the name of the segment that it is a part of; empty where it is a segment of its own
     color: int
     segment_ids: Sequence[int]  # where segments are followed
     people: int | None
@@ -87,27 +92,60 @@ class Segment:
     typical: Sequence[str]
 
     @property
-    def drawn(self) -> float:
-        """The share, as a length."""
-        return self.share or 0.0
-
-    @property
     def told_gender(self) -> str:
-        """The gender split, such as `f: 55%, m: 40%`; what is not published is left out."""
-        return ", ".join(f"{gender}: {share:.0%}" for gender, share in self.gender if share)
+        """The gender split, such as `f: 55%, m: 40%`, or by code; what is not published is left out."""
+        told = [(gender, share) for gender, share in self.gender if share]
+        coded = any(gender.isdigit() for gender, _ in told)
+        split = ", ".join(f"{'code ' if gender.isdigit() else ''}{gender}: {share:.0%}" for gender, share in told)
+        return f"{split} (the codes are those of your data)" if coded else split
 
     @property
     def into(self) -> list[str]:
         """The names of the pages that set it apart, the strongest first."""
         return [page["dimension_name"] for page in self.distinctive]
 
+
+@dataclass(frozen=True)
+class Row:
+    """A segment in the overview, with all of its parts. Where segments are not followed, each cluster is one."""
+
+    name: str
+    color: int
+    segment_ids: Sequence[int]  # where segments are followed
+    people: int | None
+    share: float | None
+    parts: Sequence[Segment]
+
+    @property
+    def numbers(self) -> str:
+        """The numbers of its cards, such as `1, 4`."""
+        return ", ".join(str(part.number) for part in self.parts)
+
+    @property
+    def drawn(self) -> float:
+        """The share, as a length."""
+        return self.share or 0.0
+
+    @property
+    def solidities(self) -> list[str]:
+        """How solid its parts are, the most solid first; none where it is not known."""
+        return [name for name in SOLIDITIES if any(part.solidity == name for part in self.parts)]
+
+    @property
+    def into(self) -> list[str]:
+        """The names of the pages that set its parts apart, the strongest first."""
+        by_rank = zip_longest(*(part.into for part in self.parts))
+        return list(dict.fromkeys(page for page in chain.from_iterable(by_rank) if page is not None))
+
     @property
     def told_into(self) -> str:
         """What it is into, beside what its name says already."""
-        others = [page for page in self.into if page not in self.name][:3]
         if not self.into:
             return "nothing in particular"
-        return f"also {', '.join(others)}" if others and len(others) < len(self.into) else ", ".join(others)
+        others = [page for page in self.into if page not in self.name]
+        if not others:
+            return ""
+        return f"{'also' if len(others) < len(self.into) else 'into'} {', '.join(others[:3])}"
 
 
 @dataclass(frozen=True)
@@ -121,18 +159,23 @@ class Content:
     people: int | None
     verdict: str | None
     headline: str
+    who: str  # who is counted; empty where there is nobody to say it of
     lede: Sequence[str]
     advice: str
     segments: Sequence[Segment]  # none where there are no segments to draw
+    rows: Sequence[Row]  # the same people by segments, the largest first: what is counted and compared
     heat: Sequence[HeatRow]
     liked: Table | None  # the pages, where everybody is one audience
     curve: "curves.Curve | None"
     tried: Table | None
     verdict_text: Sequence[str]
+    statistics: str  # the same, for statisticians; empty where nothing was measured
+    found_from: str  # whom the segments were found from; empty where it is everybody
     quality: Table
     checks: Table
     parameters: Table
     command: str
+    using: Sequence[tuple[str, str]]  # what can be done with the segments, and the command for it
     months: Months | None  # where segments are followed
 
     @property
@@ -141,31 +184,33 @@ class Content:
         return period(self.month)
 
     @property
-    def solidities(self) -> str:
-        """How many segments are how solid, such as `3 solid, 1 doubtful`."""
-        counts = Counter(segment.solidity for segment in self.segments)
-        return ", ".join(f"{counts[name]} {name}" for name in _SOLIDITIES if counts[name])
-
-    @property
     def curve_caption(self) -> str:
         """What the curve shows."""
         assert self.curve is not None
         by = _BY_SCORE.get(self.curve.score, f"The {self.curve.score} by number of segments.")
         return f"{by} The filled dot is the number that was taken."
 
+    def whole_of(self, part: Segment) -> Row:
+        """The segment that a cluster is a part of."""
+        return next(row for row in self.rows if part in row.parts)
+
     @property
     def segments_table(self) -> Table:
         """The segments, a row each."""
         columns = ["cluster_id", "name", "people", "share", "solidity", "stability"]
-        followed = any(segment.segment_ids for segment in self.segments)
-        rows = [
-            [
-                *(segment.cluster_id, segment.name, _counted(segment.people, self.min_people), segment.share),
-                *(segment.solidity, segment.stability, *segment.activity.values(), "; ".join(segment.into)),
-                *([" ".join(map(str, segment.segment_ids))] if followed else []),
-            ]
-            for segment in self.segments
-        ]
+        followed = any(row.segment_ids for row in self.rows)
+        rows: list[list[Any]] = []
+        for row in self.rows:
+            part = row.parts[0] if len(row.parts) == 1 else None  # figures of parts can't be added up
+            activity = [None] * len(_ACTIVITY) if part is None else [*part.activity.values()]
+            rows.append(
+                [
+                    part.cluster_id if part is not None else " ".join(str(each.cluster_id) for each in row.parts),
+                    *(row.name, _counted(row.people, self.min_people), row.share, " ".join(row.solidities)),
+                    *(None if part is None else part.stability, *activity, "; ".join(row.into)),
+                    *([" ".join(map(str, row.segment_ids))] if followed else []),
+                ]
+            )
         columns += [*(f"actions_{name}" for name in _ACTIVITY), "into", *(["segment_ids"] if followed else [])]
         return Table("segments", columns, rows)
 
@@ -239,9 +284,12 @@ def content_of(
     apart = described and summary["k"] > 1
     known = known_clusters(followed) if followed is not None else {}
     segments = [_segment(row, known.get(row["cluster_id"])) for row in summary["segments"]] if apart else []
+    rows = _rows(segments, followed)
     heat = _heat_map(segments, profiles, people) if apart else []
     chosen = k_selection["summary"] if k_selection is not None and described else None
-    headline, lede, advice = _answer(summary, segments, people, users, min_people)
+    headline, lede, advice = _answer(summary, rows, people, users, min_people)
+    if people is not None and k_selection is not None and summary["verdict"] == "too_few":
+        lede = [f"{people:,} people, of whom {_judged(k_selection, min_people)} to judge by. {' '.join(lede)}"]
     return Content(
         month=month,
         category=category,
@@ -250,14 +298,18 @@ def content_of(
         people=people,
         verdict=summary["verdict"],
         headline=headline,
+        who=_who(month, int(kmeans["summary"]["clustering_inputs"]["min_actions"])) if described else "",
         lede=lede,
         advice=advice,
         segments=segments,
+        rows=rows,
         heat=heat,
-        liked=_liked(profiles) if described and not apart else None,
+        liked=_liked(profiles, people) if people is not None and not apart else None,
         curve=_curve(chosen) if chosen else None,
         tried=_tried(chosen, min_people) if chosen and chosen["tried"] else None,
-        verdict_text=_verdict(summary, chosen, min_people),
+        verdict_text=_verdict(summary, k_selection if chosen else None, min_people, len(rows) < len(segments)),
+        statistics=_statistics(chosen) if chosen else "",
+        found_from=_found_from(kmeans["summary"]["learned_from"], users, min_people) if apart else "",
         quality=_quality(kmeans, people, min_people),
         checks=Table(
             "checks",
@@ -269,6 +321,7 @@ def content_of(
         ),
         parameters=_parameters(kmeans, k_selection),
         command=_command(month, category, kmeans, k_selection),
+        using=_using(month, category, rows, followed) if rows else [],
         months=None if followed is None else months_of(followed, flows, apart, min_people),
     )
 
@@ -278,8 +331,17 @@ def in_words(number: int) -> str:
     return _WORDS[number] if number < len(_WORDS) else str(number)
 
 
+def _who(month: str, min_actions: int) -> str:
+    """Who is counted, and what being on a page is."""
+    often = f" at least {min_actions} times in all" if min_actions > 1 else ""
+    return (
+        f"People who liked or commented on one or more of this category's pages, or posts of theirs,{often} in"
+        f" {period(month)}. Whoever did so is “on” that page."
+    )
+
+
 def _answer(
-    summary: Mapping[str, Any], segments: Sequence[Segment], people: int | None, users: int, min_people: int
+    summary: Mapping[str, Any], rows: Sequence[Row], people: int | None, users: int, min_people: int
 ) -> tuple[str, list[str], str]:
     """The headline, what comes after it, and what to do."""
     verdict, k = summary["verdict"], int(summary["k"])
@@ -287,7 +349,8 @@ def _answer(
         return (
             "Nobody",
             ["No user of this month has an action on this category's pages."],
-            "Check the page ids in the category file, and whether the month's raw data has this category's pages.",
+            "Ask whoever runs Audience Explorer to check this category's page ids, and whether the month's raw data has"
+            " these pages.",
         )
     if people is None:
         return f"Fewer than {min_people} people", ["Of so few people, nothing more is said."], ""
@@ -295,50 +358,73 @@ def _answer(
         return (
             f"No segments: {people:,} people are one audience",
             ["What somebody likes says nothing about what else they like, beyond what is popular with everybody."],
-            "Treat them as one audience. To look again, pool this category with related ones in one category file: that"
-            " gives more people and more pages.",
+            "Treat them as one audience. To look again, with more people and more pages, ask whoever runs Audience"
+            " Explorer to put this category together with related ones.",
         )
     if verdict == "too_few":
         return (
             f"Too few active people to tell segments: {people:,} in all",
             ["There may be segments, but so few people can't show them."],
-            "Treat them as one audience for now. Wait for a month with more people, or add pages to the category file.",
+            "Treat them as one audience for now. Wait for a month with more people, or ask whoever runs Audience"
+            " Explorer to add pages to this category.",
         )
     if k == 1:
         return f"{people:,} people, in one group as asked for", [], ""
     if verdict is None:
-        headline = f"{in_words(k)} groups among {people:,} people"
-        origin = [f"{in_words(k)} were asked for; nobody asked whether there are segments."]
+        headline = f"{in_words(len(rows))} groups among {people:,} people"
+        origin = [
+            f"Somebody set the number to {in_words(k).lower()}. Whether there really are {in_words(k).lower()} was not"
+            " checked."
+        ]
     else:
-        headline, origin = f"{in_words(k)} segments among {people:,} people", []
-    return headline, [_sizes(segments, min_people), *origin], ""
+        headline, origin = f"{in_words(len(rows))} segments among {people:,} people", []
+    return headline, [_sizes(rows, min_people), *origin], ""
 
 
-def _sizes(segments: Sequence[Segment], min_people: int) -> str:
-    largest, smallest = segments[0], segments[-1]
+def _sizes(rows: Sequence[Row], min_people: int) -> str:
+    largest, smallest = rows[0], rows[-1]
 
-    def told(segment: Segment) -> str:
-        return f"fewer than {min_people} people" if segment.share is None else f"{segment.share:.0%}"
+    def told(row: Row) -> str:
+        return f"fewer than {min_people} people" if row.share is None else f"{row.share:.0%}"
 
     return (
         f"The largest is “{largest.name}” with {told(largest)}, the smallest “{smallest.name}” with {told(smallest)}."
     )
 
 
+def _rows(segments: Sequence[Segment], followed: Mapping[str, Any] | None) -> list[Row]:
+    """The segments, the largest first; one of several parts has figures of its own, for rounded ones don't add up."""
+    sizes = {} if followed is None else {row["segment_id"]: row for row in followed["segments"]}
+    parts: dict[tuple[int, ...], list[Segment]] = {}
+    for segment in segments:
+        of = tuple(segment.segment_ids) if segment.part_of else (-segment.number,)
+        parts.setdefault(of, []).append(segment)
+    rows = []
+    for of, own in parts.items():
+        first = own[0]
+        people, share = first.people, first.share
+        if first.part_of:
+            people, share = sizes[of[0]]["people"], sizes[of[0]]["share"]
+        name = first.part_of or first.name
+        rows.append(Row(name, first.color, first.segment_ids, people, share, own))
+    return sorted(rows, key=lambda row: -(row.people or 0))
+
+
 def _segment(row: Mapping[str, Any], known: Known | None) -> Segment:
-    solidity = row["solidity"] if row["solidity"] in _SOLIDITIES else ""
+    solidity = row["solidity"] if row["solidity"] in SOLIDITIES else ""
     stability = row["stability"]
     gender = sorted(row["gender"].items(), key=lambda item: (item[0] == "0", item[0]))
     return Segment(
         number=row["cluster_id"] + 1,
         cluster_id=row["cluster_id"],
         name=row["name"] if known is None else known.name,
+        part_of="" if known is None else known.part_of,
         color=row["cluster_id"] if known is None else known.color,
         segment_ids=() if known is None else known.segment_ids,
         people=row["people"],
         share=row["share"],
         solidity=solidity,
-        what_it_means=_SOLIDITIES.get(solidity, ""),
+        what_it_means=SOLIDITIES.get(solidity, ""),
         stability=None if stability is None else round(stability, 2),
         activity={name: row["activity"].get(name) for name in _ACTIVITY},
         gender=[("not known" if value == "0" else value, share) for value, share in gender],
@@ -413,7 +499,7 @@ def _cell(row: Mapping[str, Any]) -> Cell:
     return Cell(row["share"], step, lift, low, high)
 
 
-def _liked(profiles: Sequence[Mapping[str, Any]]) -> Table | None:
+def _liked(profiles: Sequence[Mapping[str, Any]], people: int) -> Table | None:
     """The pages that most people are on, where all of them are one audience."""
     rows = sorted(
         (row for row in profiles if row["people"] is not None),
@@ -421,39 +507,84 @@ def _liked(profiles: Sequence[Mapping[str, Any]]) -> Table | None:
     )[:MOST_PAGES]
     if not rows:
         return None
+    shares = people >= _PERCENT_FROM
     return Table(
         "pages",
-        ["page", "people", "share"],
-        [[row["dimension_name"] or row["dimension_id"], row["people"], row["share"]] for row in rows],
+        ["page", "people", *(["share"] if shares else [])],
+        [
+            [row["dimension_name"] or row["dimension_id"], row["people"], *([row["share"]] if shares else [])]
+            for row in rows
+        ],
     )
 
 
 # --- the verdict -----------------------------------------------------------------------------------
 
 
-def _verdict(summary: Mapping[str, Any], chosen: Mapping[str, Any] | None, min_people: int) -> list[str]:
-    if chosen is None:
-        return [] if summary["verdict"] else ["k was given, so nobody asked whether there are segments, or how many."]
-    told = []
-    evidence, needed = chosen.get("evidence"), chosen.get("evidence_needed")
-    if evidence is not None:
-        enough = "More is needed" if evidence < needed else "That is enough"
-        told.append(
-            f"The evidence that there are segments is {evidence:.1f}, in standard errors. {enough}: {needed:.1f} is"
-            f" what at most 1 in {1 / chosen['false_alarm_rate']:.0f} audiences without segments reach."
-        )
+def _verdict(summary: Mapping[str, Any], k_selection: Manifest | None, min_people: int, parts: bool) -> list[str]:
+    """How sure it is, in plain words."""
+    if k_selection is None:
+        return [] if summary["verdict"] else ["Whether there are segments, and how many, was not checked: k was given."]
+    if summary["verdict"] == "too_few":
+        return []  # what is to be said is said first
+    told = [_how_sure(summary["verdict"], k_selection["summary"])]
     if summary["verdict"] == "segments":
         told.append("How many there are is less sure than that there are some.")
-    judged = published.count(int(chosen["people_judged"]), min_people)
-    people = f"{judged:,} people" if judged else f"fewer than {min_people} people"
-    told.append(f"Judged on {people} who are active enough to be learned from.")
+    if parts:
+        told.append("The number below is that of the groups that were found; some of them are parts of one segment.")
+    told.append(f"Of all, {_judged(k_selection, min_people)} to judge by.")
     return told
+
+
+def _how_sure(verdict: str, chosen: Mapping[str, Any]) -> str:
+    evidence, needed = chosen.get("evidence"), float(chosen.get("evidence_needed") or 0)
+    if verdict == "segments":
+        if evidence is None:
+            return "There are segments."
+        very, far = ("Very sure", "far more") if evidence >= _CLEARLY * needed else ("Sure", "more")
+        return f"{very} that there are segments: what people like hangs together {far} than chance would do."
+    if evidence is None:
+        return "It takes more pages to see segments, or any number of them would leave one with too few people."
+    if evidence < needed:
+        return "No sign of segments: the pages hang together no more than chance could do."
+    return "What people like hangs together a little, but what is popular says as much about it as segments would."
+
+
+def _judged(k_selection: Manifest, min_people: int) -> str:
+    """How many people did enough, such as `about 10 did enough (8 or more likes or comments each)`."""
+    judged = published.count(int(k_selection["summary"]["people_judged"]), min_people)
+    least = int(k_selection["config"]["fit_min_actions"])
+    often = f" ({least} or more likes or comments each)" if least > 1 else ""
+    return f"{f'about {judged:,}' if judged is not None else f'fewer than {min_people}'} did enough{often}"
+
+
+def _statistics(chosen: Mapping[str, Any]) -> str:
+    evidence, needed = chosen.get("evidence"), chosen.get("evidence_needed")
+    if evidence is None:
+        return ""
+    return (
+        f"The evidence that there are segments is {round(evidence, 1) + 0.0:.1f}, in standard errors; {needed:.1f} is"
+        f" what at most 1 in {1 / chosen['false_alarm_rate']:.0f} audiences without segments reach."
+    )
+
+
+def _found_from(learned: Mapping[str, Any], users: int, min_people: int) -> str:
+    """Whom the segments were found from, if not everybody."""
+    number = published.count(int(learned["users"]), min_people)
+    if number is None or not learned["min_actions"] or learned["users"] >= users:
+        return ""
+    return (
+        f"The segments were found from the {number:,} most active people ({learned['min_actions']} or more likes or"
+        " comments); the others were put into the segment that they fit best."
+    )
 
 
 def _curve(chosen: Mapping[str, Any]) -> "curves.Curve | None":
     score = _score_of(chosen)
     points = [(row["k"], row[score]) for row in chosen["tried"] if row.get(score) is not None]
-    return curves.curve(points, int(chosen["k"]), _SCORES[chosen["criterion"]]) if len(points) > 1 else None
+    if len(points) < 2:
+        return None
+    return curves.curve(points, int(chosen["k"]), _SCORES[chosen["criterion"]], _AT_LEAST.get(chosen["criterion"]))
 
 
 def _score_of(chosen: Mapping[str, Any]) -> str:
@@ -465,7 +596,8 @@ def _tried(chosen: Mapping[str, Any], min_people: int) -> Table:
     rows = [
         [
             row["k"],
-            *(None if row.get(score) is None else round(row[score], 3) for score in scores),
+            # Without the sign that -0.0 has.
+            *(None if row.get(score) is None else round(row[score], 3) + 0.0 for score in scores),
             _counted(published.count(int(row["smallest_segment"]), min_people), min_people),
         ]
         for row in chosen["tried"]
@@ -482,9 +614,9 @@ def _quality(kmeans: Manifest, people: int | None, min_people: int) -> Table:
     rows: list[list[Any]] = [["people", _counted(people, min_people)]]
     if people is not None:
         learned_from = published.count(int(learned["users"]), min_people)
-        active = f" (at least {learned['min_actions']} actions)" if learned["min_actions"] else ""
+        active = f" (at least {learned['min_actions']} likes or comments)" if learned["min_actions"] else ""
         rows += [
-            [f"people learned from{active}", _counted(learned_from, min_people)],
+            [f"people active enough to find segments by{active}", _counted(learned_from, min_people)],
             ["converged", "yes" if summary["converged"] else "no"],
         ]
     return Table("data-quality", ["what", "value"], [*rows, ["computed by", summary["engine"]]])
@@ -515,6 +647,22 @@ def _command(month: str, category: str, kmeans: Manifest, k_selection: Manifest 
         *_not_default(KMeansConfig, kmeans["config"], {"label"}),
     ]
     return " ".join(["audience-explorer pipeline", f"--month {month}", f"--category {category}", *options])
+
+
+def _using(month: str, category: str, rows: Sequence[Row], followed: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """What to do with the segments: commands for the first of them."""
+    first, of = rows[0], shlex.quote(category)
+    names = {} if followed is None else {row["segment_id"]: row["name"] for row in followed["segments"]}
+    # What is not followed, or not told apart this month, has no name by which it could be asked for.
+    asked = f"--cluster {first.parts[0].cluster_id}"
+    if first.segment_ids:
+        asked = f"--segment {shlex.quote(names[first.segment_ids[0]])}"
+    export = f"audience-explorer export --category {of} --month {month} {asked} --output people.csv"
+    told = [(f"The people of “{first.name}”, in a file:", export)]
+    if first.segment_ids:
+        rename = f"audience-explorer segments rename {of} {first.segment_ids[0]} 'A better name'"
+        told.append(("Another name for it, in all months:", rename))
+    return told
 
 
 _OF_KMEANS_ALONE = {"n_init", "seed", "fit_min_actions"}  # options of the command by these names set kmeans's

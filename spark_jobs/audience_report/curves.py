@@ -43,9 +43,11 @@ class Curve:
         return next((point for point in self.points if point.chosen), None)
 
 
-def curve(points: Sequence[tuple[int, float]], chosen: int, score: str) -> Curve:
-    """The curve through at least two points of k and value."""
-    values = [value for _, value in points]
+def curve(
+    points: Sequence[tuple[int, float]], chosen: int, score: str, at_least: tuple[float, float] | None = None
+) -> Curve:
+    """The curve through at least two points of k and value, on a scale that has at least these values."""
+    values: list[float] = [*(value for _, value in points), *(at_least or ())]
     step = _round_step((max(values) - min(values)) or 1.0)
     low, high = math.floor(min(values) / step), math.ceil(max(values) / step)
     high += low == high

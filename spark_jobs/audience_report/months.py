@@ -6,7 +6,7 @@ sums and differences. A figure that is None is of fewer people than may be said.
 
 import calendar
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
@@ -14,7 +14,7 @@ from spark_jobs.audience_report.tables import Table
 
 _MOST_NAMES = 3  # in the label of several segments
 _TOP_STEP = 0.05  # the scale of sizes ends at a multiple of it
-_DARKER = (0.02, 0.1, 0.25, 0.5)  # of the largest flow, from which a cell is darker
+_DARKER = (0.02, 0.1, 0.25, 0.5)  # of the people who were in the segment, from which a cell is darker
 _LABELS = {
     "birth": "New",
     "return": "Back",
@@ -37,6 +37,7 @@ class Known:
     color: int
     segment_ids: Sequence[int]
     numbers: str = ""  # of the cards, such as `2, 5`; empty where there is none
+    part_of: str = ""  # the name without the number of the part; empty where it is in one cluster alone
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Trend:
     story: Sequence[str]  # how it began, and ended
     sizes: Sequence[Size | None]  # a month each; None where it was not, or nothing is known of the month
     summary: str  # of the drawing, in words
+    was: str  # the first figure, such as `36% in Jan 2024`; empty where it is the only one
     line: str
     area: str
     dots: str
@@ -185,7 +187,8 @@ def known_clusters(followed: Mapping[str, Any]) -> dict[int, Known]:
         one = _known(ids, segments)
         for place, cluster in enumerate(clusters, 1):
             part = f" (part {place})" if len(clusters) > 1 else ""
-            known[cluster] = Known(f"{one.name}{part}", one.color, one.segment_ids, str(cluster + 1))
+            whole = one.name if part else ""
+            known[cluster] = Known(f"{one.name}{part}", one.color, one.segment_ids, str(cluster + 1), whole)
     return known
 
 
@@ -211,11 +214,11 @@ def _known(ids: Sequence[int], segments: Mapping[int, Mapping[str, Any]]) -> Kno
 def _nothing(followed: Mapping[str, Any]) -> str:
     if followed["since"] is None:
         return "This is the first month that is followed."
-    nothing = "Nothing that these months can show"
     before = [month for month in followed["history"] if month["month"] == followed["since"]]
     were = {segment["segment_id"] for month in before for segment in month["segments"]}
     if were and were == {segment["segment_id"] for segment in _living(followed)}:
-        return f"{nothing}: all segments of {period(followed['since'])} live on."
+        return f"No segment appeared, ended, split or merged since {period(followed['since'])}."
+    nothing = "Nothing that these months can show"
     return f"{nothing}." if were or _living(followed) else f"{nothing}: they have no segments to follow."
 
 
@@ -228,7 +231,9 @@ def _notes(followed: Mapping[str, Any], drawn: bool) -> list[str]:
             missing = f"{period(between[0])} is" if len(between) == 1 else "The months between are"
             notes.append(f"{missing} missing.")
     living, known = _living(followed), known_clusters(followed)
-    if not known and living:
+    if not known and len(living) == 1 and _merged_by_hand(living[0]):
+        notes.append(f"Its groups are all {_named(living)} now: somebody merged them by hand.")
+    elif not known and living:
         why = "Its groups are not clearly apart" if drawn else "It can't show them"
         notes.append(
             f"{period(followed['month'])} does not tell segments apart. {why}: {_named(living)} live on, unseen."
@@ -243,7 +248,10 @@ def _notes(followed: Mapping[str, Any], drawn: bool) -> list[str]:
             notes.append(f"{_named([segment, *shared])} are in one group this month, and all live on.")
         if len(segment["cluster_ids"]) > 1 and not shared:
             parts = " and ".join(str(cluster + 1) for cluster in segment["cluster_ids"])
-            notes.append(f"{_named([segment])} is in several groups, {parts}, which are not clearly apart.")
+            if _merged_by_hand(segment):
+                notes.append(f"{_named([segment])} has several parts, {parts}, because somebody merged them by hand.")
+            else:
+                notes.append(f"{_named([segment])} is in several groups, {parts}, which are not clearly apart.")
         if segment["new_by_sight"]:
             notes.append(f"{_named([segment])} is told apart from now on. Such people were there before, among others.")
     in_events = {number for event in followed["events"] for number in event["before"]}
@@ -253,6 +261,10 @@ def _notes(followed: Mapping[str, Any], drawn: bool) -> list[str]:
         if segment["ended"] == followed["month"] and segment["segment_id"] not in in_events
     ]
     return notes
+
+
+def _merged_by_hand(segment: Mapping[str, Any]) -> bool:
+    return len(segment["cluster_ids"]) > 1 and "merged" in segment.get("edited", ())
 
 
 def _named(segments: Sequence[Mapping[str, Any]]) -> str:
@@ -352,6 +364,7 @@ def _trend(
         story=_story(segment, events, {s["segment_id"]: s["name"] for s in followed["segments"]}, months[0]),
         sizes=sizes,
         summary=_summary(sizes, months),
+        was=_was(sizes, months),
         line="".join(_path(line) for line in lines),
         area="".join(f"{_path(line)}V{_BASE}H{line[0][0]:g}Z" for line in lines),
         dots="".join(_dot(own[place]) for place in drawn),
@@ -392,8 +405,18 @@ def _bar(point: _Point | None) -> str:
     return "" if point is None else f"M{point[0]:g} {max(0, point[1] - 10):g}V{min(HEIGHT, point[1] + 10):g}"
 
 
+def _own(sizes: Sequence[Size | None], months: Sequence[str]) -> list[tuple[float, str]]:
+    """The figures that a segment has alone, with their months."""
+    return [(size.own, month) for size, month in zip(sizes, months, strict=True) if size and size.own is not None]
+
+
+def _was(sizes: Sequence[Size | None], months: Sequence[str]) -> str:
+    own = _own(sizes, months)
+    return f"{own[0][0]:.0%} in {short(own[0][1])}" if len(own) > 1 else ""
+
+
 def _summary(sizes: Sequence[Size | None], months: Sequence[str]) -> str:
-    own = [(size.own, month) for size, month in zip(sizes, months, strict=True) if size and size.own is not None]
+    own = _own(sizes, months)
     if not own:
         return "No month has a figure of its own."
     (first, began), (last, ended) = own[0], own[-1]
@@ -416,6 +439,8 @@ def _story(
         ended |= was and not is_now
         if event["kind"] == "split" and (was or is_now):
             told.append(f"{other} split off {in_month}" if was else f"split from {other} {in_month}")
+        elif event["kind"] == "merge" and was and event.get("by_hand") and not is_now:
+            told.append(f"merged into {other} {in_month}")
         elif event["kind"] == "merge" and was:
             told.append(
                 f"took in {other} {in_month}" if is_now else f"one group with {other} since {short(event['month'])}"
@@ -456,37 +481,43 @@ def _flows(followed: Mapping[str, Any], flows: Sequence[Mapping[str, Any]], min_
     # A row stands where its column does, so that those who stayed are on the diagonal.
     sources = list(dict.fromkeys(way for way, _ in people if way is not None))
     sources.sort(key=lambda ids: min((column.get(number, len(to)) for number in ids), default=len(to)))
-    moved = [n for (were, are), n in people.items() if were is not None and are is not None and n is not None]
-    largest = max(moved, default=1)
+    then = [month for month in followed["history"] if month["month"] == followed["since"]]
+    had = {segment["segment_id"]: segment["people"] for month in then for segment in month["segments"]}
 
     def flow(were: _Way, are: _Way) -> Flow | None:
         if (were, are) not in people:
             return None
         number = people[were, are]
-        both = were is not None and are is not None
-        step = sum(number >= limit * largest for limit in _DARKER) if both and number is not None else 0
+        all_then = had.get(were[0]) if were and are is not None else None
+        step = sum(number >= limit * all_then for limit in _DARKER) if number is not None and all_then else 0
         return Flow(number, step, bool(set(were or ()) & set(are or ())))
 
     ways: list[_Way] = [*sources, None]
     cells = [[flow(were, are) for are in [*to, None]] for were in ways]
     columns = [_known(ids, segments) for ids in to]
-    labels = [None if ids is None else _known(ids, segments) for ids in ways]
+    labels = [None if ids is None else _known_before(ids, segments) for ids in ways]
     table = Table(
         "who-went-where",
         [
             f"segment in {followed['since']}",
             *(f"{known.name} in {followed['month']}" for known in columns),
-            f"not here in {followed['month']}",
+            f"not active in {followed['month']}",
         ],
         [
             [
-                f"not here in {followed['since']}" if known is None else known.name,
+                f"not active in {followed['since']}" if known is None else known.name,
                 *(None if cell is None else f"<{min_people}" if cell.people is None else cell.people for cell in row),
             ]
             for known, row in zip(labels, cells, strict=True)
         ],
     )
     return Flows(columns, list(zip(labels, cells, strict=True)), table)
+
+
+def _known_before(ids: Sequence[int], segments: Mapping[int, Mapping[str, Any]]) -> Known:
+    """What was a group in the month before: if it is in several clusters now, no one says in which it was then."""
+    known = _known(ids, segments)
+    return replace(known, numbers="") if "," in known.numbers else known
 
 
 def _way(ids: Sequence[int] | None) -> _Way:

@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from spark_jobs.audience_report.content import MOST_PAGES, Content
+from spark_jobs.audience_report.content import MOST_PAGES, SOLIDITIES, Content
 from spark_jobs.audience_report.months import period, short
 
 COLORS = 12  # of segments; more than so many begin again
@@ -20,7 +20,8 @@ COLORS = 12  # of segments; more than so many begin again
 def render(content: Content) -> str:
     """The report as HTML."""
     styles = ["report.css", *(["months.css"] if content.months is not None else [])]
-    return _render("report.html", {"report": content, "colors": COLORS, "most_pages": MOST_PAGES}, styles)
+    values = {"report": content, "colors": COLORS, "most_pages": MOST_PAGES, "solidities": SOLIDITIES}
+    return _render("report.html", values, styles)
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def _percent(share: float | None) -> str:
 def _number(value: float | None) -> str:
     if value is None:
         return "–"
-    return f"{value:,.0f}" if value == round(value) else f"{value:,.3g}"
+    return f"{value + 0.0:,.0f}" if value == round(value) else f"{value:,.3g}"  # + 0.0: never -0
 
 
 def _times(lift: float | None) -> str:

@@ -1,5 +1,5 @@
 "use strict";
-// The page can be read without this: it sorts tables and hides what a search does not match.
+// The page can be read without this: it sorts tables, hides what a search does not match, and marks what can be scrolled.
 document.documentElement.classList.add("js");
 
 const valueOf = (row, column) => {
@@ -35,6 +35,13 @@ for (const table of document.querySelectorAll("table.sortable")) {
       table.tBodies[0].append(...rows);
     });
   });
+}
+
+// A table that goes on to the right shows that it does.
+for (const box of document.querySelectorAll(".scroll")) {
+  const update = () => box.classList.toggle("more", box.scrollLeft + box.clientWidth < box.scrollWidth - 1);
+  box.addEventListener("scroll", update, { passive: true });
+  new ResizeObserver(update).observe(box);
 }
 
 for (const input of document.querySelectorAll("input[data-filters]")) {
