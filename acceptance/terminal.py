@@ -20,13 +20,13 @@ def test_a_pipeline_is_one_display_and_what_it_made_is_compared(explorer: Explor
 
     shown = in_a_terminal(explorer, "audience-explorer", "pipeline", *cloud, "--k", "3", "--label", "three")
 
-    assert "0/4" in shown, "how far it is"
-    assert "launched 4 jobs on this machine" in shown, "where it runs"
+    assert "0/5" in shown, "how far it is"
+    assert "launched 5 jobs on this machine" in shown, "where it runs"
     assert "group_by_user 2018-12, 0 s" in shown, "what runs"
     assert "left" in shown
     table = shown[shown.rindex("partition") :].splitlines()
     assert max(map(len, table)) <= WIDTH
-    assert "4 launched, 0 reused, 0 failed" in shown
+    assert "5 launched, 0 reused, 0 failed" in shown
 
     planned = in_a_terminal(explorer, "audience-explorer", "pipeline", *cloud, "--k", "4", "--dry-run")
     assert re.search(r"expected: 1 launch; \d+ s", planned)
