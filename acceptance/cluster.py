@@ -190,7 +190,7 @@ def test_a_worker_that_is_killed_in_mid_job_changes_nothing(
     local.run("group_by_user", tmp_path / "root" / "raw" / f"month={month}", here / "users")
     local.run("make_clustering_inputs", here / "users", here / "inputs", "--category", category)
     there = put(aws, here / "inputs", "killed/inputs")
-    options = [*MLLIB, "--k", 6, "--n-init", 2]
+    options = [*MLLIB, "--k", 6, "--n-init", 2, "--params", "kmeans||,20,0.001"]
     spark.run("kmeans", here / "inputs", here / "kmeans", *options)
     running = job(cluster, "kmeans", there, f"{place}/kmeans", *options)
     cluster.kill(busy_worker(cluster, running))
