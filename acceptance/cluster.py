@@ -122,12 +122,13 @@ def test_a_month_on_the_cluster_is_that_month_on_one_machine(
     assert len(there.launched) == len(here.launched) == 1 + 4 * 2
     assert_same(there, here, aws, "grouped_users", "clustering_inputs", "kmeans")
 
-    # Of all categories: what is there is not computed again, and k-means in memory is the same on all.
-    in_memory = pipeline("there", *four, *on_cluster, "--engine", "spark", more=cluster.environment)
-    local = pipeline("local", *four)
+    # Of more categories: what is there is not computed again, and k-means in memory is the same on all.
+    more = (*two, "--category", "files", "--category", "system")
+    in_memory = pipeline("there", *four, *more, *on_cluster, "--engine", "spark", more=cluster.environment)
+    local = pipeline("local", *four, *more)
 
     assert in_memory.launched_assets() == {"clustering_inputs", "kmeans", "segments", "audience_report"}
-    assert len(in_memory.launched) == 11 + 3 * 13
+    assert len(in_memory.launched) == 2 + 3 * 4
     assert_same(in_memory, local, aws, "grouped_users", "clustering_inputs", "kmeans")
     of_two = replace(local, folders={name: local.folders[name] for name in there.folders})
     of_mllib, of_ours = costs_of(there, aws), costs_of(of_two, aws)
