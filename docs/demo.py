@@ -17,7 +17,7 @@ from spark_jobs import demo_audience
 
 PICTURE = PROJECT / "docs" / "demo.png"
 README = PROJECT / "README.md"
-VIEWPORT = ViewportSize(width=1200, height=1560)  # the segments, and the first two cards
+VIEWPORT = ViewportSize(width=1200, height=1250)  # the segments, and what changed
 FIGURES = re.compile(r"```text\n\d+ launched.*?\n```", re.DOTALL)  # the block of the README
 
 
