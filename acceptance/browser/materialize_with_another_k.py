@@ -20,7 +20,7 @@ def test_a_partition_of_kmeans_with_another_k(explorer: Explorer, ansible: Path,
 
     with dagster_dev(explorer) as address:
         page = open_page(browser, f"{address}/asset-groups", WIDE)
-        expect(page.get_by_text("% filled")).to_have_count(7)
+        expect(page.get_by_text("% filled")).to_have_count(8)
         take(page, "1-asset-graph")
         page.set_viewport_size(VIEWPORT)
 
