@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, ViewportSize, expect
 from acceptance.browser.conftest import VIEWPORT, dagster_dev, expect_on, open_job, open_page, take
 from acceptance.conftest import Explorer
 
-WIDE = ViewportSize(width=2000, height=700)  # else Dagster shows assets as names only
+WIDE = ViewportSize(width=2800, height=700)  # else Dagster shows assets as names only
 MONTH = "2018-12"
 PARTITION = f"cloud|{MONTH}"
 CONFIG = "{ops: {segments: {config: {kmeans: {k: 7, label: seven}}}}}"
