@@ -16,6 +16,7 @@ from textwrap import indent
 from typing import Any
 
 import psutil
+import pytest
 import requests
 
 from acceptance.browser.conftest import dagster_dev, keep_categories
@@ -42,6 +43,7 @@ query ($id: String!) {
 }"""
 
 
+@pytest.mark.timeout(1500)
 def test_six_months_and_thirteen_categories_are_six_launches_and_go_on_after_a_kill(
     explorer: Explorer, ansible: Path
 ) -> None:
@@ -58,7 +60,7 @@ def test_six_months_and_thirteen_categories_are_six_launches_and_go_on_after_a_k
 
     with dagster_dev(explorer) as address:
         backfill = launch_backfill(address, MONTHS)
-        wait_for(lambda: ended(address, backfill), "the end of the backfill", seconds=600)
+        wait_for(lambda: ended(address, backfill), "the end of the backfill", seconds=900)
         assert ended(address, backfill) == {"SUCCESS": len(MONTHS)}
     seconds = time.monotonic() - began
 
@@ -74,6 +76,7 @@ def test_six_months_and_thirteen_categories_are_six_launches_and_go_on_after_a_k
     keep("backfill_6_x_13_with_a_kill", {"seconds": round(seconds), "launches": len(launches)})
 
 
+@pytest.mark.timeout(1500)
 def test_twelve_months_on_one_machine_are_twelve_launches_one_at_a_time_in_bounded_memory(
     explorer: Explorer, ansible: Path
 ) -> None:
@@ -84,7 +87,7 @@ def test_twelve_months_on_one_machine_are_twelve_launches_one_at_a_time_in_bound
     with dagster_dev(explorer) as address, watched(explorer) as seen:
         before = seen.look()
         backfill = launch_backfill(address, YEAR)
-        wait_for(lambda: ended(address, backfill), "the end of the backfill", seconds=600)
+        wait_for(lambda: ended(address, backfill), "the end of the backfill", seconds=900)
         assert ended(address, backfill) == {"SUCCESS": len(YEAR)}
     seconds = time.monotonic() - began
 
