@@ -209,7 +209,7 @@ def test_a_backfill_outlives_a_kill_of_everything(deployment: Deployment) -> Non
         # are, and their reports, where a month before came later.
         times, folders = computed(instance), deployment.finished_folders()
         assert len(times) == len(folders) == OUTPUTS
-        assert {n for name, n in times.items() if not name.startswith(FOLLOWING)} == {1}
+        assert {n for name, n in times.items() if not name.startswith(FOLLOWING)} <= {0, 1}
         assert {n for folder, n in folders.items() if not folder.startswith(FOLDERS_OF_THOSE)} == {1}
         # What the runs printed is on S3.
         assert deployment.runs_with_logs() == set(at_the_kill)
