@@ -4,7 +4,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
 
 from audience_explorer_dagster.records.sqlite_engines import STORAGES, keep_engines
 
@@ -15,8 +15,8 @@ def test_each_database_has_one_engine(tmp_path: Path, monkeypatch: pytest.Monkey
     keep_engines()
     used: list[Engine] = []
 
-    def note(connection: object) -> None:
-        used.append(connection.engine)  # type: ignore[attr-defined]
+    def note(connection: Connection) -> None:
+        used.append(connection.engine)
 
     event.listen(Engine, "engine_connect", note)
     try:

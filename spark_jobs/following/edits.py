@@ -5,6 +5,7 @@ need it.
 """
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 from typing import Annotated, Any, Literal
 
@@ -43,7 +44,7 @@ Name = Annotated[
 _SegmentId = Annotated[int, Field(ge=1)]
 
 
-class _Edit(BaseModel):
+class _Edit(BaseModel, ABC):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     from_month: Annotated[str, AfterValidator(_checked_month)] | None = Field(default=None, alias="from")
@@ -64,8 +65,9 @@ class _Edit(BaseModel):
         """What it says, to go on with in a sentence."""
         return self._says() + (f" from {self.from_month} on" if self.from_month else "")
 
+    @abstractmethod
     def _says(self) -> str:
-        raise NotImplementedError
+        """The same, without the months."""
 
 
 class Rename(_Edit):
