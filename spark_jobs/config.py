@@ -95,7 +95,9 @@ class KSelectionConfig(StepConfig):
         description="Which k is best, where there are segments: prediction (what one half of the pages says about the"
         " other), silhouette (highest mean simplified silhouette), calinski_harabasz (highest) or elbow (of wssse).",
     )
-    k_max: int = Field(default=12, ge=1, le=200, description="Largest k tried; 1 to 200.")
+    k_max: int = Field(
+        default=12, ge=1, le=200, description="Largest k tried, if there are ten people a segment; 1 to 200."
+    )
     min_segment: int = Field(default=10, ge=1, description="People that every segment must have; at least 1.")
     min_segment_share: float = Field(
         default=0.02, ge=0, le=0.5, description="Share of the people that every segment must have; 0 to 0.5."

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import hypothesis
 import pytest
 from click.testing import CliRunner
+from hypothesis.internal.conjecture import providers
 
 import spark_jobs  # noqa: F401 - before numpy, whose kernels it chooses: jobs in this process round as those in others
 
@@ -35,6 +36,10 @@ def pytest_configure() -> None:
         "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
     )
     hypothesis.settings.load_profile("any machine")
+    # Hypothesis draws from the constants of the modules of ours that are loaded: a test's examples would depend on
+    # which tests ran before it.
+    if hasattr(providers, "_get_local_constants"):
+        providers._get_local_constants = providers.Constants
 
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

@@ -296,14 +296,21 @@ def _assert_choice(clustered: _Clustered, config: KSelectionConfig) -> None:
     if verdict == "too_few":
         assert (k, tried, choice["evidence"]) == (1, [], None)
         return
-    profiles = {clustered.profile_of[name] for name in active}
-    assert [row["k"] for row in tried] == list(range(1, min(config.k_max, len(profiles)) + 1))
+    names = sorted(clustered.profile_of)
+    actions, of_profile = [[of[name] for name in names] for of in (clustered.actions_of, clustered.profile_of)]
+    learnable = [
+        k
+        for k in range(2, config.k_max + 1)
+        if reference.may_learn_from_active(actions, of_profile, config.fit_min_actions, k)
+    ]
+    assert [row["k"] for row in tried] == [1, *learnable]  # a k with fewer than ten people a segment is not tried
     assert tried[0]["smallest_segment"] == users
     for row in tried:
         assert 0 <= row["smallest_segment"] <= users // row["k"]
         assert (row["silhouette"] is None) == (row["k"] == 1)
     smallest = max(config.min_segment, math.ceil(config.min_segment_share * users))
     large_enough = [row for row in tried[1:] if row["smallest_segment"] >= smallest]
+    profiles = {clustered.profile_of[name] for name in active}
     pages = {page for profile in profiles for page, value in clustered.points[profile].items() if value}
     assert (choice["evidence"] is None) == (len(pages) < ENOUGH_PAGES or not large_enough)
     if verdict == "none":

@@ -248,6 +248,12 @@ def test_no_more_clusters_are_tried_than_there_are_distinct_profiles() -> None:
     assert [row["k"] for row in select(profiles_of(counts), KSelectionConfig(n_init=1)).tried] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize(("people", "largest"), [(59, 5), (60, 6)])
+def test_a_k_is_tried_if_there_are_ten_active_people_a_segment(people: int, largest: int) -> None:
+    counts = np.asarray(planted(3, people).counts.toarray()) * FIT_MIN_ACTIONS  # everybody is active
+    assert select(profiles_of(counts), KSelectionConfig(n_init=1)).tried[-1]["k"] == largest
+
+
 def test_clusters_predict_more_than_popularity_and_one_cluster_predicts_nothing() -> None:
     found = select(profiles_of(planted(3).counts))
     prediction = {row["k"]: row["prediction"] for row in found.tried}
