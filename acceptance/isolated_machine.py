@@ -60,7 +60,7 @@ class Machines:
     def make_image(self, script: str, base: str, name: str) -> str:
         """An image of what a script makes of another one."""
         builder = self.start(f"{script}\nshutdown -h now\n", base, at_shutdown="stop")
-        builder.wait_until("stopped", 180)
+        builder.wait_until("stopped", 600)
         print(builder.log.read_text())
         tags = [{"ResourceType": "image", "Tags": [{"Key": "made", "Value": "here"}]}]
         image = self.ec2.create_image(InstanceId=builder.id, Name=name, TagSpecifications=tags)["ImageId"]
