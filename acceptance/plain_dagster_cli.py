@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from acceptance.browser.conftest import keep_categories
 from acceptance.conftest import Explorer
 
 MONTH = "2018-12"
@@ -9,6 +10,7 @@ MONTH = "2018-12"
 
 def test_two_commands_do_a_month(explorer: Explorer, ansible: Path) -> None:
     explorer.bring(ansible, MONTH)
+    keep_categories(explorer, "cloud", "network", "windows")
     explorer.command("audience-explorer", "categories", "sync")
     materialize = ("dagster", "asset", "materialize", "-m", "audience_explorer_dagster.definitions")
 
