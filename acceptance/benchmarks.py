@@ -64,6 +64,7 @@ def assert_complete(rows: dict[str, dict[str, Any]], results: Path, names: set[s
 @pytest.mark.parametrize(
     ("scenario", "names"),
     [
+        ("group-social", {"ours", "DuckDB and scikit-learn", "Polars and scikit-learn"}),
         ("inputs", {"ours", "ours, a run a category", "DuckDB and scikit-learn", "Polars and scikit-learn"}),
         ("kmeans", {"ours", "scikit-learn, one row a user", "scikit-learn, weighted profiles"}),
     ],

@@ -284,6 +284,12 @@ class _Clustered:
             json.loads((clusters / "summary.json").read_text()),
         )
 
+    def may_learn_from_active(self, at_least: int, k: int) -> bool:
+        """Whether k clusters are learned from those with so many actions alone."""
+        names = sorted(self.profile_of)
+        actions, profiles = [[of[name] for name in names] for of in (self.actions_of, self.profile_of)]
+        return reference.may_learn_from_active(actions, profiles, at_least, k)
+
 
 def _assert_choice(clustered: _Clustered, config: KSelectionConfig) -> None:
     choice, users = clustered.choice, len(clustered.profile_of)
@@ -296,13 +302,7 @@ def _assert_choice(clustered: _Clustered, config: KSelectionConfig) -> None:
     if verdict == "too_few":
         assert (k, tried, choice["evidence"]) == (1, [], None)
         return
-    names = sorted(clustered.profile_of)
-    actions, of_profile = [[of[name] for name in names] for of in (clustered.actions_of, clustered.profile_of)]
-    learnable = [
-        k
-        for k in range(2, config.k_max + 1)
-        if reference.may_learn_from_active(actions, of_profile, config.fit_min_actions, k)
-    ]
+    learnable = [k for k in range(2, config.k_max + 1) if clustered.may_learn_from_active(config.fit_min_actions, k)]
     assert [row["k"] for row in tried] == [1, *learnable]  # a k with fewer than ten people a segment is not tried
     assert tried[0]["smallest_segment"] == users
     for row in tried:
@@ -341,10 +341,8 @@ def _assert_segments_are_those_judged(clustered: _Clustered, tweak: Tweak) -> No
 def _learned(clustered: _Clustered, config: KMeansConfig) -> set[str]:
     """The users that a clustering is learned from, if these are the active ones only; else nobody."""
     wanted = min(config.k or clustered.choice["k"], len(clustered.points))
-    names = sorted(clustered.profile_of)
-    actions, profiles = [[of[name] for name in names] for of in (clustered.actions_of, clustered.profile_of)]
-    if reference.may_learn_from_active(actions, profiles, config.fit_min_actions, wanted):
-        return {name for name in names if clustered.actions_of[name] >= config.fit_min_actions}
+    if clustered.may_learn_from_active(config.fit_min_actions, wanted):
+        return {name for name, actions in clustered.actions_of.items() if actions >= config.fit_min_actions}
     return set()
 
 
