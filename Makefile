@@ -13,6 +13,8 @@ TEMPORARY := $(shell [ "$$(df -k --output=avail /dev/shm 2>/dev/null | tail -n 1
   && echo /dev/shm || echo "$${TMPDIR:-/tmp}")
 
 # Modules are compiled when they are first imported: pip would compile all, which takes as long as to install them.
+# Where the environment forbids that, each process would compile all that it imports, which doubles what a command takes.
+unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 STORIES := acceptance/*.py acceptance/ec2/*.py acceptance/browser/*.py
