@@ -30,3 +30,15 @@ def test_each_database_has_one_engine(tmp_path: Path, monkeypatch: pytest.Monkey
     engines, databases = set(map(id, used)), {str(engine.url) for engine in used}
     assert len(used) > len(engines)
     assert len(engines) == len(databases)
+
+
+def test_the_write_ahead_log_outlives_the_connections_of_an_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for storage in STORAGES:
+        monkeypatch.setattr(storage, "create_engine", vars(storage)["create_engine"])
+    keep_engines()
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        instance.report_runless_asset_event(dg.AssetMaterialization("kmeans", partition="2024-01"))
+        logs = list(tmp_path.rglob("index.db-wal"))
+    assert len(logs) == 1

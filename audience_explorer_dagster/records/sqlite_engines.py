@@ -1,14 +1,17 @@
 """The SQLAlchemy engines of Dagster's databases, for homes that have SQLite.
 
-Dagster makes an engine for every event that it writes and every record that it looks for, and so loses the statements
-that the last one compiled: that was a third of the time of a run that computes nothing. Here each database keeps its
-engine, for as long as the process lives.
+Dagster makes an engine and a connection for every event that it writes and every record that it looks for. So it loses
+the statements that the last one compiled, and SQLite, whose last connection to a database ends each time, moves the
+write-ahead log into the database and deletes it each time. That was more than half of the time of a run that computes
+nothing. Here each database keeps its engine and one idle connection, for as long as the process lives.
 """
 
+import sqlite3
+import weakref
 from collections.abc import Mapping
 from functools import lru_cache
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
@@ -18,19 +21,34 @@ from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
 STORAGES: tuple[ModuleType, ...] = (sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage)
 
 _MOST_ENGINES = 64  # a run has a database of its own, and a code server sees many runs
+_TIMEOUT = 30  # seconds that a process waits for another one's lock
 
 
 def keep_engines() -> None:
-    """Let Dagster use one engine a database in this process. They hold no connections, only statements."""
+    """Let Dagster use one engine a database in this process."""
     for storage in STORAGES:
         vars(storage)["create_engine"] = _engine
 
 
 def _engine(address: str, *, poolclass: Any, connect_args: Mapping[str, Any] | None = None) -> sqlalchemy.Engine:
     """The engine of a database, with the options that Dagster gives it."""
-    return _kept_engine(address, poolclass, tuple((connect_args or {}).items()))
+    kept = _kept(address, poolclass, tuple((connect_args or {}).items()))
+    # SQLite opens a database, and a write-ahead log that it has by now, when it is read.
+    kept.idle.execute("PRAGMA schema_version").fetchone()
+    return kept.engine
+
+
+class _Kept(NamedTuple):
+    engine: sqlalchemy.Engine
+    idle: sqlite3.Connection
 
 
 @lru_cache(maxsize=_MOST_ENGINES)
-def _kept_engine(address: str, poolclass: Any, connect_args: tuple[tuple[str, Any], ...]) -> sqlalchemy.Engine:
-    return sqlalchemy.create_engine(address, poolclass=poolclass, connect_args=dict(connect_args))
+def _kept(address: str, poolclass: Any, connect_args: tuple[tuple[str, Any], ...]) -> _Kept:
+    engine = sqlalchemy.create_engine(address, poolclass=poolclass, connect_args=dict(connect_args))
+    path = engine.url.database
+    assert path, f"{address} is a file"
+    # Any thread may use it, and drop it: SQLite lets one at it at a time.
+    idle = sqlite3.connect(path, timeout=_TIMEOUT, check_same_thread=False)
+    weakref.finalize(engine, idle.close)
+    return _Kept(engine, idle)
