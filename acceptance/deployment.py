@@ -185,7 +185,11 @@ def test_a_backfill_outlives_a_kill_of_everything(deployment: Deployment) -> Non
             of_started = [done[month] for month, status in runs.items() if status == dg.DagsterRunStatus.STARTED]
             # None is about to end, and so none about to start: one that is only starting would be given up and
             # retried, after a longer while, which is not what this is about.
-            return dg.DagsterRunStatus.STARTING not in runs.values() and any(of_started) and max(of_started) < len(CATEGORIES) - 1
+            return (
+                dg.DagsterRunStatus.STARTING not in runs.values()
+                and any(of_started)
+                and max(of_started) < len(CATEGORIES) - 1
+            )
 
         def is_over() -> bool:
             found = instance.get_backfill(backfill)

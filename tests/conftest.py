@@ -179,6 +179,14 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUDIENCE_EXPLORER_STRICT_SCHEMA", "1")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_jvms() -> Iterator[None]:
+    """Spark's JVMs compile quickly, and not for speed: here they end before that would pay."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPARK_SUBMIT_OPTS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+        yield
+
+
 @pytest.fixture(scope="session")
 def no_records(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a Dagster instance that has its tables, and nothing in them: to make these takes longer than a

@@ -26,6 +26,7 @@ ROLE = "arn:aws:iam::123456789012:role/jobs"
 REGION = "us-east-1"
 BUCKET = "audience"
 _MASTER = "local-cluster[2,1,1024]"  # two executors, each a process that starts in a folder of its own
+_OF_JAVA = ("JAVA_HOME", "SPARK_SUBMIT_OPTS")
 _DRIVER_ENVIRONMENT = "spark.emr-serverless.driverEnv."
 
 
@@ -117,7 +118,7 @@ class EMRServerless:
             "PATH": os.pathsep.join([str(self.python.parent), "/usr/bin", "/bin"]),
             "SPARK_HOME": str(self._spark_home),
             "SPARK_LOCAL_IP": "127.0.0.1",
-            **{variable: os.environ[variable] for variable in ("JAVA_HOME",) if variable in os.environ},
+            **{variable: os.environ[variable] for variable in _OF_JAVA if variable in os.environ},
         }
         kept = {
             "spark.archives": f"{work}/archive.tar.gz#{name}",

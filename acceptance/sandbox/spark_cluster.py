@@ -55,6 +55,9 @@ class SparkCluster:
             "spark.testing.reservedMemory": str(64 << 20),
             **{f"spark.{process}.extraClassPath": f"{jars}/*" for process in ("driver", "executor")},
         }
+        java_options = os.environ.get("SPARK_SUBMIT_OPTS", "")  # those of drivers
+        if java_options:
+            settings["spark.executor.extraJavaOptions"] = java_options
         (folder / "conf").mkdir(parents=True)
         lines = "".join(f"{name} {value}\n" for name, value in settings.items())
         (folder / "conf" / "spark-defaults.conf").write_text(lines)
@@ -64,6 +67,7 @@ class SparkCluster:
             "SPARK_HOME": str(_SPARK),
             "SPARK_LOCAL_IP": ADDRESS,
             "SPARK_DAEMON_MEMORY": "256m",
+            "SPARK_DAEMON_JAVA_OPTS": java_options,
         }
         self.environment = {**environment, "SPARK_CONF_DIR": str(folder / "conf"), "SPARK_LOCAL_IP": ADDRESS}
         self.master = ""
