@@ -8,12 +8,15 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
+from types import MappingProxyType
 from typing import Any
 
 from spark_jobs.audience_report import curves
 from spark_jobs.audience_report.months import Known, Months, known_clusters, months_of, period
+from spark_jobs.audience_report.quality import Quality, Sources, quality_of
 from spark_jobs.audience_report.tables import Table
 from spark_jobs.clusters import published
+from spark_jobs.clusters.clearness import Clearness
 from spark_jobs.config import ClusteringInputsConfig, KMeansConfig, KSelectionConfig, StepConfig
 from spark_jobs.options import to_arguments
 from spark_jobs.outputs import Manifest
@@ -171,12 +174,13 @@ class Content:
     verdict_text: Sequence[str]
     statistics: str  # the same, for statisticians; empty where nothing was measured
     found_from: str  # whom the segments were found from; empty where it is everybody
-    quality: Table
+    quality: Quality
     checks: Table
     parameters: Table
     command: str
     using: Sequence[tuple[str, str]]  # what can be done with the segments, and the command for it
     months: Months | None  # where segments are followed
+    clearness: Mapping[int, Clearness]  # by cluster; only of those of which it can be said
 
     @property
     def period(self) -> str:
@@ -261,6 +265,8 @@ def content_of(
     k_selection: Manifest | None,
     followed: Mapping[str, Any] | None = None,
     flows: Sequence[Mapping[str, Any]] = (),
+    sources: Sources | None = None,
+    clearness: Mapping[int, Clearness] = MappingProxyType({}),
 ) -> Content:
     """What the report of a category in a month says.
 
@@ -274,6 +280,8 @@ def content_of(
         k_selection: The manifest of the output of k_selection that k is from; None if k was given.
         followed: The `segments.json` of the followed segments of these clusters; None where they are not followed.
         flows: The rows of their `flows.parquet`.
+        sources: What the clusters were made from; None where that is not known.
+        clearness: How clearly people belong, by cluster; without those of which it can't be said.
     """
     config = kmeans["config"]
     min_people = int(config.get("min_people", 10))
@@ -310,7 +318,7 @@ def content_of(
         verdict_text=_verdict(summary, k_selection if chosen else None, min_people, len(rows) < len(segments)),
         statistics=_statistics(chosen) if chosen else "",
         found_from=_found_from(kmeans["summary"]["learned_from"], users, min_people) if apart else "",
-        quality=_quality(kmeans, people, min_people),
+        quality=quality_of(kmeans, people, min_people, sources or Sources(), followed),
         checks=Table(
             "checks",
             ["check", "result"],
@@ -323,6 +331,7 @@ def content_of(
         command=_command(month, category, kmeans, k_selection),
         using=_using(month, category, rows, followed) if rows else [],
         months=None if followed is None else months_of(followed, flows, apart, min_people),
+        clearness=clearness,
     )
 
 
@@ -606,20 +615,6 @@ def _tried(chosen: Mapping[str, Any], min_people: int) -> Table:
 
 
 # --- how it was made -------------------------------------------------------------------------------
-
-
-def _quality(kmeans: Manifest, people: int | None, min_people: int) -> Table:
-    summary = kmeans["summary"]
-    learned = summary["learned_from"]
-    rows: list[list[Any]] = [["people", _counted(people, min_people)]]
-    if people is not None:
-        learned_from = published.count(int(learned["users"]), min_people)
-        active = f" (at least {learned['min_actions']} likes or comments)" if learned["min_actions"] else ""
-        rows += [
-            [f"people active enough to find segments by{active}", _counted(learned_from, min_people)],
-            ["converged", "yes" if summary["converged"] else "no"],
-        ]
-    return Table("data-quality", ["what", "value"], [*rows, ["computed by", summary["engine"]]])
 
 
 def _parameters(kmeans: Manifest, k_selection: Manifest | None) -> Table:

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from spark_jobs.audience_report.content import MOST_PAGES, SOLIDITIES, Content
 from spark_jobs.audience_report.months import period, short
+from spark_jobs.clusters.clearness import CLEARLY
 
 COLORS = 12  # of segments; more than so many begin again
 
@@ -20,7 +21,13 @@ COLORS = 12  # of segments; more than so many begin again
 def render(content: Content) -> str:
     """The report as HTML."""
     styles = ["report.css", *(["months.css"] if content.months is not None else [])]
-    values = {"report": content, "colors": COLORS, "most_pages": MOST_PAGES, "solidities": SOLIDITIES}
+    values = {
+        "report": content,
+        "colors": COLORS,
+        "most_pages": MOST_PAGES,
+        "solidities": SOLIDITIES,
+        "clearly": CLEARLY,
+    }
     return _render("report.html", values, styles)
 
 
