@@ -54,6 +54,14 @@ def render_index(reports: Sequence[Listed]) -> str:
     )
 
 
+def render_bar(before: str | None, after: str | None) -> str:
+    """The bar of a report that is served: links to the index, and to the months before and after, if there are any.
+
+    Its look is in the style of the page that it is put into.
+    """
+    return _environment().get_template("bar.html").render(before=before, after=after)
+
+
 def _render(template: str, values: Mapping[str, Any], styles: Sequence[str] = ("report.css",)) -> str:
     style, script = "".join(map(_text, styles)), _text("report.js")
     # Only this style and this script, byte for byte, and nothing from anywhere else.
