@@ -33,7 +33,7 @@ def run(*arguments: str, command: str = "report") -> Result:
 def cluster(project: Project, **kmeans: object) -> dict[str, str]:
     """Cluster the tea drinkers; the folders by asset."""
     outcomes = project.pipeline(["2024-01"], ["tea"], kmeans=kmeans)
-    assert {outcome.status for outcome in outcomes.values()} <= {"launched", "reused"}
+    assert {outcome.status for outcome in outcomes.values()} <= {"launched", "reused"}, outcomes
     return {outcome.asset: str(outcome.folder) for outcome in outcomes.values()}
 
 

@@ -68,7 +68,7 @@ def test_a_report_says_what_was_read_and_refused_and_which_pages_are_hardly_used
     table = page.csv["data-quality.csv"].splitlines()
     assert "people on any page in the month,60000" in table
     assert "rows of raw data,200010" in table
-    assert '"rows refused, for they break a rule",1240' in table
+    assert '"rows refused, because they break a rule",1240' in table
     assert "pages of the category,4" in table
     assert "0.6% of the rows of the month's raw data break a rule" in page.text
     assert "2 of the category's 4 pages have fewer than 10 people" in page.text

@@ -71,14 +71,16 @@ def quality_of(
     counts = _row_counts(sources.grouped, min_people)
     unused = _unused(sources.dimensions, min_people)
     rows: list[list[Any]] = [["people", _counted(people, min_people)]]
-    if people is not None:
-        rows += _learning(kmeans["summary"], min_people)
-    if sources.inputs is not None and month_users is not None:
+    if month_users is not None:
         rows.append(["people on any page in the month", month_users])
+    if people is not None:
+        rows.append(_learned_from(kmeans["summary"], min_people))
     rows += [[f"rows {what}", count] for what, count in counts.items()]
     if sources.dimensions:
         rows.append(["pages of the category", len(sources.dimensions)])
         rows.append([f"pages that fewer than {min_people} people are on", len(unused)])
+    if people is not None:
+        rows.append(["converged", "yes" if kmeans["summary"]["converged"] else "no"])
     rows.append(["computed by", kmeans["summary"]["engine"]])
     table = Table("data-quality", ["what", "value"], rows)
     if before is not None:
@@ -123,18 +125,15 @@ def _row_counts(grouped: Manifest | None, min_people: int) -> dict[str, int | st
     rows, refused = int(grouped["summary"]["rows"]), int(grouped["summary"]["rejected"])
     return {
         "of raw data": _counted(published.count(rows, min_people), min_people),
-        "refused, for they break a rule": _counted(published.count(refused, min_people), min_people),
+        "refused, because they break a rule": _counted(published.count(refused, min_people), min_people),
     }
 
 
-def _learning(summary: Mapping[str, Any], min_people: int) -> list[list[Any]]:
+def _learned_from(summary: Mapping[str, Any], min_people: int) -> list[Any]:
     learned = summary["learned_from"]
     learned_from = published.count(int(learned["users"]), min_people)
     active = f" (at least {learned['min_actions']} likes or comments)" if learned["min_actions"] else ""
-    return [
-        [f"people active enough to find segments by{active}", _counted(learned_from, min_people)],
-        ["converged", "yes" if summary["converged"] else "no"],
-    ]
+    return [f"people active enough to find segments by{active}", _counted(learned_from, min_people)]
 
 
 def _counted(count: int | None, min_people: int) -> int | str:
