@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 
 from spark_jobs import kmeans as clustering
 from spark_jobs import outputs, select_k, storage
-from spark_jobs.audience_report.content import MOST_PAGES, Content, content_of
+from spark_jobs.audience_report.content import Content, content_of
+from spark_jobs.audience_report.heat_map import MOST_PAGES
 from spark_jobs.audience_report.page import render
 from spark_jobs.audience_report.quality import Sources
 from spark_jobs.clusters.clearness import Clearness, clearness_of, count_clear

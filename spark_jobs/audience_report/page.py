@@ -11,7 +11,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from spark_jobs.audience_report.content import MOST_PAGES, SOLIDITIES, Content
+from spark_jobs.audience_report.cards import SOLIDITIES
+from spark_jobs.audience_report.content import Content
+from spark_jobs.audience_report.heat_map import MOST_PAGES
 from spark_jobs.audience_report.months import period, short
 from spark_jobs.clusters.clearness import CLEARLY
 
