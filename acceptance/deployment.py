@@ -5,6 +5,7 @@ PostgreSQL, and S3 as moto plays it. Only the environment is the story's own.
 """
 
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -41,9 +42,10 @@ FOLDERS_OF_THOSE = tuple(f"explorer/{asset}/" for asset in FOLLOWING)
 class Deployment:
     """The services of `deploy/systemd`, with this process in systemd's place."""
 
-    def __init__(self, home: Path, port: int):
+    def __init__(self, home: Path, port: int, reports_port: int):
         self.home = home
         self.url = f"http://127.0.0.1:{port}"
+        self.reports_url = f"http://127.0.0.1:{reports_port}"
         self.s3 = boto3.client("s3")
         self._services: list[subprocess.Popen[bytes]] = []
         shutil.copy(DEPLOY / "dagster.yaml", home)
@@ -82,6 +84,14 @@ class Deployment:
             return mine and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE
         except psutil.Error:
             return False
+
+    def reports(self) -> list[str]:
+        """The links of the index that the server of reports shows; none while it is not there."""
+        try:
+            index = requests.get(f"{self.reports_url}/", timeout=60)
+        except requests.ConnectionError:
+            return []
+        return re.findall(r'<a href="(.*?)"', index.text)
 
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
         """Ask the webserver, as the UI does."""
@@ -137,11 +147,16 @@ def deployment(ansible: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deplo
     # Short, for the path of a socket must be.
     home = Path(tempfile.mkdtemp(prefix="deployment-"))
     try:
-        with postgres() as database, socket.create_server(("127.0.0.1", 0)) as listener:
+        with (
+            postgres() as database,
+            socket.create_server(("127.0.0.1", 0)) as listener,
+            socket.create_server(("127.0.0.1", 0)) as of_reports,
+        ):
             environment = {
                 "DAGSTER_HOME": str(home),
                 "DAGSTER_GRPC_SOCKET": str(home / "code.sock"),
                 "DAGSTER_WEBSERVER_PORT": str(listener.getsockname()[1]),
+                "AUDIENCE_EXPLORER_REPORTS_PORT": str(of_reports.getsockname()[1]),
                 "AUDIENCE_EXPLORER_POSTGRES": database.url(),
                 "AUDIENCE_EXPLORER_LOGS_BUCKET": BUCKET,
                 "AUDIENCE_EXPLORER_LOGS_PREFIX": "logs",
@@ -157,7 +172,10 @@ def deployment(ansible: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deplo
             for name, value in environment.items():
                 monkeypatch.setenv(name, value)
             listener.close()
-            made = Deployment(home, int(environment["DAGSTER_WEBSERVER_PORT"]))
+            of_reports.close()
+            made = Deployment(
+                home, int(environment["DAGSTER_WEBSERVER_PORT"]), int(environment["AUDIENCE_EXPLORER_REPORTS_PORT"])
+            )
             made.s3.create_bucket(Bucket=BUCKET)
             files = [ansible / "categories" / f"{name}.json" for name in CATEGORIES]
             for file in [*files, *(file for month in MONTHS for file in (ansible / f"raw/month={month}").iterdir())]:
@@ -216,6 +234,12 @@ def test_a_backfill_outlives_a_kill_of_everything(deployment: Deployment) -> Non
         assert len(times) == len(folders) == OUTPUTS
         assert {n for name, n in times.items() if not name.startswith(FOLLOWING)} <= {0, 1}
         assert {n for folder, n in folders.items() if not folder.startswith(FOLDERS_OF_THOSE)} == {1}
+        # The reports can be read.
+        wait_for("the index lists all reports", lambda: len(deployment.reports()) == 13 * len(MONTHS), deployment)
+        for link in deployment.reports():
+            report = requests.get(f"{deployment.reports_url}/{link}", timeout=60)
+            assert (report.status_code, "<h1>" in report.text) == (200, True), link
+        assert requests.get(f"{deployment.reports_url}/ansible/manifest.json", timeout=60).status_code == 404
         # What the runs printed is on S3.
         assert deployment.runs_with_logs() == set(at_the_kill)
 

@@ -8,6 +8,7 @@ from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.planning import KMEANS
 from audience_explorer_dagster.records import variants
 from audience_explorer_dagster.records.standing import with_pinned_k
+from audience_explorer_dagster.reports.index import keep_index_current
 from audience_explorer_dagster.run_config import MonthRunConfig
 from audience_explorer_dagster.running.following import follow_on
 from audience_explorer_dagster.running.pipeline import check_months
@@ -50,6 +51,7 @@ def promote_output(
         context.log_event(evaluation)  # type: ignore[arg-type]  # it takes them, and does not say so
     context.log.info(variants.told(partition, now))
     follow_on(context, [partition], None, MonthRunConfig(), launcher, store)
+    keep_index_current(store, context.log.warning)
 
 
 @dg.job(

@@ -57,6 +57,11 @@ class Settings(BaseSettings):
     )
     notify: str = Field(default="log", repr=False)  # addresses of webhooks are secrets
     ui_url: str = ""
+    reports_url: str = Field(
+        default="",
+        pattern=r"^(https?://[^\s?#]+)?$",
+        description="it must be the address of the server of reports, such as http://127.0.0.1:3001",
+    )
 
 
 def read() -> Settings:

@@ -146,8 +146,8 @@ class Store(dg.ConfigurableResource[None]):
 
     def point_along(
         self, asset: str, partition: Partition, folder: str, fingerprint: str, source: str, made_from: str
-    ) -> None:
-        """Make an output current if what it was made from is: that of an asset which is current with another one.
+    ) -> bool:
+        """Make an output current if what it was made from is, and say whether: of an asset that goes with another one.
 
         Args:
             asset: The asset.
@@ -158,11 +158,12 @@ class Store(dg.ConfigurableResource[None]):
             made_from: The fingerprint of the output of it that this one was made from.
         """
         if self.current_fingerprint(source, partition) != made_from:
-            return
+            return False
         named = {"folder": folder, "fingerprint": fingerprint, "why": f"it was made from the current {source}"}
         written = self._read_current(asset, partition)
         if named != {name: value for name, value in written.items() if name != "recorded_at"}:
             self._write_current(asset, partition, named)
+        return True
 
     def current_fingerprint(self, asset: str, partition: Partition) -> str | None:
         """The fingerprint of the current output of a partition; None if there is no such file."""

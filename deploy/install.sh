@@ -42,7 +42,7 @@ install -m 644 -t /etc/systemd/system deploy/systemd/*.service
 install -D -m 644 -t /etc/systemd/system/audience-explorer-.service.d deploy/systemd/audience-explorer-.service.d/*.conf
 systemctl daemon-reload
 
-services=(audience-explorer-{code,daemon,webserver})
+services=(audience-explorer-{code,daemon,webserver,reports})
 systemctl stop "${services[@]}"
 # The tables, made before all services would make them at the same time, and brought to a new version of Dagster's.
 audience-explorer-run dagster instance migrate

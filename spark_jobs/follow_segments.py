@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from spark_jobs import outputs, storage
-from spark_jobs.clusters import clustering
+from spark_jobs.clusters import clustering, published
 from spark_jobs.config import EngineConfig, SegmentsConfig
 from spark_jobs.errors import InputError
 from spark_jobs.following import files
@@ -37,7 +37,7 @@ from spark_jobs.vectors import clustering_inputs
 from spark_jobs.vectors.clustering_inputs import InputsMetadata
 
 STEP = "segments"
-CODE_VERSION = "2"  # raise it with every change of what comes out: partitions are then made again
+CODE_VERSION = "3"  # raise it with every change of what comes out: partitions are then made again
 
 LEARN = 6_000  # people, drawn where there are more, by whom segments are compared
 _MIN_PEOPLE = 10  # where kmeans does not say
@@ -140,6 +140,7 @@ def run(
         since = None if before is None else before.month
         described = files.describe(now.state, sizes, since, min_people, history, now.how)
         waiting = unknown_segments(edits, month, now.into.keys())
+        described["history"][-1] |= _of_all_pages(metadata, min_people)
         described |= {"edits": decisive(edits, month), "edits_waiting": waiting}
         made.write_json("segments.json", described)
         flows = (
@@ -156,6 +157,12 @@ def run(
                 [f"{len(now.state.living)} segments.", *(event["what"] for event in described["events"]), *waiting]
             ),
         )
+
+
+def _of_all_pages(metadata: InputsMetadata, min_people: int) -> dict[str, Any]:
+    """How many people the month has on any page, for the reports of later months; as it is published."""
+    users = metadata.month_users
+    return {} if users is None else {"month_users": published.count(users, min_people)}
 
 
 def _earlier(previous: str, month: str) -> Manifest:

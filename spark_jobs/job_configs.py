@@ -119,6 +119,8 @@ class MakeReport(JobConfig):
     output: str
     k_selection: str | None = None  # that the clusters' k is from
     segments: str | None = None  # of the clusters, followed
+    inputs: str | None = None  # that the clusters were made from
+    grouped: str | None = None  # that the inputs were made from
     month: str
     category: str
     config: ReportConfig = Field(default_factory=ReportConfig)
@@ -126,7 +128,10 @@ class MakeReport(JobConfig):
     def _own_arguments(self) -> list[str]:
         choice = [] if self.k_selection is None else ["--k-selection", self.k_selection]
         followed = [] if self.segments is None else ["--segments", self.segments]
-        return [self.kmeans, self.output, "--month", self.month, "--category", self.category, *choice, *followed]
+        vectors = [] if self.inputs is None else ["--inputs", self.inputs]
+        users = [] if self.grouped is None else ["--grouped-users", self.grouped]
+        of = ["--month", self.month, "--category", self.category]
+        return [self.kmeans, self.output, *of, *choice, *followed, *vectors, *users]
 
 
 class FollowSegments(JobConfig):

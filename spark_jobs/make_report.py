@@ -2,7 +2,8 @@
 
 KMEANS is an output of kmeans, OUTPUT the folder to make: `report.html`. It says how many people there are, in which
 segments, what each is into, how sure that is, and how it was made. With --segments, the output of follow_segments of
-these clusters, segments have the names and colors that they have in all months, and it says what changed.
+these clusters, segments have the names and colors that they have in all months, and it says what changed. With --inputs
+and --grouped-users, what the clusters were made from, it says of the data what was read and refused.
 """
 
 import json
@@ -16,24 +17,28 @@ import pyarrow.compute as pc
 
 from spark_jobs import kmeans as clustering
 from spark_jobs import outputs, select_k, storage
-from spark_jobs.audience_report.content import MOST_PAGES, Content, content_of
+from spark_jobs.audience_report.content import Content, content_of
+from spark_jobs.audience_report.heat_map import MOST_PAGES
 from spark_jobs.audience_report.page import render
+from spark_jobs.audience_report.quality import Sources
+from spark_jobs.clusters.clearness import Clearness, clearness_of, count_clear
 from spark_jobs.config import EngineConfig, ReportConfig
 from spark_jobs.errors import InputError
 from spark_jobs.options import config_options
 from spark_jobs.outputs import Manifest, checks
 from spark_jobs.outputs.checks import CheckResult
 from spark_jobs.outputs.fingerprints import fingerprint
-from spark_jobs.outputs.tables import read_table
+from spark_jobs.outputs.tables import read_batches, read_table
 from spark_jobs.reporting import Reporter, run_as_command
 from spark_jobs.resources import Resources, ResourcesConfig
 
 STEP = "audience_report"
-CODE_VERSION = "2"  # raise it with every change of what comes out: partitions are then made again
+CODE_VERSION = "3"  # raise it with every change of what comes out: partitions are then made again
 
 REPORT = "report.html"
 
-_FOLLOWED = "segments"  # the step of follow_segments, which takes half a second to import
+# Steps whose modules take half a second to import.
+_FOLLOWED, _INPUTS, _GROUPED = "segments", "clustering_inputs", "grouped_users"
 
 _MOST_READ = 1_000  # pages of the profiles, the most telling ones: what is shown is among them
 _LOADED_FROM = {"src", "srcset", "href", "action", "data", "poster"}  # attributes that may name something else
@@ -55,6 +60,8 @@ def step_fingerprint(config: ReportConfig, month: str, category: str, kmeans: st
 @click.option("--category", required=True, help="The category that it is of.")
 @click.option("--k-selection", metavar="FOLDER", help="The output of select_k that k is from, if k was not given.")
 @click.option("--segments", metavar="FOLDER", help="The output of follow_segments of these clusters.")
+@click.option("--inputs", metavar="FOLDER", help="The clustering inputs that the clusters were made from.")
+@click.option("--grouped-users", "grouped", metavar="FOLDER", help="The grouped users that these were made from.")
 @config_options(EngineConfig, "engine")
 @config_options(ResourcesConfig, "allowed")
 def main(
@@ -64,11 +71,25 @@ def main(
     category: str,
     k_selection: str | None,
     segments: str | None,
+    inputs: str | None,
+    grouped: str | None,
     engine: EngineConfig,
     allowed: ResourcesConfig,
 ) -> None:
-    config = ReportConfig()
-    run(kmeans, output, k_selection, month, category, config, engine, allowed.resolve(), Reporter(), segments)
+    run(
+        kmeans,
+        output,
+        k_selection,
+        month,
+        category,
+        ReportConfig(),
+        engine,
+        allowed.resolve(),
+        Reporter(),
+        segments=segments,
+        inputs=inputs,
+        grouped=grouped,
+    )
 
 
 def run(
@@ -82,6 +103,8 @@ def run(
     resources: Resources,  # noqa: ARG001
     report: Reporter,
     segments: str | None = None,
+    inputs: str | None = None,
+    grouped: str | None = None,
 ) -> None:
     """Make a report; see the command."""
     started = time.monotonic()
@@ -105,7 +128,8 @@ def run(
     ) as made:
         if made.finished:
             return
-        content = _content(storage.absolute(kmeans), clusters, choice, month, category, segments)
+        made_from = _made_from(clusters, inputs, grouped)
+        content = _content(storage.absolute(kmeans), clusters, choice, month, category, segments, made_from)
         page = render(content).encode()
         with made.open_file(REPORT) as file:
             file.write(page)
@@ -127,7 +151,13 @@ def run(
 
 
 def _content(
-    folder: str, clusters: Manifest, choice: Manifest | None, month: str, category: str, segments: str | None
+    folder: str,
+    clusters: Manifest,
+    choice: Manifest | None,
+    month: str,
+    category: str,
+    segments: str | None,
+    made_from: Sources,
 ) -> Content:
     summary = json.loads(storage.at(storage.join(folder, "summary.json")).read_text(encoding="utf-8"))
     if "segments" not in summary:
@@ -135,7 +165,42 @@ def _content(
     profiles = _telling(read_table(folder, "profiles.parquet"))
     private = bool(clusters["summary"]["private"])
     followed, flows = (None, []) if segments is None else _followed(storage.absolute(segments))
-    return content_of(month, category, private, clusters, summary, profiles.to_pylist(), choice, followed, flows)
+    rows = profiles.to_pylist()
+    clear = _clearness(folder, clusters)
+    return content_of(month, category, private, clusters, summary, rows, choice, followed, flows, made_from, clear)
+
+
+def _clearness(folder: str, clusters: Manifest) -> dict[int, Clearness]:
+    """How clearly people belong, by cluster; of those of which it can be said."""
+    sizes = [int(cluster["users"]) for cluster in clusters["summary"]["clusters"]]
+    if len(sizes) < 2:
+        return {}
+    batches = read_batches(folder, "assignments.parquet", ["cluster_id", "confidence"])
+    clear = count_clear(
+        ((batch["cluster_id"].to_numpy(), batch["confidence"].to_numpy()) for batch in batches), len(sizes)
+    )
+    least = int(clusters["config"].get("min_people", 10))
+    found = {number: clearness_of(int(clear[number]), people, least) for number, people in enumerate(sizes)}
+    return {number: clearness for number, clearness in found.items() if clearness is not None}
+
+
+def _made_from(clusters: Manifest, inputs: str | None, grouped: str | None) -> Sources:
+    """What clusters were made from.
+
+    Raises:
+        InputError: They were made from something else.
+    """
+    if inputs is None:
+        return Sources()
+    folder = storage.absolute(inputs)
+    of_inputs = outputs.read_manifest(folder, _INPUTS)
+    if of_inputs["fingerprint"] not in clusters["inputs"]:
+        raise InputError(f"The clusters were not made from {inputs}. Give the clustering inputs that they are of.")
+    pages = read_table(folder, "dimensions.parquet", ["dimension_id", "dimension_name", "users"]).to_pylist()
+    of_users = None if grouped is None else outputs.read_manifest(storage.absolute(grouped), _GROUPED)
+    if of_users is not None and of_users["fingerprint"] not in of_inputs["inputs"]:
+        raise InputError(f"{inputs} was not made from {grouped}. Give the grouped users that it was made from.")
+    return Sources(of_inputs, pages, of_users)
 
 
 def _followed(folder: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -74,6 +74,7 @@ def make_kmeans(
     (folder / "data.json").write_text(
         "".join(json.dumps({"cluster_id": cluster, "user_ids": [f"user-{cluster}"]}) + "\n" for cluster in range(k))
     )
+    _write_assignments(folder, sizes if users else [])
     manifest = {
         "step": "kmeans",
         "fingerprint": fingerprint,
@@ -85,11 +86,24 @@ def make_kmeans(
             "private": private,
             "bytes_out": 1_000,
             "clustering_inputs": ClusteringInputsConfig().model_dump(mode="json"),
+            "clusters": [{"cluster_id": number, "users": size} for number, size in enumerate(sizes if users else [])],
         },
         "checks": {name: {"passed": True, "found": {}, "why": ""} for name in ("schema", "every_user_once")},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return str(folder)
+
+
+def _write_assignments(folder: Path, sizes: Sequence[int]) -> None:
+    """Of the people of a cluster, all clearly belong but 1 in 2 + its number."""
+    rows = {
+        "cluster_id": [number for number, size in enumerate(sizes) for _ in range(size)],
+        "confidence": [
+            0.01 if n % (2 + number) == 0 else 0.4 for number, size in enumerate(sizes) for n in range(size)
+        ],
+    }
+    schema = pa.schema([("cluster_id", pa.int32()), ("confidence", pa.float64())])
+    pq.write_table(pa.table(rows, schema), folder / "assignments.parquet")
 
 
 def make_k_selection(folder: Path, k: int = 4, users: int = 10_944, verdict: str = "segments") -> str:

@@ -286,6 +286,7 @@ def test_the_history_has_each_month_as_it_was_published(made: Path) -> None:
         columns = ("segment_id", "people", "share", "shares_them_with")
         assert told["segments"] == [{column: segment[column] for column in columns} for segment in living]
     assert [month["users"] for month in history] == [180, 180, 120]
+    assert [month["month_users"] for month in history] == [180, 180, 120], "for the reports of later months"
     assert [len(month["segments"]) for month in history] == [3, 3, 2], "who has ended is in it until then"
     manifest = outputs.read_manifest(str(made / "segments" / "2024-03"), "segments")
     assert manifest["summary"]["history"] == history

@@ -52,6 +52,7 @@ CONFIGS = [
     KMeans(inputs="i", output="o", k_selection="c", config=KMeansConfig(params="random,1,0.5"), **HOW),
     MakeReport(kmeans="c", output="o", k_selection="k", month="2024-01", category="a b", **HOW),
     MakeReport(kmeans="c", output="o", segments="s", month="2024-01", category="a b", **HOW),
+    MakeReport(kmeans="c", output="o", inputs="i", grouped="g", month="2024-01", category="a b", **HOW),
     FollowSegments(clusters="c", inputs="i", output="o", month="2024-01", config=SegmentsConfig(seed=3), **HOW),
     FollowSegments(clusters="c", inputs="i", output="o", month="2024-01", previous="p", config=SegmentsConfig(), **HOW),
     FollowSegments(

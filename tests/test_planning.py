@@ -468,6 +468,10 @@ def test_a_report_alone_is_of_the_clusters_on_record_and_the_choice_of_k_that_th
         first.computed[Target(KMEANS, TEA)].folder,
         first.computed[Target(K_SELECTION, TEA)].folder,
     )
+    assert (job.config.inputs, job.config.grouped) == (
+        first.computed[Target(CLUSTERING_INPUTS, TEA)].folder,
+        first.computed[Target(GROUPED_USERS, Partition("2024-01"))].folder,
+    )
     assert (job.config.month, job.config.category) == ("2024-01", "tea")
     says = "kmeans of games|2024-01 was never materialized here. Select it as well."
     games = Partition("2024-01", "games")
@@ -546,6 +550,12 @@ def test_the_jobs_follow_from_what_is_computed(world: World) -> None:
     assert isinstance(inputs.config, MakeClusteringInputs)
     assert inputs.config.category_files == ("/root/categories/tea.json", "/root/categories/games.json")
     assert inputs.config.output == "/root/clustering_inputs/month=2024-01/category={category}/run-1"
+    report = of_categories[-1].config
+    assert isinstance(report, MakeReport)
+    assert (report.inputs, report.grouped) == (
+        "/root/clustering_inputs/month=2024-01/category=games/run-1",
+        "/root/grouped_users/month=2024-01/run-1",
+    )
     assert isinstance(of_categories[0].config, SelectK)
     assert of_categories[0].config.inputs == "/root/clustering_inputs/month=2024-01/category=tea/run-1"
     assert {job.config.engine.engine for job in plan.jobs} == {"spark"}

@@ -2,10 +2,8 @@
 
 import json
 import re
-from datetime import datetime, timezone
 from pathlib import Path
 
-import dagster as dg
 import pytest
 from click.testing import CliRunner, Result
 
@@ -13,8 +11,7 @@ from audience_explorer_dagster import definitions as loaded
 from audience_explorer_dagster.cli import main
 from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.planning import AUDIENCE_REPORT, KMEANS
-from audience_explorer_dagster.records import reports
-from audience_explorer_dagster.records.history import Record
+from audience_explorer_dagster.reports.current import as_listed
 from spark_jobs.outputs import read_manifest
 from tests.project import LAUNCHES, Project
 
@@ -36,7 +33,7 @@ def run(*arguments: str, command: str = "report") -> Result:
 def cluster(project: Project, **kmeans: object) -> dict[str, str]:
     """Cluster the tea drinkers; the folders by asset."""
     outcomes = project.pipeline(["2024-01"], ["tea"], kmeans=kmeans)
-    assert {outcome.status for outcome in outcomes.values()} <= {"launched", "reused"}
+    assert {outcome.status for outcome in outcomes.values()} <= {"launched", "reused"}, outcomes
     return {outcome.asset: str(outcome.folder) for outcome in outcomes.values()}
 
 
@@ -113,12 +110,46 @@ def test_the_index_counts_segments_as_their_report_does() -> None:
     facts = {"k": 4, "verdict": "segments", "private": False, "users": 5_000}
 
     def listed(**more: int) -> str:
-        metadata = {name: dg.MetadataValue.text(v) if isinstance(v, str) else v for name, v in (facts | more).items()}
-        metadata = dict(dg.AssetMaterialization(AUDIENCE_REPORT, metadata=metadata).metadata)
-        return reports._listed(TEA, Record(TEA, "f", "folder", (), "run", datetime.now(timezone.utc), metadata)).found
+        return as_listed(TEA, "folder", facts | more).found
 
     assert listed(shown=3) == "3 segments", "two of the clusters are one segment"
-    assert listed() == "4 segments", "as reports of an earlier version are on record"
+    assert listed() == "4 segments", "as the manifests of earlier versions have it"
+
+
+def test_a_run_that_makes_reports_or_a_promotion_keeps_the_index_current(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = project.root / AUDIENCE_REPORT / "index.html"
+    own = cluster(project)
+    assert _name(own) in index.read_text()
+    beside = cluster(project, k=2, label="two")
+    assert _name(beside) not in index.read_text(), "it stands beside the current one"
+    monkeypatch.setattr(loaded, "defs", project.definitions)
+    assert run("--month", "2024-01", "--category", "tea", "--label", "two", command="promote").exit_code == 0
+    assert _name(beside) in index.read_text()
+
+
+def test_an_index_that_cannot_be_written_fails_no_run(project: Project) -> None:
+    (project.root / AUDIENCE_REPORT / "index.html").mkdir(parents=True)
+    assert Path(cluster(project)[AUDIENCE_REPORT]).is_dir()
+
+
+def _name(folders: dict[str, str]) -> str:
+    """The name of the folder of the report."""
+    return folders[AUDIENCE_REPORT].rpartition("/")[2]
+
+
+def test_where_a_server_shows_reports_the_records_of_what_is_current_link_to_it(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUDIENCE_EXPLORER_REPORTS_URL", "https://reports.example/audience/")
+    cluster(project)
+    for asset in (KMEANS, AUDIENCE_REPORT):
+        assert project.records(asset, TEA.key)[0]["report"] == "https://reports.example/audience/tea/2024-01"
+    beside = cluster(project, k=2, label="two")
+    assert project.records(KMEANS, TEA.key)[0]["report"] == f"{beside[AUDIENCE_REPORT]}/report.html", (
+        "the server shows the current one"
+    )
 
 
 def test_a_month_alone_and_what_does_not_exist_are_refused_in_a_line() -> None:

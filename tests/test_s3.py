@@ -1,5 +1,6 @@
 """The same on S3, played by moto's server on this machine."""
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -12,11 +13,14 @@ from moto.server import ThreadedMotoServer
 from audience_explorer_dagster import edits
 from audience_explorer_dagster.definitions import definitions
 from audience_explorer_dagster.launchers.local import LocalLauncher
+from audience_explorer_dagster.reports.index import write_index
+from audience_explorer_dagster.reports.served import Served
 from audience_explorer_dagster.store import Store
 from spark_jobs import storage
 from spark_jobs.following.edits import PinK, read_edits
 from spark_jobs.storage import s3
 from tests.project import Project
+from tests.test_report_server import publish
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -90,3 +94,23 @@ def test_edits_of_segments_are_kept_on_s3(bucket: str) -> None:
     assert read_edits(file) == (PinK(k=2), PinK(k=3))
     assert edits.undo(file, 1) == (1, PinK(k=2))
     assert read_edits(file) == (PinK(k=3),)
+
+
+def test_reports_on_s3_are_served_and_listed(bucket: str, tmp_path: Path) -> None:
+    for month in ("2024-01", "2024-03"):
+        publish(tmp_path, "coffee", month)
+    publish(tmp_path, "games", "2024-01", private=True)
+    for file in (tmp_path / "audience_report").rglob("*.*"):
+        if file.is_file():
+            storage.write_text(storage.join(bucket, file.relative_to(tmp_path).as_posix()), file.read_text())
+    store = Store(root=bucket)
+    served = Served(store)
+    assert 'href="coffee/2024-03"' in served.index()
+    assert "games" not in served.index()
+    page = served.report("coffee", "2024-01")
+    assert page is not None
+    assert 'href="2024-03" rel="next"' in page
+    assert served.report("coffee", "2024-02") is None
+    index, _ = write_index(store)
+    (link,) = re.findall(r'href="(month=2024-03/.*?)"', storage.at(index).read_text())
+    assert storage.at(storage.join(bucket, "audience_report", link)).exists()

@@ -32,6 +32,7 @@ def test_only_a_variable_of_exactly_that_name_counts(monkeypatch: pytest.MonkeyP
         ("SETTLE_SECONDS", "nan", "it must be a number of seconds, 0 or more"),
         ("ARRIVAL_DAYS", "-1", "it must be a number of days, 0 to 366"),
         ("DRIFT", "1.5", "it must be a number from 0 to 1, the share that may change"),
+        ("REPORTS_URL", "reports.example", "it must be the address of the server of reports"),
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused(

@@ -34,6 +34,7 @@ from audience_explorer_dagster.cli.records import adopt, home
 from audience_explorer_dagster.cli.report import report
 from audience_explorer_dagster.cli.runs import promote, runs
 from audience_explorer_dagster.cli.segments import segments
+from audience_explorer_dagster.cli.serve_reports import serve_reports
 from spark_jobs import demo_audience, storage
 from spark_jobs.config import ClusteringInputsConfig, EngineConfig, GroupedUsersConfig, KMeansConfig, KSelectionConfig
 from spark_jobs.options import config_options
@@ -183,6 +184,7 @@ main.add_command(categories)
 main.add_command(home)
 main.add_command(runs)
 main.add_command(report)
+main.add_command(serve_reports)
 main.add_command(segments)
 main.add_command(compare)
 main.add_command(export)

@@ -12,15 +12,12 @@ import click
 
 from audience_explorer_dagster.cli.completion import complete_category, complete_month
 from audience_explorer_dagster.cli.project import Project, errors_told, open_project, root_option, tell
-from spark_jobs import storage
 from spark_jobs.errors import InputError
 
 if TYPE_CHECKING:
     from audience_explorer_dagster.partitions import Partition
 
 _GOOD_FOR = timedelta(hours=1)  # of a link to S3
-
-_INDEX, _PRIVATE_INDEX = "index.html", "index-private.html"
 
 
 @click.command()
@@ -43,7 +40,8 @@ def report(
     """Say where the report of a category in a month is, or make an index of all reports.
 
     On S3 it prints a link that everybody may read who has it, for an hour. An index lists the reports of current
-    clusters, and private categories only with --private; it is put beside them, as audience_report/index.html.
+    clusters, and private categories only with --private; it is put beside them, as audience_report/index.html. Runs
+    that make reports write it as well, but not that of private categories.
     """
     if category is None and (month is not None or label is not None):
         raise click.UsageError("Name the category, too: --category. Without it, an index of all is made.")
@@ -75,17 +73,10 @@ def _partition(project: Project, month: str | None, category: str) -> "Partition
 
 def _make_index(project: Project, private: bool, in_browser: bool) -> str:
     """Make the index; where it is."""
-    from audience_explorer_dagster.planning import AUDIENCE_REPORT
-    from audience_explorer_dagster.records import reports
+    from audience_explorer_dagster.reports.index import write_index
     from spark_jobs.audience_report.page import render_index
 
-    partitions = reports.partitions_with_one(project.instance)
-    listed = [
-        one for one in reports.list_current(project.instance, project.store, partitions) if private or not one.private
-    ]
-    below = project.store.all_outputs(AUDIENCE_REPORT)
-    index = storage.join(below, _PRIVATE_INDEX if private else _INDEX)
-    storage.write_text(index, render_index([replace(one, link=one.link.removeprefix(f"{below}/")) for one in listed]))
+    index, listed = write_index(project.store, private)
     tell(f"{len(listed)} report{'s' * (len(listed) != 1)} in {index}")
     if not (in_browser and _is_on_s3(index)):
         return _readable(index)

@@ -314,7 +314,8 @@ class _Steps:
             report = Target(AUDIENCE_REPORT, partition)
             followed = _source(segments, found[segments]) if segments in found else self._followed(of_clusters)
             if clusters in found:
-                found[report] = self.report(report, of_clusters, followed, of_choice)
+                users = grouped if inputs in found else None
+                found[report] = self.report(report, of_clusters, followed, of_choice, of_inputs, users)
             else:
                 found[report] = self.report(report, of_clusters, followed)
         return found
@@ -356,6 +357,19 @@ class _Steps:
         fingerprint = record.inputs[place]
         available = self.records[asset].reusable(partition, fingerprint)
         return Source(Target(asset, partition), fingerprint, available.folder if available else None)
+
+    def _grouped_for(self, inputs: Source | None) -> Source | None:
+        """The grouped users that clustering inputs on record were made from; None if that is not known."""
+        record = (
+            None
+            if inputs is None
+            else self.records[CLUSTERING_INPUTS].reusable(inputs.target.partition, inputs.fingerprint)
+        )
+        if record is None or not record.inputs:
+            return None
+        month, (users, *_) = _month(record.partition), record.inputs
+        available = self.records[GROUPED_USERS].reusable(month, users)
+        return Source(Target(GROUPED_USERS, month), users, available.folder if available else None)
 
     def _followed(self, clusters: Source | Impossible) -> Source | None:
         """The newest segments on record of these clusters."""
@@ -487,6 +501,8 @@ class _Steps:
         clusters: Source | Impossible,
         segments: Source | Impossible | None,
         choice: Source | Impossible | None = None,
+        inputs: Source | Impossible | None = None,
+        grouped: Source | Impossible | None = None,
     ) -> Decision:
         """Decide for the report of clusters.
 
@@ -495,6 +511,8 @@ class _Steps:
             clusters: The clusters.
             segments: Which segments they are, if anybody followed them.
             choice: Where their k is from in this run; None if it was given, or for what is on record of them.
+            inputs: What the clusters are made from in this run; None for what is on record of them.
+            grouped: What the inputs are made from in this run; None for what is on record of them.
         """
         if isinstance(clusters, Impossible):
             return clusters
@@ -516,11 +534,16 @@ class _Steps:
 
         def job(folder: str, kmeans: str, *folders: str) -> JobConfig:
             folder_of = dict(zip(others, folders, strict=True))
+            # What is said of the data is left out where that is gone. The clusters need both, so they are there before.
+            vectors = inputs if isinstance(inputs, Source) else self._read_by(clusters, CLUSTERING_INPUTS)
+            users = grouped if isinstance(grouped, Source) else self._grouped_for(vectors)
             return MakeReport(
                 kmeans=kmeans,
                 output=folder,
                 k_selection=folder_of.get(K_SELECTION),
                 segments=folder_of.get(SEGMENTS),
+                inputs=None if vectors is None else vectors.folder,
+                grouped=None if users is None else users.folder,
                 month=month,
                 category=category,
                 config=config,

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import dagster as dg
 
-from audience_explorer_dagster import planning
+from audience_explorer_dagster import planning, settings
 from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.planning import Target
 from audience_explorer_dagster.records import findings, pictures
@@ -221,17 +221,21 @@ def _report(summary: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def link_to_report(folder: str, partition: Partition, label: str | None) -> dict[str, dg.MetadataValue]:
+def link_to_report(
+    folder: str, partition: Partition, label: str | None, is_current: bool
+) -> dict[str, dg.MetadataValue]:
     """Where a report is, and the command that opens it.
 
     A record stays, and a link by which a browser may read S3 expires: so the record has AWS's own page of the object,
     for who may log in there, and the command makes a link when it is asked for one. Browsers follow no link from the UI
-    to a file.
+    to a file. Where a server shows reports, the record of a current one has its page there.
     """
     page = storage.join(folder, make_report.REPORT)
     option = f" --label {label}" if label else ""
     command = f"audience-explorer report --month {partition.month} --category {partition.category}{option} --open"
-    return {REPORT: _page_of(page), OPEN_REPORT: dg.MetadataValue.text(command)}
+    served = settings.read().reports_url.rstrip("/") if is_current else ""
+    link = dg.MetadataValue.url(f"{served}/{partition.category}/{partition.month}") if served else _page_of(page)
+    return {REPORT: link, OPEN_REPORT: dg.MetadataValue.text(command)}
 
 
 def _page_of(location: str) -> dg.MetadataValue:

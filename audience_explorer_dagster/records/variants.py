@@ -180,7 +180,7 @@ def promote(
         details |= as_metadata(tweaks, current) | {STANDING: standing(current.folder, current, "")}
         details |= {PROMOTED: True} if current.promoted else {}
         if AUDIENCE_REPORT in of_clusters:
-            details |= metadata.link_to_report(of_clusters[AUDIENCE_REPORT].folder, partition, None)
+            details |= metadata.link_to_report(of_clusters[AUDIENCE_REPORT].folder, partition, None, is_current=True)
         tags = data_versions.tags(instance, Target(KMEANS, partition), details, {})
         shown = metadata.in_reading_order(details)
         report(dg.AssetMaterialization(asset_key=KMEANS, partition=partition.key, metadata=shown, tags=tags))
@@ -196,7 +196,7 @@ def _again(
     """A new record of what is made from clusters, so that the newest is that of the current ones, and not stale."""
     details = metadata.of_reused(record, store, label)
     if target.asset == AUDIENCE_REPORT:
-        details |= metadata.link_to_report(record.folder, record.partition, None)
+        details |= metadata.link_to_report(record.folder, record.partition, None, is_current=True)
     tags = data_versions.tags(instance, target, details, {})
     return dg.AssetMaterialization(
         asset_key=target.asset,

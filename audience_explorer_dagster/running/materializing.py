@@ -36,6 +36,7 @@ def carry_out(
         recorder.log_standings()
         recorder.record_checks()
         recorder.record_trends()
+        recorder.write_index()
     if failed:
         others = "; the others are done" if len(failed) < len(plan.decisions) else ""
         raise dg.Failure(

@@ -19,6 +19,7 @@ from audience_explorer_dagster.planning.plan import Plan
 from audience_explorer_dagster.records import asset_checks, data_versions, metadata, trends, variants
 from audience_explorer_dagster.records.history import INPUTS, History, Record, storage_ids
 from audience_explorer_dagster.records.standing import STANDING, foreign_parameters, standing, steps_to, with_pinned_k
+from audience_explorer_dagster.reports.index import keep_index_current
 from audience_explorer_dagster.run_config import MonthRunConfig
 from audience_explorer_dagster.store import Store
 
@@ -85,6 +86,11 @@ class Recorder:
         """Record how the months look now, category by category, where that has changed."""
         trends.record_trends(self.context.instance, self.store, self.current)
 
+    def write_index(self) -> None:
+        """Write the index of all reports, if this was for some."""
+        if AUDIENCE_REPORT in self.recorded:
+            keep_index_current(self.store, self.context.log.warning)
+
     def log_standings(self) -> None:
         """Log which k-means outputs are not simply current, and why; those for the same reason in a message."""
         for why, targets in self.standings.items():
@@ -119,27 +125,28 @@ class Recorder:
             details[STANDING] = standing(folder, current, beside, is_new=target in self.plan.computed)
             details |= {variants.PROMOTED: True} if promoted else {}
             details |= variants.beside(self.records[KMEANS], target.partition, details, current)
-            details |= self._report_of(target.partition)
+            details |= self._report_of(target.partition, is_current=folder == current.folder)
             if beside or current.promoted:
                 self.standings[details[STANDING]].append(target)
         return details
 
-    def _report_of(self, partition: Partition) -> dict[str, Any]:
+    def _report_of(self, partition: Partition, is_current: bool) -> dict[str, Any]:
         """Where the report of the clusters of a partition is, or will be, if this run is for it as well."""
         match self.plan.decisions.get(Target(AUDIENCE_REPORT, partition)):
             case None | Impossible():
                 return {}
             case Reuse() | Compute() as report:
-                return metadata.link_to_report(report.folder, partition, self.plan.label)
+                return metadata.link_to_report(report.folder, partition, self.plan.label, is_current)
 
     def _with_standing_of_clusters(
         self, target: Target, details: dict[str, Any], folder: str, fingerprint: str
     ) -> dict[str, Any]:
         """Make segments or a report the current ones if their clusters are; their metadata."""
         clusters, *_ = details[INPUTS].value
-        self.store.point_along(target.asset, target.partition, folder, fingerprint, KMEANS, clusters)
-        label = self.plan.label
-        link = metadata.link_to_report(folder, target.partition, label) if target.asset == AUDIENCE_REPORT else {}
+        is_current = self.store.point_along(target.asset, target.partition, folder, fingerprint, KMEANS, clusters)
+        label, link = self.plan.label, {}
+        if target.asset == AUDIENCE_REPORT:
+            link = metadata.link_to_report(folder, target.partition, label, is_current)
         return {**details, **({variants.LABEL: label} if label else {}), **link}
 
     def _foreign_parameters(self, target: Target) -> str:

@@ -11,8 +11,11 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from spark_jobs.audience_report.content import MOST_PAGES, SOLIDITIES, Content
+from spark_jobs.audience_report.cards import SOLIDITIES
+from spark_jobs.audience_report.content import Content
+from spark_jobs.audience_report.heat_map import MOST_PAGES
 from spark_jobs.audience_report.months import period, short
+from spark_jobs.clusters.clearness import CLEARLY
 
 COLORS = 12  # of segments; more than so many begin again
 
@@ -20,7 +23,13 @@ COLORS = 12  # of segments; more than so many begin again
 def render(content: Content) -> str:
     """The report as HTML."""
     styles = ["report.css", *(["months.css"] if content.months is not None else [])]
-    values = {"report": content, "colors": COLORS, "most_pages": MOST_PAGES, "solidities": SOLIDITIES}
+    values = {
+        "report": content,
+        "colors": COLORS,
+        "most_pages": MOST_PAGES,
+        "solidities": SOLIDITIES,
+        "clearly": CLEARLY,
+    }
     return _render("report.html", values, styles)
 
 
@@ -45,6 +54,14 @@ def render_index(reports: Sequence[Listed]) -> str:
         "index.html",
         {"months": months, "categories": categories, "at": at, "any_private": any(r.private for r in reports)},
     )
+
+
+def render_bar(before: str | None, after: str | None) -> str:
+    """The bar of a report that is served: links to the index, and to the months before and after, if there are any.
+
+    Its look is in the style of the page that it is put into.
+    """
+    return _environment().get_template("bar.html").render(before=before, after=after)
 
 
 def _render(template: str, values: Mapping[str, Any], styles: Sequence[str] = ("report.css",)) -> str:
