@@ -98,7 +98,7 @@ def _dimensions(described: list[dict[str, Any]]) -> pa.Table:
 
 def _profiles(folder: str, manifest: dict[str, Any]) -> pa.Table:
     """Without a row, where code version 4 or an earlier one made the output."""
-    if "profiles.parquet" not in manifest["files"]:
+    if "profiles.parquet" not in [file["path"] for file in manifest["files"]]:
         return SEGMENT_PROFILE.empty_table()
     return read_table(folder, "profiles.parquet")
 

@@ -5,7 +5,7 @@ variance holds also where strata have few people; by Student's t, as few people 
 
 How sure it is that a page sets a cluster apart is the log-odds ratio with an informative Dirichlet prior, over its
 standard error (Monroe, Colaresi and Quinn 2008, "Fightin' Words"): of each stratum, and then of all, weighted by how
-well each is known. The prior is what the stratum's people like in all.
+well each is known. The prior is what the stratum's people of both sides like in all.
 """
 
 import math
@@ -47,15 +47,35 @@ def unknown_lifts(shape: tuple[int, ...]) -> Lifts:
 
 
 def lifts(likes: Likes, min_people: int) -> Lifts:
-    """Compare each cluster with all other people.
-
-    Where fewer than `min_people` like a page in the cluster, nothing is said. Where fewer do among the others, it is
-    compared as if so many did, spread over the strata as people are: that is cautious, and says nothing of those few.
-    """
+    """Compare each cluster with all other people; see `compare`."""
     fans, people = likes.held_out, likes.comparable  # (k, g, d)
     other_fans, others = fans.sum(axis=0) - fans, people.sum(axis=0) - people
+    return compare(fans, people, other_fans, others, other_fans.sum(axis=1) < min_people, min_people)
+
+
+def compare(
+    fans: np.ndarray,
+    people: np.ndarray,
+    other_fans: np.ndarray,
+    others: np.ndarray,
+    few_others: np.ndarray,
+    min_people: int,
+) -> Lifts:
+    """Compare groups of people, each with a group of others.
+
+    Where fewer than `min_people` of a group like a page, nothing is said. Where few of the others do, the group is
+    compared as if `min_people` did, spread over the strata as people are: that is cautious, and says nothing of those
+    few.
+
+    Args:
+        fans: (n, g, d) people of each group who like each page, by stratum.
+        people: (n, g, d) of how many.
+        other_fans: (n, g, d) others who like it.
+        others: (n, g, d) of how many.
+        few_others: (n, d) bool, where so few others like the page that nothing may be said of them.
+        min_people: How many people a figure must be of.
+    """
     enough = fans.sum(axis=1) >= min_people
-    few_others = other_fans.sum(axis=1) < min_people
     spread = others / np.maximum(others.sum(axis=1, keepdims=True), 1)
     compared = np.where(few_others[:, None], np.minimum(min_people * spread, others), other_fans)
     enough &= compared.sum(axis=1) > 0
@@ -96,7 +116,8 @@ def _ratio(
 
 def _z(fans: np.ndarray, people: np.ndarray, other_fans: np.ndarray, others: np.ndarray) -> np.ndarray:
     """(k, d): the log-odds ratio with a Dirichlet prior, over its standard error; arguments are (k, g, d)."""
-    popularity = (fans + other_fans).sum(axis=0) / np.maximum((people + others).sum(axis=0), 1)
+    # Of each two groups by themselves: what others like says nothing of them.
+    popularity = (fans + other_fans) / np.maximum(people + others, 1)
     prior = _PRIOR_PEOPLE * np.clip(popularity, 1e-6, 1)
     difference = np.zeros(fans.shape)
     variance = np.zeros(fans.shape)
