@@ -16,8 +16,10 @@ import pyarrow.compute as pc
 
 from spark_jobs import kmeans as clustering
 from spark_jobs import outputs, select_k, storage
+from spark_jobs.audience_report import baselines
 from spark_jobs.audience_report.content import MOST_PAGES, Content, content_of
 from spark_jobs.audience_report.page import render
+from spark_jobs.clusters.published import SEGMENT_COMPARISONS
 from spark_jobs.config import EngineConfig, ReportConfig
 from spark_jobs.errors import InputError
 from spark_jobs.options import config_options
@@ -29,7 +31,7 @@ from spark_jobs.reporting import Reporter, run_as_command
 from spark_jobs.resources import Resources, ResourcesConfig
 
 STEP = "audience_report"
-CODE_VERSION = "2"  # raise it with every change of what comes out: partitions are then made again
+CODE_VERSION = "3"  # raise it with every change of what comes out: partitions are then made again
 
 REPORT = "report.html"
 
@@ -135,7 +137,17 @@ def _content(
     profiles = _telling(read_table(folder, "profiles.parquet"))
     private = bool(clusters["summary"]["private"])
     followed, flows = (None, []) if segments is None else _followed(storage.absolute(segments))
-    return content_of(month, category, private, clusters, summary, profiles.to_pylist(), choice, followed, flows)
+    compared = _compared(folder, clusters)
+    return content_of(
+        month, category, private, clusters, summary, profiles.to_pylist(), choice, followed, flows, compared
+    )
+
+
+def _compared(folder: str, clusters: Manifest) -> list[dict[str, Any]]:
+    """The rows of comparisons that are shown; none where code version 5 of kmeans or an earlier one made the output."""
+    if SEGMENT_COMPARISONS.name not in [file["path"] for file in clusters["files"]]:
+        return []
+    return baselines.shown(read_table(folder, SEGMENT_COMPARISONS.name), clusters["summary"]["k"])
 
 
 def _followed(folder: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -84,8 +84,9 @@ def sections(nothing: dict[str, list[Figures]], known: dict[str, list[Figures]])
             "# What sets a segment apart from another one, and from everybody",
             "By `python -m benchmarks.segments.baselines`.",
             "## Nothing to find",
-            f"Cut into {' and '.join(map(str, CUT_INTO))} anyway. Pairs: segments, each with each other one. Excluding: 95 %"
-            " intervals that exclude “no difference”. Distinctive: pairs of which a page is said to set the first apart.",
+            f"Cut into {' and '.join(map(str, CUT_INTO))} anyway. Pairs: segments, each with each other one. Excluding:"
+            " 95 % intervals that exclude “no difference”. Distinctive: pairs of which a page is said to set the first"
+            " apart.",
             table(
                 ["audience", "pairs", "lifts", "excluding", "distinctive"],
                 [

@@ -6,11 +6,12 @@ users of a manifest, are rounded here, and no text that a job wrote about exact 
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 from typing import Any
 
 from spark_jobs.audience_report import curves
+from spark_jobs.audience_report.baselines import Baseline, baselines_of, comparisons_table
 from spark_jobs.audience_report.months import Known, Months, known_clusters, months_of, period
 from spark_jobs.audience_report.tables import Table
 from spark_jobs.clusters import published
@@ -177,6 +178,7 @@ class Content:
     command: str
     using: Sequence[tuple[str, str]]  # what can be done with the segments, and the command for it
     months: Months | None  # where segments are followed
+    baselines: Mapping[int, Sequence[Baseline]] = field(default_factory=dict)  # by cluster: what it is compared with
 
     @property
     def period(self) -> str:
@@ -229,6 +231,11 @@ class Content:
         )
 
     @property
+    def comparisons_table(self) -> Table:
+        """The pages that set the segments apart from other baselines than all others."""
+        return comparisons_table(self.segments, self.baselines)
+
+    @property
     def gender_table(self) -> Table:
         """The gender split of the segments, a row a segment and gender."""
         rows = [
@@ -261,6 +268,7 @@ def content_of(
     k_selection: Manifest | None,
     followed: Mapping[str, Any] | None = None,
     flows: Sequence[Mapping[str, Any]] = (),
+    comparisons: Sequence[Mapping[str, Any]] = (),
 ) -> Content:
     """What the report of a category in a month says.
 
@@ -274,6 +282,7 @@ def content_of(
         k_selection: The manifest of the output of k_selection that k is from; None if k was given.
         followed: The `segments.json` of the followed segments of these clusters; None where they are not followed.
         flows: The rows of their `flows.parquet`.
+        comparisons: The rows of its `comparisons.parquet` that are shown.
     """
     config = kmeans["config"]
     min_people = int(config.get("min_people", 10))
@@ -323,6 +332,7 @@ def content_of(
         command=_command(month, category, kmeans, k_selection),
         using=_using(month, category, rows, followed) if rows else [],
         months=None if followed is None else months_of(followed, flows, apart, min_people),
+        baselines=baselines_of(segments, comparisons, profiles) if comparisons else {},
     )
 
 
