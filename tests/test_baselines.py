@@ -44,30 +44,41 @@ def of_pair(likes: Likes, one: int, other: int, min_people: int = MIN_PEOPLE) ->
 
 def test_against_everybody_people_are_compared_with_how_many_like_a_page_in_their_strata() -> None:
     likes = likes_of([[100, 50], [300, 150], [100, 0]], [[60, 40], [60, 30], [20, 0]])
-    found = baselines.against_everybody(likes, lifts(likes, MIN_PEOPLE))
+    found = baselines.against_everybody(likes, lifts(likes, MIN_PEOPLE), MIN_PEOPLE)
     expected = 100 * (140 / 500) + 50 * (70 / 200)  # of the first segment's people
     assert found.lift[0, 0] == pytest.approx(100 / expected)
 
 
-def test_against_everybody_the_same_pages_differ_as_surely_and_by_less(segments: Likes) -> None:
+def test_against_everybody_pages_differ_as_surely_and_by_less(segments: Likes) -> None:
     rest = lifts(segments, MIN_PEOPLE)
-    found = baselines.against_everybody(segments, rest)
+    found = baselines.against_everybody(segments, rest, MIN_PEOPLE)
     known = np.isfinite(rest.high)
     assert known.sum() > 80
-    for limit in ("low", "lift", "high"):
-        before, after = getattr(rest, limit)[known], getattr(found, limit)[known]
-        assert ((before > 1) == (after > 1)).all()
-        assert (np.abs(np.log(after)) <= np.abs(np.log(before)) + 1e-12).all()
+    before, after = rest.lift[known], found.lift[known]
+    assert ((before > 1) == (after > 1)).all()
+    assert (np.abs(np.log(after)) <= np.abs(np.log(before)) + 1e-12).all()
+    excluding = [((of.low > 1) | (of.high < 1))[known] for of in (rest, found)]
+    assert (excluding[0] == excluding[1]).mean() > 0.95
     assert np.array_equal(found.z, rest.z, equal_nan=True)
     assert not (found.distinctive & ~rest.distinctive).any()
     assert found.distinctive.any(axis=1).all()
+
+
+def test_the_interval_against_everybody_is_that_of_a_part_of_a_whole_where_there_is_one_stratum() -> None:
+    """Its variance is then 1/a - 1/n - 1/t + 2 (a/nt) - 1/N, of a fans among n people, and t among all N."""
+    likes = likes_of([[400], [600]], [[120], [90]])
+    found = baselines.against_everybody(likes, lifts(likes, MIN_PEOPLE), MIN_PEOPLE)
+    assert found.lift[0, 0] == pytest.approx((120 / 400) / (210 / 1000))
+    variance = 1 / 120 - 1 / 400 - 1 / 210 - 1 / 1000 + 2 * 120 / (400 * 210)
+    t_of_89 = 1.986979
+    assert np.log(found.high[0, 0] / found.lift[0, 0]) == pytest.approx(t_of_89 * np.sqrt(variance))
 
 
 def test_against_everybody_only_the_lower_end_is_said_where_few_others_like_a_page() -> None:
     lows = set()
     for others in (0, 3, 9):
         likes = likes_of([[100], [1000]], [[80], [others]])
-        found = baselines.against_everybody(likes, lifts(likes, MIN_PEOPLE))
+        found = baselines.against_everybody(likes, lifts(likes, MIN_PEOPLE), MIN_PEOPLE)
         assert np.isnan([found.lift[0, 0], found.high[0, 0]]).all()
         assert found.distinctive[0, 0]
         lows.add(float(found.low[0, 0]))
@@ -81,10 +92,23 @@ def test_two_segments_are_compared_as_if_there_were_no_other(segments: Likes) ->
     for one, other in ((0, 1), (3, 2)):
         alone = Likes(*(of[[one, other]] for of in vars(segments).values()))
         expected, found = lifts(alone, MIN_PEOPLE), of_pair(segments, one, other)
-        known = np.isfinite(found.low) & (segments.fans[other].sum(axis=0) >= MIN_PEOPLE)
-        assert known.sum() > 15
-        for name, values in vars(found).items():
-            assert np.array_equal(values[known], getattr(expected, name)[0][known], equal_nan=True)
+        known = np.isfinite(found.low)
+        assert known.sum() > 20
+        for name in ("low", "z", "distinctive"):
+            assert np.array_equal(getattr(found, name)[known], getattr(expected, name)[0][known])
+        said = np.isfinite(found.high)
+        assert np.array_equal(found.lift[said], expected.lift[0][said])
+
+
+def test_few_fans_in_a_segment_of_whom_many_are_placed_there_by_their_other_pages_are_compared_as_those_many() -> None:
+    """As where one page alone cuts an audience in two: by all else, both like it as much."""
+    likes = likes_of([[1000], [1000]], [[200], [200]])
+    (found,) = (
+        lift for one, _, lift in baselines.against_each_other(likes, np.array([[400], [0]]), MIN_PEOPLE) if one == 0
+    )
+    assert found.low[0] < 1
+    assert not found.distinctive[0]
+    assert np.isnan([found.lift[0], found.high[0]]).all()
 
 
 def test_pairs_do_not_depend_on_how_many_are_compared_at_a_time(

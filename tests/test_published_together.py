@@ -122,7 +122,7 @@ def test_what_is_published_of_six_months_gives_no_small_count_away(seed: int) ->
         assert least < greatest
 
 
-@pytest.mark.parametrize(("segments", "most"), [(2, 40), (3, 22)])
+@pytest.mark.parametrize(("segments", "most"), [(2, 45), (3, 25)])  # all that is rounded to so many, or fewer
 def test_no_combination_of_a_pages_counts_gives_a_small_one_away(segments: int, most: int) -> None:
     """All there are: in each segment, in all others, and in all."""
     possible: defaultdict[tuple[int | None, ...], set[tuple[int, ...]]] = defaultdict(set)

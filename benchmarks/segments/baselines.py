@@ -72,7 +72,7 @@ def pairs(likes: Likes, min_people: int) -> list[Lifts]:
 
 def everybody(likes: Likes, min_people: int) -> Lifts:
     """Each cluster against everybody."""
-    return against_everybody(likes, lifts(likes, min_people))
+    return against_everybody(likes, lifts(likes, min_people), min_people)
 
 
 def sections(nothing: dict[str, list[Figures]], known: dict[str, list[Figures]]) -> str:
@@ -131,7 +131,8 @@ def _percent(part: float, whole: float) -> str:
 
 
 @click.command(help=__doc__)
-@click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="Draws of each design.")
+@click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="Draws without structure.")
+@click.option("--planted-seeds", type=click.IntRange(1), default=2, show_default=True, help="Draws with segments.")
 @click.option("--processes", type=click.IntRange(1), default=2, show_default=True)
 @click.option(
     "--results",
@@ -139,14 +140,15 @@ def _percent(part: float, whole: float) -> str:
     default=Path(__file__).with_name("baselines.md"),
     show_default="baselines.md here",
 )
-def main(seeds: int, processes: int, results: Path) -> None:
+def main(seeds: int, planted_seeds: int, processes: int, results: Path) -> None:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # read by each process as it starts
         os.environ[name] = "1"
     small = [design for design in DESIGNS if design.people <= 12_000]
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
         made = {
             (design.structured, design.name): [
-                pool.submit(planted if design.structured else without_structure, design, seed) for seed in range(seeds)
+                pool.submit(planted if design.structured else without_structure, design, seed)
+                for seed in range(planted_seeds if design.structured else seeds)
             ]
             for design in small
         }

@@ -1,23 +1,22 @@
 """What each segment is compared with, beside all other people: everybody, and each other segment.
 
 **Everybody** are all people, the segment's own among them. The lift is how many of the segment's people like a page,
-over how many would if its people did as everybody of their stratum does. It follows from the lift against all others:
-with w, the part of that expectation that is the segment's own doing, it is 1 / (w + (1 - w) / lift), as are the ends
-of its interval. So it says of the same pages that they differ, and is as sure of it. People of the month who like no
-page of the category are in no stratum of people who do: they have no weight in it.
+over how many would if they did as everybody of their stratum does. A page that does not set a segment apart from all
+others does not from everybody either. People of the month who like no page of the category are in no stratum of people
+who do: they have no weight in it.
 
 **Another segment** is compared like all others (`lifts`), each two segments by themselves. What is said of all others
 and of each other segment must not give away, by subtraction, those of whom nothing is said: see `withheld`.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
 from spark_jobs.clusters import published
-from spark_jobs.clusters.lifts import LEAST_LIFT, Lifts, compare
+from spark_jobs.clusters.lifts import LEAST_LIFT, Lifts, as_if_enough, compare, interval
 from spark_jobs.clusters.likes import Likes
 from spark_jobs.clusters.published import EVERYBODY, SEGMENT, SEGMENT_COMPARISON
 
@@ -34,25 +33,46 @@ class Counted:
     page_names: list[str]  # d
 
 
-def against_everybody(likes: Likes, rest: Lifts) -> Lifts:
+def against_everybody(likes: Likes, rest: Lifts, min_people: int) -> Lifts:
     """Compare each cluster with everybody.
 
     Args:
         likes: Of k clusters on d pages.
         rest: How each differs from all other people, of the same likes.
+        min_people: How many people a figure must be of.
     """
     fans, people = likes.held_out, likes.comparable
-    part = people / np.maximum(people.sum(axis=0), 1)  # of each stratum, who are the cluster's own
-    own = (fans * part).sum(axis=1) / np.maximum(fans.sum(axis=1), 1)
+    others, other_fans = people.sum(axis=0) - people, fans.sum(axis=0) - fans
+    compared = as_if_enough(other_fans, others, min_people)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        lift, error = _over_expected(fans, people, compared, others)
+        low, high = interval(lift, error, np.minimum(fans.sum(axis=1), compared.sum(axis=1)))
+        distinctive = rest.distinctive & (low > 1) & (lift >= LEAST_LIFT)
+    few_others = other_fans.sum(axis=1) < min_people
+    exact_lift, exact_high = (np.where(few_others, np.nan, values) for values in (lift, high))
+    return Lifts(exact_lift, low, exact_high, rest.z, distinctive).only_where(
+        np.isfinite(rest.low) & np.isfinite(error)
+    )
 
-    def of(ratio: np.ndarray) -> np.ndarray:
-        with np.errstate(divide="ignore"):
-            return np.asarray(1 / (own + (1 - own) / ratio))
 
-    lift, low, high = of(rest.lift), of(rest.low), of(rest.high)
-    # Where few others like the page, only the lower end is known.
-    distinctive = rest.distinctive & (np.where(np.isnan(lift), low, lift) >= LEAST_LIFT)
-    return Lifts(lift, low, high, rest.z, distinctive)
+def _over_expected(
+    fans: np.ndarray, people: np.ndarray, other_fans: np.ndarray, others: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """How many like a page over how many would (k, d), and the standard error of its logarithm; arguments (k, g, d).
+
+    The error is by the delta method, of the four kinds of people in each stratum: how many of them are the cluster's
+    own is by chance as well.
+    """
+    everybody, all_fans = np.maximum(people + others, 1), fans + other_fans
+    own, liking = people / everybody, all_fans / everybody  # parts of each stratum
+    observed, expected = fans.sum(axis=1), (own * all_fans).sum(axis=1)
+    less = own * liking
+    variance = (
+        fans * (1 / observed[:, None] - (liking + own - less) / expected[:, None]) ** 2
+        + (other_fans * (own - less) ** 2 + (people - fans) * (liking - less) ** 2 + (others - other_fans) * less**2)
+        / expected[:, None] ** 2
+    ).sum(axis=1)
+    return observed / expected, np.sqrt(variance)
 
 
 def against_each_other(likes: Likes, fans: np.ndarray, min_people: int) -> Iterator[tuple[int, int, Lifts]]:
@@ -72,8 +92,10 @@ def against_each_other(likes: Likes, fans: np.ndarray, min_people: int) -> Itera
         for start in range(0, len(others), at_once):
             some = others[start : start + at_once]
             fans_here, people_here = (np.repeat(of[one : one + 1], len(some), axis=0) for of in (counted, people))
-            found = compare(fans_here, people_here, counted[some], people[some], few[some], min_people)
-            found = found.only_where(~few[one] & said[one] & said[some])
+            found = compare(fans_here, people_here, counted[some], people[some], min_people)
+            # By their other pages, there may be enough fans in a segment that has few: only the lower end is said.
+            lift, high = (np.where(few[some], np.nan, values) for values in (found.lift, found.high))
+            found = replace(found, lift=lift, high=high).only_where(~few[one] & said[one] & said[some])
             for number, other in enumerate(some):
                 yield one, other, Lifts(*(values[number] for values in vars(found).values()))
 
@@ -104,7 +126,7 @@ def comparisons(counted: Counted, likes: Likes, rest: Lifts, min_people: int) ->
         rest: How each segment differs from all other people.
         min_people: How many people a figure must be of.
     """
-    of_all, everybody = against_everybody(likes, rest), len(counted.people)
+    of_all, everybody = against_everybody(likes, rest, min_people), len(counted.people)
     tables = _Tables(counted, min_people)
     in_order = [
         [tables.rows(cluster, everybody, Lifts(*(values[cluster] for values in vars(of_all).values())))]
