@@ -132,7 +132,7 @@ def _percent(part: float, whole: float) -> str:
 
 @click.command(help=__doc__)
 @click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="Draws without structure.")
-@click.option("--planted-seeds", type=click.IntRange(1), default=2, show_default=True, help="Draws with segments.")
+@click.option("--planted-seeds", type=click.IntRange(1), default=1, show_default=True, help="Draws with segments.")
 @click.option("--processes", type=click.IntRange(1), default=2, show_default=True)
 @click.option(
     "--results",
