@@ -173,9 +173,9 @@ def grouped_users(
             deps=[planning.CLUSTERING_INPUTS, planning.K_SELECTION],
             description="The audience's clusters, learned from users with at least `fit_min_actions` actions; everybody"
             " is then placed in the nearest. `data.json` (the users of each cluster), `meta-data.json` (what each is"
-            " like, and how solid), `profiles.parquet` (what sets it apart), `assignments.parquet` (who is where, and"
-            " with what confidence), `centers.parquet`, `summary.json`. k is from the config, or else from"
-            " k_selection.",
+            " like, and how solid), `profiles.parquet` (what sets it apart), `comparisons.parquet` (and from everybody,"
+            " and from each other one), `assignments.parquet` (who is where, and with what confidence),"
+            " `centers.parquet`, `summary.json`. k is from the config, or else from k_selection.",
             kinds={"python", "numpy"},
             code_version=kmeans.CODE_VERSION,
             columns=column_schema(learned.ASSIGNMENT, column_schemas.ASSIGNMENT),

@@ -2,7 +2,7 @@
 
 INPUTS is an output of make_clustering_inputs, OUTPUT the folder to make: `data.json` (the users of each cluster),
 `meta-data.json` (what each cluster is like), `assignments.parquet`, `centers.parquet`, `profiles.parquet` (what sets
-each cluster apart) and `summary.json`.
+each cluster apart), `comparisons.parquet` (and from everybody, and from each other one) and `summary.json`.
 """
 
 import time
@@ -26,7 +26,7 @@ from spark_jobs.resources import Resources, ResourcesConfig
 from spark_jobs.vectors.clustering_inputs import InputsMetadata, read_metadata
 
 STEP = "kmeans"
-CODE_VERSION = "5"  # raise it with every change of what comes out: partitions are then made again
+CODE_VERSION = "6"  # raise it with every change of what comes out: partitions are then made again
 
 _ASSIGNED = "_assigned"  # the rows of assignments.parquet as Spark writes them, in several files
 

@@ -17,11 +17,13 @@ import pyarrow.compute as pc
 
 from spark_jobs import kmeans as clustering
 from spark_jobs import outputs, select_k, storage
+from spark_jobs.audience_report import baselines
 from spark_jobs.audience_report.content import Content, content_of
 from spark_jobs.audience_report.heat_map import MOST_PAGES
 from spark_jobs.audience_report.page import render
 from spark_jobs.audience_report.quality import Sources
 from spark_jobs.clusters.clearness import Clearness, clearness_of, count_clear
+from spark_jobs.clusters.published import SEGMENT_COMPARISONS
 from spark_jobs.config import EngineConfig, ReportConfig
 from spark_jobs.errors import InputError
 from spark_jobs.options import config_options
@@ -167,7 +169,10 @@ def _content(
     followed, flows = (None, []) if segments is None else _followed(storage.absolute(segments))
     rows = profiles.to_pylist()
     clear = _clearness(folder, clusters)
-    return content_of(month, category, private, clusters, summary, rows, choice, followed, flows, made_from, clear)
+    compared = _compared(folder, clusters)
+    return content_of(
+        month, category, private, clusters, summary, rows, choice, followed, flows, made_from, clear, compared
+    )
 
 
 def _clearness(folder: str, clusters: Manifest) -> dict[int, Clearness]:
@@ -201,6 +206,13 @@ def _made_from(clusters: Manifest, inputs: str | None, grouped: str | None) -> S
     if of_users is not None and of_users["fingerprint"] not in of_inputs["inputs"]:
         raise InputError(f"{inputs} was not made from {grouped}. Give the grouped users that it was made from.")
     return Sources(of_inputs, pages, of_users)
+
+
+def _compared(folder: str, clusters: Manifest) -> list[dict[str, Any]]:
+    """The rows of comparisons that are shown; none where code version 5 of kmeans or an earlier one made the output."""
+    if SEGMENT_COMPARISONS.name not in [file["path"] for file in clusters["files"]]:
+        return []
+    return baselines.shown(read_table(folder, SEGMENT_COMPARISONS.name), clusters["summary"]["k"])
 
 
 def _followed(folder: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -8,9 +8,10 @@ from typing import Any
 import pyarrow as pa
 
 from spark_jobs import storage
-from spark_jobs.clusters.published import SEGMENT_PROFILE
+from spark_jobs.clusters.published import SEGMENT_COMPARISONS, SEGMENT_PROFILES
 from spark_jobs.errors import InputError
 from spark_jobs.outputs import read_manifest
+from spark_jobs.outputs.schemas import TableRules
 from spark_jobs.outputs.tables import read_table
 
 _STEP = "kmeans"
@@ -30,6 +31,7 @@ class Segments:
         profiles: A row a segment and page, in the order of both: how many people like it, there and elsewhere, and
             whether it sets the segment apart. These figures may be published: none is of fewer than `min_people`.
         members: A row a user: `user_id`, `cluster_id`, `distance`, `confidence`.
+        comparisons: A row a segment, baseline and page: the same against everybody, and against each other segment.
     """
 
     folder: str
@@ -38,6 +40,7 @@ class Segments:
     clusters: pa.Table
     profiles: pa.Table
     members: pa.Table
+    comparisons: pa.Table
 
 
 def load_segments(
@@ -63,8 +66,9 @@ def load_segments(
         manifest["summary"],
         _dimensions(described),
         _clusters(described),
-        _profiles(found, manifest),
+        _table(found, manifest, SEGMENT_PROFILES),
         read_table(found, "assignments.parquet", None if columns is None else list(columns)),
+        _table(found, manifest, SEGMENT_COMPARISONS),
     )
 
 
@@ -96,11 +100,11 @@ def _dimensions(described: list[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist([{name: page[name] for name in schema.names} for page in pages], schema)
 
 
-def _profiles(folder: str, manifest: dict[str, Any]) -> pa.Table:
-    """Without a row, where code version 4 or an earlier one made the output."""
-    if "profiles.parquet" not in manifest["files"]:
-        return SEGMENT_PROFILE.empty_table()
-    return read_table(folder, "profiles.parquet")
+def _table(folder: str, manifest: dict[str, Any], rules: TableRules) -> pa.Table:
+    """Without a row, where an earlier version made the output: version 4 had no profiles, 5 no comparisons."""
+    if rules.name not in [file["path"] for file in manifest["files"]]:
+        return rules.schema.empty_table()
+    return read_table(folder, rules.name)
 
 
 def _clusters(described: list[dict[str, Any]]) -> pa.Table:

@@ -71,6 +71,8 @@ def make_kmeans(
     folder.mkdir(parents=True)
     (folder / "summary.json").write_text(json.dumps(summary))
     pq.write_table(pa.Table.from_pylist(rows if users else [], published.SEGMENT_PROFILE), folder / "profiles.parquet")
+    against = _comparisons(rows, on, sizes) if users else []
+    pq.write_table(pa.Table.from_pylist(against, published.SEGMENT_COMPARISON), folder / "comparisons.parquet")
     (folder / "data.json").write_text(
         "".join(json.dumps({"cluster_id": cluster, "user_ids": [f"user-{cluster}"]}) + "\n" for cluster in range(k))
     )
@@ -79,6 +81,7 @@ def make_kmeans(
         "step": "kmeans",
         "fingerprint": fingerprint,
         "inputs": ["a" * 32, "b" * 32],
+        "files": [{"path": file.name, "bytes": file.stat().st_size} for file in sorted(folder.iterdir())],
         "config": {**KMeansConfig().model_dump(mode="json"), **(config or {})},
         "summary": {
             **summary,
@@ -170,6 +173,38 @@ def _row(cluster: int, page: int, name: str, on: list[list[int]], sizes: list[in
         "lift_high": None if lift is None else float(f"{lift * spread:.2g}"),
         "z": None if lift is None else round((lift - 1) * people**0.5, 1),
         "distinctive": bool(lift is not None and lift / spread > 1.2 and people >= MIN_PEOPLE),
+    }
+
+
+def _comparisons(rows: list[dict[str, Any]], on: list[list[int]], sizes: list[int]) -> list[dict[str, Any]]:
+    """Each segment against everybody and each other one, by its pages that enough people are on."""
+    k, everybody = len(sizes), [sum(of_page) for of_page in zip(*on, strict=True)]
+    said = [row for row in rows if k > 1 and row["people"] is not None]
+    return [
+        _comparison(row, other, on[other] if other is not None else everybody, sizes)
+        for cluster in range(k)
+        for other in [None, *(other for other in range(k) if other != cluster)]
+        for row in said
+        if row["cluster_id"] == cluster
+    ]
+
+
+def _comparison(row: dict[str, Any], other: int | None, on: list[int], sizes: list[int]) -> dict[str, Any]:
+    people, size = on[int(row["dimension_id"].removeprefix("page"))], sum(sizes) if other is None else sizes[other]
+    share = published.share(people, size, MIN_PEOPLE)
+    lift = row["share"] / share if share else None
+    return {
+        **{name: row[name] for name in ("cluster_id", "dimension_id", "dimension_name", "people", "share")},
+        "baseline": "everybody" if other is None else "segment",
+        "baseline_cluster_id": other,
+        "baseline_people": published.count(people, MIN_PEOPLE),
+        "baseline_share": share,
+        **{
+            name: None if lift is None else published.ratio(times * lift)
+            for name, times in (("lift", 1), ("lift_low", 0.9), ("lift_high", 1.1))
+        },
+        "z": None if lift is None else published.z_score((lift - 1) * 10),
+        "distinctive": lift is not None and lift > 1.25,
     }
 
 

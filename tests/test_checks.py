@@ -372,6 +372,21 @@ WRONG: list[tuple[str, Change, dict[str, str]]] = [
     ),
     (
         "kmeans",
+        parquet("comparisons.parquet", with_column("people", first(13))),
+        {"figures_published": "comparisons.parquet has other pages or numbers of people than profiles.parquet"},
+    ),
+    (
+        "kmeans",
+        parquet("comparisons.parquet", with_column("lift", lambda lifts: [2.0] * len(lifts))),
+        {"figures_published": "comparisons.parquet has lifts against too few people"},
+    ),
+    (
+        "kmeans",
+        parquet("comparisons.parquet", with_column("baseline", first(""))),
+        {"schema": "baseline must have no empty text", "figures_published": "other pages or numbers of people"},
+    ),
+    (
+        "kmeans",
         text("meta-data.json", '"cluster_name": "Mixed (2)"', '"cluster_name": "Mixed"'),
         {"figures_published": "several clusters have the same name"},
     ),

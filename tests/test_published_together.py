@@ -2,11 +2,14 @@
 
 The attacker knows how figures are rounded, and that people add up: a month's segments to its people, a segment's people
 to those who stayed, went on and left, and a page's people in one segment and in the others to those in all. Each count
-is then an integer unknown of a linear program, and it is given away if no two values of it are possible.
+is then an integer unknown of a linear program, and it is given away if no two values of it are possible. Where segments
+are compared with everybody, a page's people in all are published as well.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 import pytest
@@ -96,10 +99,10 @@ def attack(seed: int) -> Attack:
 
 
 def _publish_page(attack: Attack, random: np.random.Generator, sizes: np.ndarray, segments: Sequence[int]) -> None:
-    """A page of profiles.parquet: its people in each segment, and in all others."""
+    """A page of profiles.parquet and comparisons.parquet: its people in each segment, in all others, and in all."""
     likes = random.binomial(sizes, random.uniform(0, 1, len(sizes)))
     inside = [attack.count(int(people)) for people in likes]
-    everybody = attack.unpublished()
+    everybody = attack.count(int(likes.sum()))
     for number, people in enumerate(inside):
         attack.adds_up([people, attack.count(int(likes.sum() - likes[number]))], [everybody])
         attack.adds_up([people, attack.unpublished()], [segments[number]])
@@ -117,6 +120,23 @@ def test_what_is_published_of_six_months_gives_no_small_count_away(seed: int) ->
     for unknown in found.hidden:
         least, greatest = found.possible(unknown)
         assert least < greatest
+
+
+@pytest.mark.parametrize(("segments", "most"), [(2, 45), (3, 25)])  # all that is rounded to so many, or fewer
+def test_no_combination_of_a_pages_counts_gives_a_small_one_away(segments: int, most: int) -> None:
+    """All there are: in each segment, in all others, and in all."""
+    possible: defaultdict[tuple[int | None, ...], set[tuple[int, ...]]] = defaultdict(set)
+    for likes in product(range(most), repeat=segments):
+        total = sum(likes)
+        figures = [*likes, *(total - people for people in likes), total]
+        possible[tuple(published.count(people, MIN_PEOPLE) for people in figures)].add(likes)
+    alone = [
+        (said, number)
+        for said, all_likes in possible.items()
+        for number in range(segments)
+        if said[number] is None and len({likes[number] for likes in all_likes}) == 1
+    ]
+    assert alone == []
 
 
 def test_an_attack_does_find_what_exact_totals_give_away() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import pyarrow.parquet as pq
 import pytest
 from moto.server import ThreadedMotoServer
 
@@ -46,6 +47,26 @@ def test_segments_are_the_clusters_their_members_and_the_pages_of_their_centers(
     assert [len(cluster["center"]) for cluster in (first, second)] == [2, 2]
     alone = [max(zip(cluster["center"], ("1", "2"), strict=True))[1] for cluster in (first, second)]
     assert sorted(alone) == ["1", "2"], "each segment is of one page"
+
+
+def test_profiles_and_comparisons_are_those_of_the_output(made: Project) -> None:
+    segments = load_segments(str(made.root), "2024-01", "coffee")
+    for table, name in ((segments.profiles, "profiles"), (segments.comparisons, "comparisons")):
+        assert table == pq.read_table(Path(segments.folder, f"{name}.parquet"))
+    assert segments.profiles["cluster_id"].to_pylist() == [0, 0, 1, 1]
+    assert segments.comparisons.schema == published.SEGMENT_COMPARISON
+
+
+@pytest.mark.parametrize("name", ["profiles", "comparisons"])
+def test_an_output_of_an_earlier_version_has_no_rows_of_what_it_did_not_make(made: Project, name: str) -> None:
+    folder = Path(load_segments(str(made.root), "2024-01", "coffee").folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"] = [file for file in manifest["files"] if file["path"] != f"{name}.parquet"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / f"{name}.parquet").unlink()
+    table = getattr(load_segments(str(made.root), "2024-01", "coffee"), name)
+    assert table.num_rows == 0
+    assert "dimension_id" in table.column_names
 
 
 def test_the_current_output_is_loaded_and_any_other_by_its_folders_name(made: Project) -> None:
@@ -116,6 +137,7 @@ def test_an_audience_without_users_has_no_segments(project: Project) -> None:
         files.ASSIGNMENTS,
         files.CENTERS,
         published.SEGMENT_PROFILES,
+        published.SEGMENT_COMPARISONS,
         profiles.DIMENSIONS,
         profiles.PROFILES,
     ],

@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, ViewportSize, expect
+from playwright.sync_api import Browser, Page, ViewportSize, expect
 
 from acceptance.browser.conftest import take
 from acceptance.conftest import Explorer
@@ -53,5 +53,20 @@ def test_everybody_can_read_reports_which_ask_for_nothing_and_say_what_changed(
     page.goto(pages["coffee"].as_uri())
     for title in ("What changed since", "Size over the months", "Who went where"):
         expect(page.get_by_role("heading", name=title)).to_be_visible()
+    _choose_whom_the_first_segment_is_compared_with(page)
     page.goto(pages["news"].as_uri())
     expect(page.get_by_role("heading", level=1)).to_contain_text("No segments")
+
+
+def _choose_whom_the_first_segment_is_compared_with(page: Page) -> None:
+    """By the keyboard: all others come first, then everybody, then each other segment."""
+    card = page.locator(".card").first
+    choice = card.get_by_label("Compared with")
+    expect(choice.locator("option").nth(0)).to_have_text("all others")
+    choice.focus()
+    page.keyboard.press("ArrowDown")
+    expect(choice.locator("option:checked")).to_have_text("everybody")
+    expect(card.get_by_role("columnheader", name="Everybody")).to_be_visible()
+    expect(card.get_by_role("columnheader", name="Elsewhere")).to_be_hidden()
+    page.keyboard.press("ArrowDown")
+    expect(card.get_by_role("columnheader", name="There").locator("visible=true")).to_have_count(1)

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from spark_jobs.audience_report import answer, card_tables, certainty, curves, heat_map, making
+from spark_jobs.audience_report.baselines import Baseline, baselines_of, comparisons_table
 from spark_jobs.audience_report.cards import Row, Segment, rows_of, segment_of
 from spark_jobs.audience_report.heat_map import HeatRow
 from spark_jobs.audience_report.months import Months, known_clusters, months_of, period
@@ -50,6 +51,7 @@ class Content:
     using: Sequence[tuple[str, str]]  # what can be done with the segments, and the command for it
     months: Months | None  # where segments are followed
     clearness: Mapping[int, Clearness]  # by cluster; only of those of which it can be said
+    baselines: Mapping[int, Sequence[Baseline]]  # by cluster: what it is compared with
 
     @property
     def period(self) -> str:
@@ -77,6 +79,11 @@ class Content:
         return card_tables.distinctive_table(self.segments)
 
     @property
+    def comparisons_table(self) -> Table:
+        """The pages that set the segments apart from other baselines than all others."""
+        return comparisons_table(self.segments, self.baselines)
+
+    @property
     def gender_table(self) -> Table:
         """The gender split of the segments, a row a segment and gender."""
         return card_tables.gender_table(self.segments)
@@ -99,6 +106,7 @@ def content_of(
     flows: Sequence[Mapping[str, Any]] = (),
     sources: Sources | None = None,
     clearness: Mapping[int, Clearness] = MappingProxyType({}),
+    comparisons: Sequence[Mapping[str, Any]] = (),
 ) -> Content:
     """What the report of a category in a month says.
 
@@ -114,6 +122,7 @@ def content_of(
         flows: The rows of their `flows.parquet`.
         sources: What the clusters were made from; None where that is not known.
         clearness: How clearly people belong, by cluster; without those of which it can't be said.
+        comparisons: The rows of its `comparisons.parquet` that are shown.
     """
     config = kmeans["config"]
     min_people = int(config.get("min_people", 10))
@@ -157,4 +166,5 @@ def content_of(
         using=making.using(month, category, rows, followed) if rows else [],
         months=None if followed is None else months_of(followed, flows, apart, min_people),
         clearness=clearness,
+        baselines=baselines_of(segments, comparisons, profiles) if comparisons else {},
     )

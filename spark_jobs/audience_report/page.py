@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from spark_jobs.audience_report import baselines
 from spark_jobs.audience_report.cards import SOLIDITIES
 from spark_jobs.audience_report.content import Content
 from spark_jobs.audience_report.heat_map import MOST_PAGES
@@ -23,14 +24,19 @@ COLORS = 12  # of segments; more than so many begin again
 def render(content: Content) -> str:
     """The report as HTML."""
     styles = ["report.css", *(["months.css"] if content.months is not None else [])]
+    scripts = ["report.js"]
+    if content.baselines:
+        styles, scripts = [*styles, "baselines.css"], [*scripts, "baselines.js"]
     values = {
         "report": content,
         "colors": COLORS,
         "most_pages": MOST_PAGES,
         "solidities": SOLIDITIES,
         "clearly": CLEARLY,
+        "compared_with_all": baselines.ALL_OTHERS,
+        "compared_with_largest": baselines.LARGEST,
     }
-    return _render("report.html", values, styles)
+    return _render("report.html", values, styles, scripts)
 
 
 @dataclass(frozen=True)
@@ -64,8 +70,13 @@ def render_bar(before: str | None, after: str | None) -> str:
     return _environment().get_template("bar.html").render(before=before, after=after)
 
 
-def _render(template: str, values: Mapping[str, Any], styles: Sequence[str] = ("report.css",)) -> str:
-    style, script = "".join(map(_text, styles)), _text("report.js")
+def _render(
+    template: str,
+    values: Mapping[str, Any],
+    styles: Sequence[str] = ("report.css",),
+    scripts: Sequence[str] = ("report.js",),
+) -> str:
+    style, script = ("".join(map(_text, files)) for files in (styles, scripts))
     # Only this style and this script, byte for byte, and nothing from anywhere else.
     policy = (
         f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; img-src data:;"

@@ -30,7 +30,7 @@ class Table:
     @property
     def link(self) -> str:
         """A link that is the CSV."""
-        return f"data:text/csv;charset=utf-8,{quote(self.csv)}"
+        return f"data:text/csv;charset=utf-8,{quote(self.csv, safe='/,')}"
 
 
 def _cell(value: Any) -> Any:

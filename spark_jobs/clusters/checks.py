@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from spark_jobs.clusters import published
 from spark_jobs.clusters.files import ASSIGNMENTS, CENTERS, DATA, META_DATA, users_of_clusters
 from spark_jobs.clusters.learned import Clusters
-from spark_jobs.clusters.published import SEGMENT_PROFILES
+from spark_jobs.clusters.published import SEGMENT_COMPARISONS, SEGMENT_PROFILES
 from spark_jobs.outputs import checks, read_back
 from spark_jobs.outputs.checks import CheckResult
 from spark_jobs.outputs.schemas import Inspection
@@ -26,8 +26,8 @@ def check_clusters(
     folder: str, metadata: InputsMetadata, found: Clusters, min_people: int, cores: int
 ) -> dict[str, CheckResult]:
     """Read back clusters, and compare them with the users and the profiles of their inputs."""
-    rules = (ASSIGNMENTS, CENTERS, DATA, META_DATA, SEGMENT_PROFILES)
-    assignments, centers, data, meta_data, profiles = map(Inspection, rules)
+    rules = (ASSIGNMENTS, CENTERS, DATA, META_DATA, SEGMENT_PROFILES, SEGMENT_COMPARISONS)
+    assignments, centers, data, meta_data, profiles, comparisons = map(Inspection, rules)
     with ThreadPoolExecutor(cores if metadata.users > _FEW_USERS else 1) as threads:
         of_listed = threads.submit(listed_users, read_back.json_lists(folder, "data.json", data))
         of_assigned = threads.submit(assigned_users, read_back.parquet(folder, "assignments.parquet", assignments))
@@ -40,12 +40,14 @@ def check_clusters(
         "meta-data.json": [batch.column("cluster_member_count")[0].as_py() for batch in descriptions],
     }
     profile_rows = list(read_back.parquet(folder, "profiles.parquet", profiles))
+    compared = read_back.parquet(folder, "comparisons.parquet", comparisons)
+    published_figures = figures_published(profile_rows, compared, descriptions, min_people)
     described = [batch.column("dimensions").flatten().field("center").to_pylist() for batch in descriptions]
     return {
-        "schema": checks.schema(assignments, centers, data, meta_data, profiles),
+        "schema": checks.schema(assignments, centers, data, meta_data, profiles, comparisons),
         "every_user_once": every_user_once(users, assigned, listed, sizes),
         "centers_in_range": centers_in_range(center_rows, *found.value_range, described),
-        "figures_published": figures_published(profile_rows, descriptions, min_people),
+        "figures_published": published_figures,
     }
 
 
@@ -189,12 +191,16 @@ def centers_in_range(
 
 
 def figures_published(
-    profiles: Iterable[pa.RecordBatch], descriptions: Iterable[pa.RecordBatch], min_people: int
+    profiles: Iterable[pa.RecordBatch],
+    comparisons: Iterable[pa.RecordBatch],
+    descriptions: Iterable[pa.RecordBatch],
+    min_people: int,
 ) -> CheckResult:
     """What is published of segments is of their pages, says nothing of a few people, and no two have the same name.
 
     Args:
         profiles: Rows of SEGMENT_PROFILE.
+        comparisons: Rows of SEGMENT_COMPARISON.
         descriptions: Lines of meta-data.json.
         min_people: How many people a figure must be of.
     """
@@ -217,7 +223,26 @@ def figures_published(
         wrong.append("profiles.parquet has other pages or numbers of people than meta-data.json, rounded")
     if len(set(names)) < len(names):
         wrong.append("several clusters have the same name")
+    wrong += _wrong_in_comparisons(comparisons, found)
     return checks.result({"figures": len(found), "withheld": withheld}, wrong)
+
+
+def _wrong_in_comparisons(
+    comparisons: Iterable[pa.RecordBatch], profiles: Sequence[tuple[int, str, int | None]]
+) -> list[str]:
+    """What is wrong with rows of SEGMENT_COMPARISON, given the cluster, page and people of those of SEGMENT_PROFILE."""
+    people = {(cluster, page): count for cluster, page, count in profiles}
+    others, few = False, False
+    for batch in comparisons:
+        names = ("cluster_id", "baseline_cluster_id", "dimension_id", "people", "baseline_people", "lift")
+        for cluster, other, page, here, there, lift in zip(*(batch.column(n).to_pylist() for n in names), strict=True):
+            others |= here is None or people.get((cluster, page)) != here
+            others |= other is not None and people.get((other, page)) != there
+            few |= there is None and lift is not None
+    return [
+        *(["comparisons.parquet has other pages or numbers of people than profiles.parquet"] if others else []),
+        *(["comparisons.parquet has lifts against too few people"] if few else []),
+    ]
 
 
 def k_in_range(choices: Sequence[pa.RecordBatch], k_max: int) -> CheckResult:

@@ -1,4 +1,4 @@
-"""The files of clusters: data.json, meta-data.json, assignments.parquet, centers.parquet and profiles.parquet."""
+"""The files of clusters: data.json, meta-data.json, and the tables assignments, centers, profiles and comparisons."""
 
 import contextlib
 import itertools
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from spark_jobs.clusters import stability
 from spark_jobs.clusters.learned import ASSIGNMENT, Clusters
-from spark_jobs.clusters.published import SEGMENT_PROFILES
+from spark_jobs.clusters.published import SEGMENT_COMPARISONS, SEGMENT_PROFILES
 from spark_jobs.clusters.segment_profiles import SegmentProfiles
 from spark_jobs.clusters.traits import Traits
 from spark_jobs.engines.pieces import Piece, Spill
@@ -99,7 +99,7 @@ def write_clusters(
     descriptions: list[dict[str, Any]],
     checked: Callable[[TableRules, Any], Any],
 ) -> None:
-    """Write what clusters are like: meta-data.json, centers.parquet and profiles.parquet.
+    """Write what clusters are like: meta-data.json, centers.parquet, profiles.parquet and comparisons.parquet.
 
     Args:
         output: Where to.
@@ -114,6 +114,7 @@ def write_clusters(
             file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
     output.write_table("centers.parquet", checked(CENTERS, _centers(metadata, found)))
     output.write_table("profiles.parquet", checked(SEGMENT_PROFILES, profiles.pages))
+    output.write_table("comparisons.parquet", checked(SEGMENT_COMPARISONS, profiles.comparisons))
 
 
 def write_members(output: Output, found: Clusters, checked: Callable[[TableRules, Any], Any], scratch: str) -> Traits:

@@ -5,7 +5,7 @@ variance holds also where strata have few people; by Student's t, as few people 
 
 How sure it is that a page sets a cluster apart is the log-odds ratio with an informative Dirichlet prior, over its
 standard error (Monroe, Colaresi and Quinn 2008, "Fightin' Words"): of each stratum, and then of all, weighted by how
-well each is known. The prior is what the stratum's people like in all.
+well each is known. The prior is what the stratum's people of both sides like in all.
 """
 
 import math
@@ -47,26 +47,33 @@ def unknown_lifts(shape: tuple[int, ...]) -> Lifts:
 
 
 def lifts(likes: Likes, min_people: int) -> Lifts:
-    """Compare each cluster with all other people.
-
-    Where fewer than `min_people` like a page in the cluster, nothing is said. Where fewer do among the others, it is
-    compared as if so many did, spread over the strata as people are: that is cautious, and says nothing of those few.
-    """
+    """Compare each cluster with all other people; see `compare`."""
     fans, people = likes.held_out, likes.comparable  # (k, g, d)
     other_fans, others = fans.sum(axis=0) - fans, people.sum(axis=0) - people
-    enough = fans.sum(axis=1) >= min_people
+    return compare(fans, people, other_fans, others, min_people)
+
+
+def compare(fans: np.ndarray, people: np.ndarray, other_fans: np.ndarray, others: np.ndarray, min_people: int) -> Lifts:
+    """Compare groups of people, each with a group of others.
+
+    Where fewer than `min_people` of a group like a page, nothing is said; where fewer of the others do, see
+    `as_if_enough`.
+
+    Args:
+        fans: (n, g, d) people of each group who like each page, by stratum.
+        people: (n, g, d) of how many.
+        other_fans: (n, g, d) others who like it.
+        others: (n, g, d) of how many.
+        min_people: How many people a figure must be of.
+    """
     few_others = other_fans.sum(axis=1) < min_people
-    spread = others / np.maximum(others.sum(axis=1, keepdims=True), 1)
-    compared = np.where(few_others[:, None], np.minimum(min_people * spread, others), other_fans)
-    enough &= compared.sum(axis=1) > 0
+    compared = as_if_enough(other_fans, others, min_people)
+    enough = (fans.sum(axis=1) >= min_people) & (compared.sum(axis=1) > 0)
 
     with np.errstate(divide="ignore", invalid="ignore"):
         lift, error = _ratio(fans, people, compared, others)
         z = _z(fans, people, compared, others)
-    fewest = np.minimum(fans.sum(axis=1), compared.sum(axis=1))
-    errors = scipy.special.stdtrit(np.maximum(fewest - 1, 1), (1 + _CONFIDENCE) / 2)
-    with np.errstate(over="ignore", invalid="ignore"):
-        low, high = lift * _exp(-errors * error), lift * _exp(errors * error)
+    low, high = interval(lift, error, np.minimum(fans.sum(axis=1), compared.sum(axis=1)))
     known = enough & np.isfinite(lift) & np.isfinite(error)
     in_use = max(1, int((fans.sum(axis=(0, 1)) > 0).sum()))
     # As many pages as there are could be distinctive by chance.
@@ -75,6 +82,23 @@ def lifts(likes: Likes, min_people: int) -> Lifts:
 
     exact_lift, exact_high = (np.where(few_others, np.nan, values) for values in (lift, high))
     return Lifts(exact_lift, low, exact_high, z, distinctive).only_where(known)
+
+
+def as_if_enough(other_fans: np.ndarray, others: np.ndarray, min_people: int) -> np.ndarray:
+    """(n, g, d): others who like a page; where fewer than `min_people` do, as if so many did, spread as people are.
+
+    To compare with so many is cautious, and says nothing of those few.
+    """
+    few = other_fans.sum(axis=1, keepdims=True) < min_people
+    spread = others / np.maximum(others.sum(axis=1, keepdims=True), 1)
+    return np.where(few, np.minimum(min_people * spread, others), other_fans)
+
+
+def interval(lift: np.ndarray, error: np.ndarray, fewest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The 95 % interval of a lift, by the standard error of its logarithm and how many people know the page."""
+    errors = scipy.special.stdtrit(np.maximum(fewest - 1, 1), (1 + _CONFIDENCE) / 2)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return lift * _exp(-errors * error), lift * _exp(errors * error)
 
 
 def only_here(likes: Likes) -> np.ndarray:
@@ -96,7 +120,8 @@ def _ratio(
 
 def _z(fans: np.ndarray, people: np.ndarray, other_fans: np.ndarray, others: np.ndarray) -> np.ndarray:
     """(k, d): the log-odds ratio with a Dirichlet prior, over its standard error; arguments are (k, g, d)."""
-    popularity = (fans + other_fans).sum(axis=0) / np.maximum((people + others).sum(axis=0), 1)
+    # Of each two groups by themselves: what others like says nothing of them.
+    popularity = (fans + other_fans) / np.maximum(people + others, 1)
     prior = _PRIOR_PEOPLE * np.clip(popularity, 1e-6, 1)
     difference = np.zeros(fans.shape)
     variance = np.zeros(fans.shape)

@@ -7,6 +7,7 @@ give a count away. Exact figures are for the systems that act: `data.json`, `met
 
 import math
 
+import numpy as np
 import pyarrow as pa
 
 from spark_jobs.outputs.schemas import AT_LEAST_0, TableRules
@@ -40,6 +41,40 @@ SEGMENT_PROFILES = TableRules(
     optional=_FIGURES,  # where they would say something of fewer than `min_people`
 )
 
+EVERYBODY, SEGMENT = "everybody", "segment"  # baselines: all people, the segment's own too; and one other segment
+SEGMENT_COMPARISON = pa.schema(
+    [
+        ("cluster_id", pa.int32()),
+        ("baseline", pa.string()),
+        ("baseline_cluster_id", pa.int32()),
+        ("dimension_id", pa.string()),
+        ("dimension_name", pa.string()),
+        ("people", pa.int64()),
+        ("share", pa.float64()),
+        ("baseline_people", pa.int64()),
+        ("baseline_share", pa.float64()),
+        ("lift", pa.float64()),
+        ("lift_low", pa.float64()),
+        ("lift_high", pa.float64()),
+        ("z", pa.float64()),
+        ("distinctive", pa.bool_()),
+    ]
+)
+SEGMENT_COMPARISONS = TableRules(
+    "comparisons.parquet",
+    SEGMENT_COMPARISON,
+    non_empty=("baseline", "dimension_id"),
+    ranges={
+        **dict.fromkeys(("cluster_id", "baseline_cluster_id", "people", "baseline_people"), AT_LEAST_0),
+        **dict.fromkeys(("lift", "lift_low", "lift_high"), AT_LEAST_0),
+        **dict.fromkeys(("share", "baseline_share"), (0, 1)),
+    },
+    # No other segment where everybody is the baseline; no figures where they would say something of too few people.
+    optional=("baseline_cluster_id", "baseline_people", "baseline_share", "lift", "lift_low", "lift_high", "z"),
+)
+
+_POWERS = 10.0 ** np.arange(-20, 21)
+
 
 def count(people: int, min_people: int) -> int | None:
     """So many people, to the nearest multiple of `min_people` (a half up); None for fewer than that."""
@@ -57,6 +92,22 @@ def ratio(value: float) -> float | None:
     return float(f"{value:.2g}") if math.isfinite(value) else None
 
 
+def ratios(values: np.ndarray) -> np.ndarray:
+    """The same of many, (n,): NaN for those that are not known."""
+    known = np.isfinite(values) & (values > 0)
+    magnitude = np.searchsorted(_POWERS, np.where(known, values, 1.0), side="right") - 1
+    tens = _POWERS[magnitude]
+    digits = np.rint(np.where(known, values, 1.0) / tens * 10)  # two: from 10 to 100
+    # Divided, as a decimal number is read: to the nearest float.
+    rounded = np.where(tens < 10, digits / np.maximum(10 / tens, 1).round(), digits * (tens / 10))
+    return np.where(known, rounded, np.where(values == 0, 0.0, np.nan))
+
+
 def z_score(value: float) -> float | None:
     """One decimal; None for one that is not known."""
     return round(float(value), 1) + 0.0 if math.isfinite(value) else None  # + 0.0: never -0.0
+
+
+def z_scores(values: np.ndarray) -> np.ndarray:
+    """The same of many, (n,): NaN for those that are not known."""
+    return np.where(np.isfinite(values), np.round(values, 1) + 0.0, np.nan)

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from spark_jobs.clusters import clustering, names, published, stability
+from spark_jobs.clusters import baselines, clustering, names, published, stability
 from spark_jobs.clusters.learned import Clusters
 from spark_jobs.clusters.lifts import Lifts, lifts, only_here, unknown_lifts
-from spark_jobs.clusters.likes import LEARN, count_held_out
+from spark_jobs.clusters.likes import LEARN, Likes, count_held_out
 from spark_jobs.clusters.published import SEGMENT_PROFILE
 from spark_jobs.clusters.traits import Quartiles, Traits
 from spark_jobs.config import KMeansConfig, parse_scaling
@@ -33,6 +33,7 @@ class SegmentProfiles:
     segments: list[dict[str, Any]]  # by cluster_id, as summary.json has them
     names: list[str]
     distinctive: list[list[str]]  # of each segment the ids of all pages that set it apart, the strongest first
+    comparisons: pa.Table  # SEGMENT_COMPARISON: each segment against everybody, and against each other one
 
 
 def profile_segments(
@@ -53,10 +54,11 @@ def profile_segments(
     ids, page_names = (metadata.dimensions[name].to_pylist() for name in ("dimension_id", "dimension_name"))
     page_names = [name or page for name, page in zip(page_names, ids, strict=True)]
     if not found.k:
-        return SegmentProfiles(SEGMENT_PROFILE.empty_table(), [], [], [])
+        return SegmentProfiles(SEGMENT_PROFILE.empty_table(), [], [], [], baselines.nothing_compared())
     min_people = config.min_people
     drawn = clustering_inputs.sample(metadata, found.learned.min_actions, 2 * LEARN, _COMPARED, config.seed, strict)
-    compared, own = _compare(metadata, found, drawn, config)
+    likes = _likes(metadata, found, drawn, config)
+    compared, own = _compare(found, likes, min_people)
     strongest = [_strongest(compared, cluster) for cluster in range(found.k)]
     named = names.names_of([[page_names[d] for d in strongest[c] if own[c, d]][: names.PAGES] for c in range(found.k)])
     pages = _pages(metadata, found, compared, min_people)
@@ -88,21 +90,30 @@ def profile_segments(
         }
         for cluster, people in enumerate(found.users.tolist())
     ]
-    return SegmentProfiles(pages, segments, named, [[ids[page] for page in of_cluster] for of_cluster in strongest])
+    distinctive = [[ids[page] for page in of_cluster] for of_cluster in strongest]
+    counted = baselines.Counted(found.dimensions.member_count, found.users, ids, page_names)
+    against = baselines.nothing_compared()
+    if likes is not None:
+        against = baselines.comparisons(counted, likes, compared, min_people)
+    return SegmentProfiles(pages, segments, named, distinctive, against)
 
 
-def _compare(
-    metadata: InputsMetadata, found: Clusters, drawn: Sample, config: KMeansConfig
-) -> tuple[Lifts, np.ndarray]:
+def _likes(metadata: InputsMetadata, found: Clusters, drawn: Sample, config: KMeansConfig) -> Likes | None:
+    """Who likes what, counted so that segments can be compared; None for a single one."""
+    if found.k == 1:
+        return None
+    keep_length = "l2" in parse_scaling(metadata.config["scaling"])
+    return count_held_out(drawn.profiles, drawn.weight, drawn.fit_weight, found.centers, keep_length, config.seed)
+
+
+def _compare(found: Clusters, likes: Likes | None, min_people: int) -> tuple[Lifts, np.ndarray]:
     """How each segment differs from all other people, and (k, d) whether no other likes a page about as much."""
     shape = found.centers.shape
-    if found.k == 1:
+    if likes is None:
         return unknown_lifts(shape), np.zeros(shape, bool)
-    keep_length = "l2" in parse_scaling(metadata.config["scaling"])
-    likes = count_held_out(drawn.profiles, drawn.weight, drawn.fit_weight, found.centers, keep_length, config.seed)
     # Without a page its people may be placed elsewhere: there may be enough in a segment that has few of them.
-    enough = found.dimensions.member_count >= config.min_people
-    return lifts(likes, config.min_people).only_where(enough), only_here(likes)
+    enough = found.dimensions.member_count >= min_people
+    return lifts(likes, min_people).only_where(enough), only_here(likes)
 
 
 def _strongest(compared: Lifts, cluster: int) -> list[int]:

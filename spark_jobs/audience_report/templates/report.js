@@ -44,12 +44,19 @@ for (const box of document.querySelectorAll(".scroll")) {
   new ResizeObserver(update).observe(box);
 }
 
+// What a card compares its segment with is not what it is about.
+const searchable = (one) => {
+  const copy = one.cloneNode(true);
+  for (const part of copy.querySelectorAll(".against, .versus")) part.remove();
+  return copy.textContent.toLowerCase();
+};
+
 for (const input of document.querySelectorAll("input[data-filters]")) {
   const said = document.getElementById(`${input.id}-said`);
   input.addEventListener("input", () => {
     const wanted = input.value.trim().toLowerCase();
     const all = [...document.querySelectorAll(input.dataset.filters)];
-    for (const one of all) one.hidden = !one.textContent.toLowerCase().includes(wanted);
+    for (const one of all) one.hidden = !searchable(one).includes(wanted);
     const shown = all.filter((one) => !one.hidden).length;
     said.textContent = wanted ? `${shown} of ${all.length}` : "";
   });
