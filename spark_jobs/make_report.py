@@ -29,7 +29,7 @@ from spark_jobs.reporting import Reporter, run_as_command
 from spark_jobs.resources import Resources, ResourcesConfig
 
 STEP = "audience_report"
-CODE_VERSION = "2"  # raise it with every change of what comes out: partitions are then made again
+CODE_VERSION = "3"  # raise it with every change of what comes out: partitions are then made again
 
 REPORT = "report.html"
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Any
 
-from spark_jobs.audience_report import curves
+from spark_jobs.audience_report import curves, mix
 from spark_jobs.audience_report.months import Known, Months, known_clusters, months_of, period
 from spark_jobs.audience_report.tables import Table
 from spark_jobs.clusters import published
@@ -90,6 +90,7 @@ class Segment:
     gender: Sequence[tuple[str, float | None]]
     distinctive: Sequence[Mapping[str, Any]]
     typical: Sequence[str]
+    does: "mix.Doing | None" = None  # None where it is not known
 
     @property
     def told_gender(self) -> str:
@@ -177,6 +178,7 @@ class Content:
     command: str
     using: Sequence[tuple[str, str]]  # what can be done with the segments, and the command for it
     months: Months | None  # where segments are followed
+    does: "mix.Doing | None" = None  # what all people do; None where it is not known
 
     @property
     def period(self) -> str:
@@ -239,6 +241,11 @@ class Content:
         return Table("gender", ["cluster_id", "segment", "gender", "share"], rows)
 
     @property
+    def actions_table(self) -> Table:
+        """What the people of the segments do, a row a segment and action."""
+        return mix.table((segment.cluster_id, segment.name, segment.does) for segment in self.segments)
+
+    @property
     def heat_table(self) -> Table:
         """The shares of the heat map, a row a page."""
         return Table(
@@ -283,7 +290,8 @@ def content_of(
     described = people is not None
     apart = described and summary["k"] > 1
     known = known_clusters(followed) if followed is not None else {}
-    segments = [_segment(row, known.get(row["cluster_id"])) for row in summary["segments"]] if apart else []
+    of_all = summary.get("actions")  # code version 5 of kmeans has none
+    segments = [_segment(row, known.get(row["cluster_id"]), of_all) for row in summary["segments"]] if apart else []
     rows = _rows(segments, followed)
     heat = _heat_map(segments, profiles, people) if apart else []
     chosen = k_selection["summary"] if k_selection is not None and described else None
@@ -323,6 +331,7 @@ def content_of(
         command=_command(month, category, kmeans, k_selection),
         using=_using(month, category, rows, followed) if rows else [],
         months=None if followed is None else months_of(followed, flows, apart, min_people),
+        does=mix.doing(of_all, of_all, people),
     )
 
 
@@ -410,7 +419,7 @@ def _rows(segments: Sequence[Segment], followed: Mapping[str, Any] | None) -> li
     return sorted(rows, key=lambda row: -(row.people or 0))
 
 
-def _segment(row: Mapping[str, Any], known: Known | None) -> Segment:
+def _segment(row: Mapping[str, Any], known: Known | None, of_all: Mapping[str, Any] | None) -> Segment:
     solidity = row["solidity"] if row["solidity"] in SOLIDITIES else ""
     stability = row["stability"]
     gender = sorted(row["gender"].items(), key=lambda item: (item[0] == "0", item[0]))
@@ -430,6 +439,7 @@ def _segment(row: Mapping[str, Any], known: Known | None) -> Segment:
         gender=[("not known" if value == "0" else value, share) for value, share in gender],
         distinctive=row["distinctive"],
         typical=row["typical"],
+        does=mix.doing(row.get("actions"), of_all, row["people"]),
     )
 
 

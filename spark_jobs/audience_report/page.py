@@ -13,14 +13,16 @@ from markupsafe import Markup
 
 from spark_jobs.audience_report.content import MOST_PAGES, SOLIDITIES, Content
 from spark_jobs.audience_report.months import period, short
+from spark_jobs.clusters.action_mix import IN_WORDS
 
 COLORS = 12  # of segments; more than so many begin again
 
 
 def render(content: Content) -> str:
     """The report as HTML."""
-    styles = ["report.css", *(["months.css"] if content.months is not None else [])]
+    styles = ["report.css", "mix.css", *(["months.css"] if content.months is not None else [])]
     values = {"report": content, "colors": COLORS, "most_pages": MOST_PAGES, "solidities": SOLIDITIES}
+    values["actions"] = IN_WORDS
     return _render("report.html", values, styles)
 
 
