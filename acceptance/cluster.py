@@ -25,7 +25,7 @@ from acceptance.sandbox import Sandbox
 from acceptance.sandbox.spark_cluster import SparkCluster, Worker
 from benchmarks import actions
 from spark_jobs import demo_audience, outputs
-from spark_jobs.config import FIT_MIN_ACTIONS, ClusteringInputsConfig
+from spark_jobs.config import ACTIONS, FIT_MIN_ACTIONS, ClusteringInputsConfig
 from spark_jobs.reporting import Reporter
 from spark_jobs.vectors.profiles import DIMENSION, MEMBER, PROFILE
 from tests.conftest import Engine
@@ -265,11 +265,12 @@ def make_planted_inputs(folder: Path, profiles: int) -> int:
         "fit_min_actions": FIT_MIN_ACTIONS,
         "profiles": profiles,
         "entries": profiles * entries,
+        "actions": dict.fromkeys(ACTIONS, 0) | {ACTIONS[0]: profiles * USERS_OF_PROFILE * FIT_MIN_ACTIONS},
         "category": {"id": 1, "name": "planted", "private": False},
     }
     with outputs.writing(
         "clustering_inputs",
-        "2",
+        "3",
         str(folder),
         Reporter(),
         config=ClusteringInputsConfig(),
@@ -311,6 +312,8 @@ def make_planted_inputs(folder: Path, profiles: int) -> int:
                             pa.array(["0"] * len(users)),
                             pa.array(of_profile),
                             pa.array(np.full(len(users), FIT_MIN_ACTIONS)),
+                            pa.array(np.full(len(users), FIT_MIN_ACTIONS)),
+                            *[pa.array(np.zeros(len(users), np.int64))] * (len(ACTIONS) - 1),
                         ],
                         schema=MEMBER,
                     ),

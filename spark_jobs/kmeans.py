@@ -84,13 +84,22 @@ def run(
     ) as made:
         if made.finished:
             return
+        if not metadata.counts_each_action:
+            report.progress(
+                "the mix of actions is left out: an older version made these clustering inputs, without the number of"
+                " each action. Make them again to have it"
+            )
         found = _fit(metadata, min(choice.k, metadata.profiles), made.folder, config, engine, resources, report)
         checked = strictness(engine.strict_schema)
         traits = write_members(made, found, checked, resources.scratch)
         profiles = profile_segments(metadata, found, traits, config, engine.strict_schema)
         descriptions = describe_clusters(metadata, found, profiles)
         write_clusters(made, metadata, found, profiles, descriptions, checked)
-        summary = {**_summary(choice, config, found, descriptions), "segments": profiles.segments}
+        summary = {
+            **_summary(choice, config, found, descriptions),
+            "segments": profiles.segments,
+            "actions": profiles.actions,
+        }
         made.write_json("summary.json", summary)
         clusters = "1 cluster" if found.k == 1 else f"{found.k} clusters"
         made.complete(

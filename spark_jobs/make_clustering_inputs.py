@@ -26,7 +26,7 @@ from spark_jobs.vectors.checks import VectorCounts, check_clustering_inputs
 from spark_jobs.vectors.shuffle import InputsCounts, inputs_exchange, write_inputs
 
 STEP = "clustering_inputs"
-CODE_VERSION = "2"  # raise it with every change of what comes out: partitions are then made again
+CODE_VERSION = "3"  # raise it with every change of what comes out: partitions are then made again
 
 
 def step_fingerprint(config: ClusteringInputsConfig, grouped: str, category: str) -> str:
@@ -135,6 +135,7 @@ def _summary(category: Category, counts: InputsCounts, config: ClusteringInputsC
         "dimensions": len(category.pages),
         "dimensions_in_use": counts.dimensions_in_use,
         "entries": counts.entries,
+        "actions": counts.actions,
         "scaling": config.scaling,
         "scaling_factor": counts.scaling_factor,
     }

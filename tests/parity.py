@@ -227,6 +227,10 @@ def _assert_inputs(
     assert len({tuple(point.items()) for point in points}) == len(profiles)
     did = reference.actions_on(users, ids)
     assert [row["actions"] for row in members] == [did[name] for name in sorted(vectors)]
+    each = reference.each_action_on(users, ids)
+    assert [{action: row[action] for action in reference.ACTIONS} for row in members] == [
+        each[name] for name in sorted(vectors)
+    ]
     enough = [row for row in members if row["actions"] >= FIT_MIN_ACTIONS]
     of_enough = Counter(row["profile_id"] for row in enough)
     assert [row["fit_weight"] for row in profiles] == [of_enough[number] for number in range(len(profiles))]
@@ -261,6 +265,7 @@ class _Clustered:
     points: Sequence[reference.Point]  # by profile
     profile_of: Mapping[str, int]  # of each user
     actions_of: Mapping[str, int]  # of each user, on the category's pages
+    each_of: Mapping[str, Mapping[str, int]]  # of each user, by action
     choice: Mapping[str, Any]
     assignments: Sequence[Mapping[str, Any]]
     centers: Sequence[Mapping[str, Any]]
@@ -276,6 +281,7 @@ class _Clustered:
             [dict(zip(row["indices"], row["values"], strict=True)) for row in profiles.to_pylist()],
             {row["user_id"]: row["profile_id"] for row in members.to_pylist()},
             {row["user_id"]: row["actions"] for row in members.to_pylist()},
+            {row["user_id"]: {name: row[name] for name in reference.ACTIONS} for row in members.to_pylist()},
             json.loads((place / "k" / "k.json").read_text()),
             pq.read_table(clusters / "assignments.parquet").to_pylist(),
             pq.read_table(clusters / "centers.parquet").to_pylist(),
@@ -438,6 +444,7 @@ def _assert_clusters(clustered: _Clustered, category: _Category, config: KMeansC
         {name.removeprefix("cluster_") if name != "cluster_id" else name: row[name] for name in _SOLIDITY}
         for row in clustered.meta_data
     ]
+    _assert_mix(clustered, users_of, config.min_people)
     scores = summary["scores"]
     assert scores["wssse"] == summary["wssse"]
     assert (scores["silhouette"] is None) == (k < 2)
@@ -446,3 +453,12 @@ def _assert_clusters(clustered: _Clustered, category: _Category, config: KMeansC
         if wssse > blur**2:  # otherwise it is a matter of the last bits whether there is anything within
             expected = reference.calinski_harabasz(members, centers)
             assert scores["calinski_harabasz"] == (expected and pytest.approx(expected, rel=1e-6))
+
+
+def _assert_mix(clustered: _Clustered, users_of: Sequence[Sequence[str]], min_people: int) -> None:
+    """What is published of what people do is that of the segments' people, and of everybody."""
+    summary, each = clustered.summary, clustered.each_of
+    assert [segment["actions"] for segment in summary["segments"]] == [
+        reference.action_mix([each[user] for user in users], min_people) for users in users_of
+    ]
+    assert summary["actions"] == (reference.action_mix(list(each.values()), min_people) if users_of else None)

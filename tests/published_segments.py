@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from spark_jobs.clusters import published
+from spark_jobs.clusters import action_mix, published
 from spark_jobs.config import ClusteringInputsConfig, KMeansConfig, KSelectionConfig
 
 MIN_PEOPLE = 10
@@ -67,6 +67,7 @@ def make_kmeans(
         "converged": True,
         "learned_from": {"users": users // 3, "min_actions": 8, "wssse": 1.0},
         "segments": segments,
+        "actions": _actions(users, 0.55) if users else None,
     }
     folder.mkdir(parents=True)
     (folder / "summary.json").write_text(json.dumps(summary))
@@ -147,6 +148,19 @@ def make_k_selection(folder: Path, k: int = 4, users: int = 10_944, verdict: str
     return str(folder)
 
 
+def _actions(people: int, likes: float) -> dict[str, Any]:
+    """A mix of actions in which so much are page likes; hardly anybody comments on pages."""
+    parts = {
+        "page_like": likes,
+        "page_comment": 0.0,
+        "post_like": 0.75 * (1 - likes),
+        "post_comment": 0.25 * (1 - likes),
+    }
+    doing = {action: people // 2 if part else 5 for action, part in parts.items()}
+    millionths = {action: round(people * part * action_mix.UNIT) for action, part in parts.items()}
+    return action_mix.publish(action_mix.Mix(people, doing, millionths), MIN_PEOPLE)
+
+
 def _sizes(users: int, k: int) -> list[int]:
     weights = [1 / (2 + cluster) for cluster in range(k)]
     sizes = [int(users * weight / sum(weights)) for weight in weights]
@@ -224,6 +238,7 @@ def _segment(
         "stability": stability,
         "solidity": "solid" if stability > 0.75 else "fair" if stability > 0.6 else "doubtful",
         "activity": {"quartile_1": 2, "median": 5, "quartile_3": draw.randint(9, 20)},
+        "actions": _actions(sizes[cluster], (0.72, 0.5, 0.3)[cluster % 3]),
         "gender": {"0": 0.12, "f": 0.48, "m": 0.4},
         "distinctive": [
             {

@@ -122,6 +122,17 @@ def actions_on(users: Mapping[str, User], pages: Sequence[str]) -> dict[str, int
     }
 
 
+def each_action_on(users: Mapping[str, User], pages: Sequence[str]) -> dict[str, dict[str, int]]:
+    """How many of each action users have on these pages; what is beyond 64 bits is cut to them."""
+    return {
+        name: {
+            action: min(LARGEST_COUNT, sum(user.pages[page][action] for page in pages if page in user.pages))
+            for action in ACTIONS
+        }
+        for name, user in users.items()
+    }
+
+
 def scaled(found: Mapping[str, Vector], scaling: str) -> dict[str, dict[int, float]]:
     """The vectors of a category's users, scaled step by step."""
     now: Mapping[str, Mapping[int, Fraction | float]] = found
@@ -181,6 +192,28 @@ def solidity(stability: float | None) -> str:
     if stability is None:
         return "unknown"
     return "solid" if stability >= 0.75 else "doubtful" if stability < 0.6 else "fair"
+
+
+def action_mix(people: Sequence[Mapping[str, int]], min_people: int) -> dict[str, dict[str, float | None]]:
+    """What is published of the mix of actions of some people, given how many of each action each of them has.
+
+    Each person weighs the same. The parts of a person are in millionths of what they do.
+    """
+    active = [did for did in people if any(did.values())]
+    found: dict[str, dict[str, float | None]] = {}
+    for action in ACTIONS:
+        doing = [did for did in active if did[action]]
+        part = sum(Fraction(round(Fraction(did[action], sum(did.values())) * 10**6), 10**6) for did in doing)
+        told = len(active) >= min_people and len(doing) >= min_people
+        share = min(1.0, round(rounded(part, min_people) / rounded(len(active), min_people), 2)) if told else None
+        known = len(doing) >= min_people
+        found[action] = {"people": rounded(len(doing), min_people) if known else None, "share": share}
+    return found
+
+
+def rounded(number: Fraction | int, to: int) -> int:
+    """The nearest multiple, a half up."""
+    return math.floor(Fraction(number) / to + Fraction(1, 2)) * to
 
 
 def silhouette(clusters: Sequence[Sequence[Point]], centers: Sequence[Point]) -> float | None:

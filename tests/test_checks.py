@@ -224,6 +224,16 @@ WRONG: list[tuple[str, Change, dict[str, str]]] = [
     ),
     (
         "make_clustering_inputs",
+        parquet("members.parquet", with_column("post_like", first(99))),
+        {"conservation": "1 members have another number of actions than of all kinds together"},
+    ),
+    (
+        "make_clustering_inputs",
+        parquet("members.parquet", with_column("page_comment", first(-1))),
+        {"schema": "column page_comment must be at least 0", "conservation": "39 are members|0 are members"},
+    ),
+    (
+        "make_clustering_inputs",
         parquet("members.parquet", with_column("actions", first(-1))),
         {"schema": "column actions must be at least 0", "conservation": "0 are members"},
     ),

@@ -11,7 +11,7 @@ import pytest
 import scipy.sparse as sp
 
 from spark_jobs import outputs
-from spark_jobs.config import FIT_MIN_ACTIONS
+from spark_jobs.config import ACTIONS, FIT_MIN_ACTIONS
 from spark_jobs.vectors import clustering_inputs
 from tests.conftest import Engine
 
@@ -34,12 +34,23 @@ def read(folder: Path) -> clustering_inputs.Inputs:
 
 def as_of_version_1(folder: Path) -> None:
     """Make the output one of the code version that knew nothing of actions."""
-    for name, column in (("profiles", "fit_weight"), ("members", "actions")):
-        table = pq.read_table(folder / f"{name}.parquet").drop_columns([column])
+    as_of_version_2(folder)
+    _without(folder, {"profiles": ["fit_weight"], "members": ["actions"]}, ["fit_min_actions", "fit_users"], "1")
+
+
+def as_of_version_2(folder: Path) -> None:
+    """Make the output one of the code version that did not count each action."""
+    _without(folder, {"members": list(ACTIONS)}, ["actions"], "2")
+
+
+def _without(folder: Path, columns: dict[str, list[str]], facts: list[str], version: str) -> None:
+    for name, dropped in columns.items():
+        table = pq.read_table(folder / f"{name}.parquet").drop_columns(dropped)
         pq.write_table(table, folder / f"{name}.parquet")
     manifest = json.loads((folder / "manifest.json").read_text())
-    del manifest["summary"]["fit_min_actions"], manifest["summary"]["fit_users"]
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "code_version": "1"}))
+    for fact in facts:
+        del manifest["summary"][fact]
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "code_version": version}))
 
 
 def test_the_fit_weight_is_of_those_with_so_many_actions(made: Path) -> None:
@@ -48,6 +59,11 @@ def test_the_fit_weight_is_of_those_with_so_many_actions(made: Path) -> None:
     assert inputs.fit_weight.tolist() == [3, 0]
     summary = outputs.read_manifest(str(made), "clustering_inputs")["summary"]
     assert (summary["fit_min_actions"], summary["fit_users"]) == (FIT_MIN_ACTIONS, 3)
+
+
+def test_the_summary_has_how_often_each_action_was_done(made: Path) -> None:
+    summary = outputs.read_manifest(str(made), "clustering_inputs")["summary"]
+    assert summary["actions"] == {**dict.fromkeys(ACTIONS, 0), "page_like": 1 + 8 + 39 + 2 + 7 + 40}
 
 
 @pytest.mark.parametrize(
@@ -82,6 +98,28 @@ def test_inputs_of_code_version_1_are_read_and_everybody_is_learned_from(made: P
     assert (summary["k"], summary["learned_from"]) == (2, {"users": 6, "min_actions": 0, "wssse": 0.0})
     local.run("select_k", made, made.parent / "k")
     assert json.loads((made.parent / "k" / "k.json").read_text())["people"] == 6
+
+
+def test_of_inputs_of_code_version_2_the_mix_of_actions_is_left_out_and_that_is_said(
+    made: Path, engine: Engine, tmp_path: Path
+) -> None:
+    as_of_version_2(made)
+    said = engine.run("kmeans", made, tmp_path / "out", "--k", 2, "--strict-schema", "true")
+    assert "the mix of actions is left out: an older version made these clustering inputs" in said.stderr
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["learned_from"]["users"], summary["actions"]) == (6, None)
+    assert [segment["actions"] for segment in summary["segments"]] == [None, None]
+
+
+@pytest.mark.spark
+@pytest.mark.parametrize("as_of", [as_of_version_1, as_of_version_2])
+def test_mllib_reads_inputs_that_do_not_count_each_action(
+    made: Path, spark: Engine, as_of: Callable[[Path], None]
+) -> None:
+    as_of(made)
+    said = spark.run("kmeans", made, made.parent / "out", "--library", "mllib", "--k", 2)
+    assert "the mix of actions is left out" in said.stderr
+    assert json.loads((made.parent / "out" / "summary.json").read_text())["actions"] is None
 
 
 @pytest.mark.spark

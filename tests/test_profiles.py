@@ -32,6 +32,11 @@ def users(**pages_of_user: dict[str, int]) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist(rows, schema=CODED_USER)
 
 
+def likes(number: int) -> dict[str, int]:
+    """So many page likes, and no other action."""
+    return {**dict.fromkeys(ACTIONS, 0), "page_like": number}
+
+
 def inputs(batch: pa.RecordBatch, wanted: Category, scaling: str = "none", min_actions: int = 1) -> Any:
     vectors = [vectors for _, vectors in vectors_of(batch, PageIndex([wanted]), ONES, min_actions)]
     return build_inputs(wanted, pa.Table.from_batches(vectors or [NOBODY]), scaling)
@@ -47,9 +52,9 @@ def test_users_with_the_same_vector_share_a_profile() -> None:
     assert dense(made) == [[1, 0], [0, 2]]
     assert made.profiles["weight"].to_pylist() == [2, 1]
     assert made.members.to_pylist() == [
-        {"user_id": "a", "gender": "0", "profile_id": 0, "actions": 1},
-        {"user_id": "b", "gender": "0", "profile_id": 1, "actions": 2},
-        {"user_id": "c", "gender": "0", "profile_id": 0, "actions": 1},
+        {"user_id": "a", "gender": "0", "profile_id": 0, "actions": 1, **likes(1)},
+        {"user_id": "b", "gender": "0", "profile_id": 1, "actions": 2, **likes(2)},
+        {"user_id": "c", "gender": "0", "profile_id": 0, "actions": 1, **likes(1)},
     ]
     assert made.dimensions["users"].to_pylist() == [2, 1]
     assert made.dimensions["total"].to_pylist() == [2, 2]
@@ -99,7 +104,28 @@ def test_actions_are_counted_on_the_categorys_pages_whatever_their_weights() -> 
     batch = pa.RecordBatch.from_pylist([{"user_id": "a", "gender": "0", "pages": pages}], schema=CODED_USER)
     both = [category("x", "p", "q"), category("y", "q")]
     vectors = vectors_of(batch, PageIndex(both), [0.0, 10.0, 0.5, 0.0], 1)
+    vectors = list(vectors)
     assert [rows.column("actions").to_pylist() for _, rows in vectors] == [[20], [10]]
+    assert [[rows.column(action)[0].as_py() for action in ACTIONS] for _, rows in vectors] == [
+        [2, 4, 6, 8],
+        [1, 2, 3, 4],
+    ]
+
+
+def test_members_have_the_number_of_each_action_in_the_order_of_their_ids() -> None:
+    pages = {
+        "b": [{"page_id": "p", "page_like": 1, "page_comment": 0, "post_like": 5, "post_comment": 0}],
+        "a": [
+            {"page_id": "p", "page_like": 0, "page_comment": 2, "post_like": 0, "post_comment": 0},
+            {"page_id": "q", "page_like": 0, "page_comment": 3, "post_like": 0, "post_comment": 4},
+        ],
+    }
+    rows = [{"user_id": user, "gender": "0", "pages": on} for user, on in pages.items()]
+    made = inputs(pa.RecordBatch.from_pylist(rows, schema=CODED_USER), category("x", "p", "q"))
+    assert made.members.select(["user_id", "actions", *ACTIONS]).to_pylist() == [
+        {"user_id": "a", "actions": 9, "page_like": 0, "page_comment": 5, "post_like": 0, "post_comment": 4},
+        {"user_id": "b", "actions": 6, "page_like": 1, "page_comment": 0, "post_like": 5, "post_comment": 0},
+    ]
 
 
 def test_the_fit_weight_is_the_users_who_do_enough() -> None:
@@ -123,7 +149,10 @@ def test_more_actions_than_64_bits_hold_are_as_many_as_they_hold() -> None:
     )
     wanted = category("x", *many)
     expected = [largest, largest, largest - 1, largest, 3, largest]
-    assert inputs(batch, wanted).members["actions"].to_pylist() == expected
+    members = inputs(batch, wanted).members
+    assert members["actions"].to_pylist() == expected
+    assert members["page_like"].to_pylist() == [largest, largest, largest - 1, largest, 3, largest]
+    assert members["page_comment"].to_pylist() == [0] * 5 + [largest]
     assert inputs(batch, wanted, min_actions=largest).members["user_id"].to_pylist() == ["a", "b", "d", "f"]
 
 

@@ -238,7 +238,7 @@ def test_every_table_of_a_report_is_there_as_csv(tmp_path: Path) -> None:
     page = Page(html)
     assert set(page.csv) == {
         *("segments.csv", "distinctive-pages.csv", "gender.csv", "pages-by-segment.csv", "number-of-segments.csv"),
-        *("data-quality.csv", "checks.csv", "parameters.csv", "comparisons.csv"),
+        *("actions.csv", "data-quality.csv", "checks.csv", "parameters.csv", "comparisons.csv"),
     }
     header, *rows = page.csv["segments.csv"].splitlines()
     assert header.startswith("cluster_id,name,people,share,solidity,stability")

@@ -52,6 +52,7 @@ IN_RECORDS = {
     "people": "How many people, rounded to tens; few are fewer than ten.",
     "share": "Its share of the category's people.",
     "solidity": "Whether it is found again among other people like these: solid, fair or doubtful.",
+    "actions": "What a person of it does, on average: page likes, page comments, post likes, post comments.",
     "into": "The pages that set it apart, with how many times likelier its people are to like each.",
     "born": "The first month in which it was seen.",
     "last_seen": "The last month in which it had a cluster of its own.",

@@ -15,6 +15,7 @@ from audience_explorer_dagster.records.column_schemas import table_schema
 from audience_explorer_dagster.records.history import FINGERPRINT, FOLDER, INPUTS, ROOT, Record, located
 from audience_explorer_dagster.store import Store
 from spark_jobs import make_report, storage
+from spark_jobs.clusters.action_mix import in_short
 
 REUSED = "reused"
 CHECKS = "checks"
@@ -268,10 +269,11 @@ def _segments(summary: dict[str, Any]) -> dict[str, dg.MetadataValue]:
             "" if segment["share"] is None else f"{segment['share']:.0%}",
             findings.solidity_of(segment, k) or "not known",
             ", ".join(_into(page) for page in segment["distinctive"]) or "nothing in particular",
+            in_short(segment.get("actions")),  # code version 5 has none
         ]
         for segment in summary["segments"]
     ]
-    return {"segments": _table(["cluster_id", "name", "people", "share", "solidity", "into"], rows)}
+    return {"segments": _table(["cluster_id", "name", "people", "share", "solidity", "into", "actions"], rows)}
 
 
 def _into(page: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 
 from spark_jobs.clusters import selection
 from spark_jobs.clusters.in_memory import learn_and_place
-from spark_jobs.config import ClusteringInputsConfig, KMeansConfig, KSelectionConfig
+from spark_jobs.config import ACTIONS, ClusteringInputsConfig, KMeansConfig, KSelectionConfig
 from spark_jobs.raw.rules import CODED_TEXT
 from spark_jobs.select_k import LEARN, PLACE
 from spark_jobs.vectors import clustering_inputs
@@ -64,11 +64,14 @@ def inputs(
     entries = np.empty(counts.nnz, ENTRY)
     entries["dimension"], entries["value"] = counts.indices, counts.data
     vectors = [entries[start:end].tobytes() for start, end in zip(counts.indptr, counts.indptr[1:], strict=False)]
+    actions = pa.array(np.asarray(counts.sum(axis=1)).ravel().astype(np.int64))
     table = pa.table(
         {
             "user_id": pa.array([f"{user:09d}" for user in range(users)]),
             "gender": pa.array(["0"] * users).cast(CODED_TEXT),
-            "actions": pa.array(np.asarray(counts.sum(axis=1)).ravel().astype(np.int64)),
+            "actions": actions,
+            **dict.fromkeys(ACTIONS, pa.array(np.zeros(users, np.int64))),
+            ACTIONS[0]: actions,
             "vector": pa.array(vectors, pa.binary()).dictionary_encode(),
         },
         schema=VECTOR,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import Any
 
+from spark_jobs.audience_report import mix
 from spark_jobs.audience_report.months import Known
 
 SOLIDITIES = {  # and what each means
@@ -34,6 +35,7 @@ class Segment:
     gender: Sequence[tuple[str, float | None]]
     distinctive: Sequence[Mapping[str, Any]]
     typical: Sequence[str]
+    does: mix.Doing | None  # None where it is not known
 
     @property
     def told_gender(self) -> str:
@@ -110,8 +112,14 @@ def rows_of(segments: Sequence[Segment], followed: Mapping[str, Any] | None) -> 
     return sorted(rows, key=lambda row: -(row.people or 0))
 
 
-def segment_of(row: Mapping[str, Any], known: Known | None) -> Segment:
-    """The card of a cluster, of its row in `summary.json`; `known` is the segment that it is, if it is followed."""
+def segment_of(row: Mapping[str, Any], known: Known | None, of_all: Mapping[str, Any] | None) -> Segment:
+    """The card of a cluster.
+
+    Args:
+        row: The one of the cluster in `summary.json`.
+        known: The segment that it is, if it is followed.
+        of_all: What all people of the category do, as `summary.json` has it; None where it is not known.
+    """
     solidity = row["solidity"] if row["solidity"] in SOLIDITIES else ""
     stability = row["stability"]
     gender = sorted(row["gender"].items(), key=lambda item: (item[0] == "0", item[0]))
@@ -131,6 +139,7 @@ def segment_of(row: Mapping[str, Any], known: Known | None) -> Segment:
         gender=[("not known" if value == "0" else value, share) for value, share in gender],
         distinctive=row["distinctive"],
         typical=row["typical"],
+        does=mix.doing(row.get("actions"), of_all, row["people"]),
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from spark_jobs.audience_report import answer, card_tables, certainty, curves, heat_map, making
+from spark_jobs.audience_report import answer, card_tables, certainty, curves, heat_map, making, mix
 from spark_jobs.audience_report.baselines import Baseline, baselines_of, comparisons_table
 from spark_jobs.audience_report.cards import Row, Segment, rows_of, segment_of
 from spark_jobs.audience_report.heat_map import HeatRow
@@ -52,6 +52,7 @@ class Content:
     months: Months | None  # where segments are followed
     clearness: Mapping[int, Clearness]  # by cluster; only of those of which it can be said
     baselines: Mapping[int, Sequence[Baseline]]  # by cluster: what it is compared with
+    does: mix.Doing | None  # what all people do; None where it is not known
 
     @property
     def period(self) -> str:
@@ -87,6 +88,11 @@ class Content:
     def gender_table(self) -> Table:
         """The gender split of the segments, a row a segment and gender."""
         return card_tables.gender_table(self.segments)
+
+    @property
+    def actions_table(self) -> Table:
+        """What the people of the segments do, a row a segment and action."""
+        return mix.table((segment.cluster_id, segment.name, segment.does) for segment in self.segments)
 
     @property
     def heat_table(self) -> Table:
@@ -132,7 +138,8 @@ def content_of(
     described = people is not None
     apart = described and summary["k"] > 1
     known = known_clusters(followed) if followed is not None else {}
-    segments = [segment_of(row, known.get(row["cluster_id"])) for row in summary["segments"]] if apart else []
+    of_all = summary.get("actions")  # code version 5 of kmeans has none
+    segments = [segment_of(row, known.get(row["cluster_id"]), of_all) for row in summary["segments"]] if apart else []
     rows = rows_of(segments, followed)
     heat = heat_map.heat_map(segments, profiles, people) if apart else []
     chosen = k_selection["summary"] if k_selection is not None and described else None
@@ -167,4 +174,5 @@ def content_of(
         months=None if followed is None else months_of(followed, flows, apart, min_people),
         clearness=clearness,
         baselines=baselines_of(segments, comparisons, profiles) if comparisons else {},
+        does=mix.doing(of_all, of_all, people),
     )

@@ -16,6 +16,7 @@ from spark_jobs.audience_report.cards import SOLIDITIES
 from spark_jobs.audience_report.content import Content
 from spark_jobs.audience_report.heat_map import MOST_PAGES
 from spark_jobs.audience_report.months import period, short
+from spark_jobs.clusters.action_mix import IN_WORDS
 from spark_jobs.clusters.clearness import CLEARLY
 
 COLORS = 12  # of segments; more than so many begin again
@@ -23,7 +24,7 @@ COLORS = 12  # of segments; more than so many begin again
 
 def render(content: Content) -> str:
     """The report as HTML."""
-    styles = ["report.css", *(["months.css"] if content.months is not None else [])]
+    styles = ["report.css", "mix.css", *(["months.css"] if content.months is not None else [])]
     scripts = ["report.js"]
     if content.baselines:
         styles, scripts = [*styles, "baselines.css"], [*scripts, "baselines.js"]
@@ -33,6 +34,7 @@ def render(content: Content) -> str:
         "most_pages": MOST_PAGES,
         "solidities": SOLIDITIES,
         "clearly": CLEARLY,
+        "actions": IN_WORDS,
         "compared_with_all": baselines.ALL_OTHERS,
         "compared_with_largest": baselines.LARGEST,
     }

@@ -16,6 +16,7 @@ from spark_jobs.clusters.learned import ASSIGNMENT, Clusters
 from spark_jobs.clusters.published import SEGMENT_COMPARISONS, SEGMENT_PROFILES
 from spark_jobs.clusters.segment_profiles import SegmentProfiles
 from spark_jobs.clusters.traits import Traits
+from spark_jobs.config import ACTIONS
 from spark_jobs.engines.pieces import Piece, Spill
 from spark_jobs.outputs import Output
 from spark_jobs.outputs.schemas import AT_LEAST_0, AT_LEAST_1, TableRules
@@ -141,7 +142,9 @@ def write_members(output: Output, found: Clusters, checked: Callable[[TableRules
                 written = aside.submit(writer.write_batch, checked(ASSIGNMENTS, assigned))
                 for number, users in users_of_clusters(assigned):
                     of_cluster[number].append(waiting.put(json_items(users)))
-                traits.add(placed.column("cluster_id").to_numpy(), placed.column("gender"), placed.column("actions"))
+                cluster = placed.column("cluster_id").to_numpy()
+                of_each = [placed.column(action) for action in ACTIONS]
+                traits.add(cluster, placed.column("gender"), placed.column("actions"), of_each)
                 written.result()
         with output.open_file("data.json") as file:
             for number, pieces in enumerate(of_cluster):

@@ -7,7 +7,7 @@ import pyarrow as pa
 import scipy.sparse as sp
 
 from spark_jobs.clusters import clustering, description, scores
-from spark_jobs.clusters.learned import PLACED, Clusters, Learned, stabilities_on_sample
+from spark_jobs.clusters.learned import COUNTED, PLACED, Clusters, Learned, stabilities_on_sample
 from spark_jobs.config import KMeansConfig, parse_params
 from spark_jobs.outputs.schemas import strictness
 from spark_jobs.outputs.tables import read_batches
@@ -16,9 +16,6 @@ from spark_jobs.resources import Resources
 from spark_jobs.vectors import clustering_inputs
 from spark_jobs.vectors.clustering_inputs import Inputs, InputsMetadata
 from spark_jobs.vectors.profiles import MEMBERS
-
-_MEMBERS_READ = MEMBERS.only("user_id", "gender", "profile_id", "actions")
-_MEMBERS_OF_CODE_VERSION_1 = MEMBERS.only("user_id", "gender", "profile_id")
 
 
 def fit(
@@ -119,7 +116,8 @@ def _learned_from(source: Inputs, k: int, config: KMeansConfig, report: Reporter
 def _assign(source: Inputs, model: clustering.Model, strict: bool) -> Iterator[pa.RecordBatch]:
     """Rows of PLACED, by user_id."""
     checked = strictness(strict)
-    rules = _MEMBERS_OF_CODE_VERSION_1 if source.metadata.fit_min_actions is None else _MEMBERS_READ
+    known = source.metadata.counted
+    rules = MEMBERS.only("user_id", "gender", "profile_id", *known)
     if not model.k:
         return
     _, _, to_next = clustering.assign(source.profiles, model.centers)
@@ -127,6 +125,7 @@ def _assign(source: Inputs, model: clustering.Model, strict: bool) -> Iterator[p
     for members in read_batches(source.metadata.folder, "members.parquet", rules.schema.names):
         profile = checked(rules, members).column("profile_id").to_numpy()
         places = [model.labels[profile].astype(np.int32), model.distances[profile], confidence[profile]]
-        actions = pa.nulls(len(members), pa.int64()) if rules is not _MEMBERS_READ else members.column("actions")
-        columns = [members.column("user_id"), *map(pa.array, places), members.column("gender"), actions]
+        unknown = pa.nulls(len(members), pa.int64())
+        counts = [members.column(name) if name in known else unknown for name in COUNTED]
+        columns = [members.column("user_id"), *map(pa.array, places), members.column("gender"), *counts]
         yield pa.RecordBatch.from_arrays(columns, schema=PLACED)

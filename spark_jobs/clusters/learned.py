@@ -7,14 +7,16 @@ import numpy as np
 import pyarrow as pa
 
 from spark_jobs.clusters import description, stability
+from spark_jobs.config import ACTIONS
 from spark_jobs.vectors import clustering_inputs
 from spark_jobs.vectors.clustering_inputs import InputsMetadata
 
 ASSIGNMENT = pa.schema(
     [("user_id", pa.string()), ("cluster_id", pa.int32()), ("distance", pa.float64()), ("confidence", pa.float64())]
 )
-# Rows of ASSIGNMENT, with what is known of the people; actions are null where the inputs don't say.
-PLACED = pa.schema([*ASSIGNMENT, ("gender", pa.string()), ("actions", pa.int64())])
+COUNTED = ("actions", *ACTIONS)
+# Rows of ASSIGNMENT, with what is known of the people; numbers of actions are null where the inputs don't say.
+PLACED = pa.schema([*ASSIGNMENT, ("gender", pa.string()), *((name, pa.int64()) for name in COUNTED)])
 _JUDGED = 5_000  # people, drawn where there are more, on whom the clusters' stability is measured
 
 

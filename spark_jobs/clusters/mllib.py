@@ -18,7 +18,7 @@ import scipy.sparse as sp
 from spark_jobs import storage
 from spark_jobs.clusters import clustering
 from spark_jobs.clusters.description import ClusterDimensions
-from spark_jobs.clusters.learned import PLACED, Clusters, Learned, stabilities_on_sample
+from spark_jobs.clusters.learned import COUNTED, PLACED, Clusters, Learned, stabilities_on_sample
 from spark_jobs.clusters.scores import calinski_harabasz
 from spark_jobs.config import KMeansConfig, KMeansParams, parse_params
 from spark_jobs.engines.spark import SparkEngine, collect, errors_of_tasks, location_for
@@ -436,9 +436,10 @@ def _assign(
 
     with errors_of_tasks():
         members = _read(spark, metadata.folder, "members.parquet")
-        if metadata.fit_min_actions is None:  # made by code version 1
-            members = members.withColumn("actions", F.lit(None).cast("long"))
-        members = members.select("user_id", "profile_id", "gender", "actions")
+        for name in COUNTED:
+            if name not in metadata.counted:  # made by an older code version
+                members = members.withColumn(name, F.lit(None).cast("long"))
+        members = members.select("user_id", "profile_id", "gender", *COUNTED)
         clusters = points.mapInArrow(assign, "profile_id bigint, cluster_id int, distance double, confidence double")
         rows = members.join(clusters, "profile_id").select(*PLACED.names).orderBy("user_id")
         rows.write.parquet(location_for(spark, folder))

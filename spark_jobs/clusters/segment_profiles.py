@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from spark_jobs.clusters import baselines, clustering, names, published, stability
+from spark_jobs.clusters import action_mix, baselines, clustering, names, published, stability
 from spark_jobs.clusters.learned import Clusters
 from spark_jobs.clusters.lifts import Lifts, lifts, only_here, unknown_lifts
 from spark_jobs.clusters.likes import LEARN, Likes, count_held_out
@@ -32,6 +32,7 @@ class SegmentProfiles:
     pages: pa.Table  # SEGMENT_PROFILE, by cluster_id and in the order of the dimensions
     segments: list[dict[str, Any]]  # by cluster_id, as summary.json has them
     names: list[str]
+    actions: dict[str, dict[str, Any]] | None  # everybody's mix, published; None where it is not known
     distinctive: list[list[str]]  # of each segment the ids of all pages that set it apart, the strongest first
     comparisons: pa.Table  # SEGMENT_COMPARISON: each segment against everybody, and against each other one
 
@@ -54,7 +55,7 @@ def profile_segments(
     ids, page_names = (metadata.dimensions[name].to_pylist() for name in ("dimension_id", "dimension_name"))
     page_names = [name or page for name, page in zip(page_names, ids, strict=True)]
     if not found.k:
-        return SegmentProfiles(SEGMENT_PROFILE.empty_table(), [], [], [], baselines.nothing_compared())
+        return SegmentProfiles(SEGMENT_PROFILE.empty_table(), [], [], None, [], baselines.nothing_compared())
     min_people = config.min_people
     drawn = clustering_inputs.sample(metadata, found.learned.min_actions, 2 * LEARN, _COMPARED, config.seed, strict)
     likes = _likes(metadata, found, drawn, config)
@@ -63,7 +64,7 @@ def profile_segments(
     named = names.names_of([[page_names[d] for d in strongest[c] if own[c, d]][: names.PAGES] for c in range(found.k)])
     pages = _pages(metadata, found, compared, min_people)
     typical = _typical(drawn, found.centers, min_people)
-    activity = traits.activity()
+    activity, mix = traits.activity(), traits.mix
     rows, total, d = pages.select(("people", "share", "rest_share")).to_pylist(), int(found.users.sum()), len(ids)
     segments = [
         {
@@ -74,6 +75,7 @@ def profile_segments(
             "stability": stability.rounded(found.learned.stability[cluster]),
             "solidity": stability.in_words(found.learned.stability[cluster]),
             "activity": _activity(activity[cluster], people, min_people),
+            "actions": None if mix is None else action_mix.publish(mix.of(cluster), min_people),
             "gender": _genders(traits.genders(cluster), people, min_people),
             "distinctive": [
                 {
@@ -90,12 +92,13 @@ def profile_segments(
         }
         for cluster, people in enumerate(found.users.tolist())
     ]
+    everybody = None if mix is None else action_mix.publish(mix.of_all(), min_people)
     distinctive = [[ids[page] for page in of_cluster] for of_cluster in strongest]
     counted = baselines.Counted(found.dimensions.member_count, found.users, ids, page_names)
     against = baselines.nothing_compared()
     if likes is not None:
         against = baselines.comparisons(counted, likes, compared, min_people)
-    return SegmentProfiles(pages, segments, named, distinctive, against)
+    return SegmentProfiles(pages, segments, named, everybody, distinctive, against)
 
 
 def _likes(metadata: InputsMetadata, found: Clusters, drawn: Sample, config: KMeansConfig) -> Likes | None:

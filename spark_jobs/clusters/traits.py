@@ -1,11 +1,14 @@
-"""What kind of people are in each cluster: their genders, and how much they do; counted as they are written."""
+"""What kind of people are in each cluster: their genders, and what they do; counted as they are written."""
 
 import itertools
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+
+from spark_jobs.clusters.action_mix import ActionMix
 
 _MOST_ACTIONS = 1 << 40  # more are counted as so many
 
@@ -25,10 +28,24 @@ class Traits:
     def __init__(self, k: int):
         self._genders: list[Counter[str]] = [Counter() for _ in range(k)]
         self._actions: list[tuple[np.ndarray, np.ndarray]] = []  # cluster and actions as one number; people
+        self._mix: ActionMix | None = None
         self._k = k
 
-    def add(self, cluster: np.ndarray, genders: pa.StringArray, actions: pa.Int64Array) -> None:
-        """Count some people, given the cluster of each (n,), their gender, and their actions; null if not known."""
+    def add(
+        self,
+        cluster: np.ndarray,
+        genders: pa.StringArray,
+        actions: pa.Int64Array,
+        of_each: Sequence[pa.Int64Array] = (),
+    ) -> None:
+        """Count some people.
+
+        Args:
+            cluster: The cluster of each (n,).
+            genders: Their genders.
+            actions: How many actions they have; null if not known.
+            of_each: How many of each of ACTIONS they have; null if not known.
+        """
         encoded = genders.dictionary_encode()
         values = encoded.dictionary.to_pylist()
         cell = cluster.astype(np.int64) * len(values) + encoded.indices.to_numpy()
@@ -38,6 +55,16 @@ class Traits:
         if not actions.null_count:
             key = cluster.astype(np.int64) * _MOST_ACTIONS + np.minimum(actions.to_numpy(), _MOST_ACTIONS - 1)
             self._actions.append(np.unique(key, return_counts=True))
+
+        if of_each and not any(counts.null_count for counts in of_each):
+            if self._mix is None:
+                self._mix = ActionMix(self._k)
+            self._mix.add(cluster, [counts.to_numpy() for counts in of_each])
+
+    @property
+    def mix(self) -> ActionMix | None:
+        """Their mix of actions; None where that is not known."""
+        return self._mix
 
     def genders(self, cluster: int) -> dict[str, int]:
         """People of a cluster by gender, by its name."""

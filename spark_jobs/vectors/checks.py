@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from spark_jobs.config import FIT_MIN_ACTIONS
+from spark_jobs.config import ACTIONS, FIT_MIN_ACTIONS
 from spark_jobs.outputs import checks, read_back
 from spark_jobs.outputs.checks import CheckResult
 from spark_jobs.outputs.schemas import Inspection
-from spark_jobs.vectors.profiles import DIMENSIONS, MEMBERS, PROFILES
+from spark_jobs.vectors.profiles import DIMENSIONS, MEMBERS, PROFILES, add_up
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ def conservation_of_users(
 ) -> CheckResult:
     """Every user's vector that was made is a member's and weighs in its profile, with all its entries.
 
-    A profile's `fit_weight` is the number of its members with at least FIT_MIN_ACTIONS actions.
+    A profile's `fit_weight` is the number of its members with at least FIT_MIN_ACTIONS actions. A member's actions are
+    those of each kind together.
 
     Args:
         made: The vectors, counted where they were made.
@@ -74,6 +75,10 @@ def conservation_of_users(
             off_fit_weight,
             f"{off_fit_weight:,} profiles have a fit_weight other than the number of their members with at least"
             f" {FIT_MIN_ACTIONS} actions",
+        ),
+        (
+            member.off_actions,
+            f"{member.off_actions:,} members have another number of actions than of all kinds together",
         ),
         (off_dimension, f"{off_dimension:,} dimensions have other users than the profiles give them"),
     ]
@@ -123,22 +128,25 @@ class _Members:
 
     rows: int
     strangers: int  # whose profile does not exist
+    off_actions: int  # whose actions are not the sum of those of each kind
     of_profile: np.ndarray  # (p,)
     fit_of_profile: np.ndarray  # (p,) those with at least FIT_MIN_ACTIONS actions
 
 
 def _add_up_members(members: Iterable[pa.RecordBatch], profiles: int) -> _Members:
     of_profile, fit_of_profile = np.zeros(profiles, np.int64), np.zeros(profiles, np.int64)
-    rows = strangers = 0
+    rows = strangers = off_actions = 0
     for batch in members:
         profile = batch.column("profile_id").to_numpy()
         known = profile < profiles
         rows += len(profile)
         strangers += int((~known).sum())
         of_profile += np.bincount(profile[known], minlength=profiles)
-        known &= batch.column("actions").to_numpy() >= FIT_MIN_ACTIONS
+        actions = batch.column("actions").to_numpy()
+        off_actions += int((add_up([batch.column(action).to_numpy() for action in ACTIONS]) != actions).sum())
+        known &= actions >= FIT_MIN_ACTIONS
         fit_of_profile += np.bincount(profile[known], minlength=profiles)
-    return _Members(rows, strangers, of_profile, fit_of_profile)
+    return _Members(rows, strangers, off_actions, of_profile, fit_of_profile)
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

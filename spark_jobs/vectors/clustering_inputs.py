@@ -9,6 +9,7 @@ import pyarrow as pa
 import scipy.sparse as sp
 
 from spark_jobs import outputs
+from spark_jobs.config import ACTIONS
 from spark_jobs.errors import InputError
 from spark_jobs.outputs.schemas import strictness
 from spark_jobs.outputs.tables import read_batches, read_table
@@ -36,6 +37,15 @@ class InputsMetadata:
     fit_users: int = 0  # how many such users there are
     # Of all pages in the month, with any action; None where that is not known, or not the people that dimensions count.
     month_users: int | None = None
+    counts_each_action: bool = False  # members have how often they did each; not in outputs before code version 3
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """The columns of members with numbers of actions: older code versions have fewer."""
+        return (
+            *(("actions",) if self.fit_min_actions is not None else ()),
+            *(ACTIONS if self.counts_each_action else ()),
+        )
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,7 @@ def read_metadata(folder: str, strict: bool) -> InputsMetadata:
         summary.get("fit_min_actions"),
         summary.get("fit_users", 0),
         summary.get("month_users") if manifest["config"].get("min_actions") == 1 else None,
+        "actions" in summary,
     )
 
 

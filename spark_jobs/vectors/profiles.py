@@ -25,6 +25,7 @@ VECTOR = pa.schema(
         ("user_id", pa.string()),
         ("gender", CODED_TEXT),
         ("actions", pa.int64()),
+        *((action, pa.int64()) for action in ACTIONS),
         ("vector", pa.dictionary(pa.int32(), pa.binary())),
     ]
 )
@@ -48,10 +49,18 @@ PROFILE = pa.schema(
     ]
 )
 MEMBER = pa.schema(
-    [("user_id", pa.string()), ("gender", pa.string()), ("profile_id", pa.int64()), ("actions", pa.int64())]
+    [
+        ("user_id", pa.string()),
+        ("gender", pa.string()),
+        ("profile_id", pa.int64()),
+        ("actions", pa.int64()),  # on the category's pages
+        *((action, pa.int64()) for action in ACTIONS),  # how many of them are of each kind
+    ]
 )
 
-VECTORS = TableRules("vectors", VECTOR, non_empty=("user_id", "gender"), ranges={"actions": AT_LEAST_0})
+VECTORS = TableRules(
+    "vectors", VECTOR, non_empty=("user_id", "gender"), ranges=dict.fromkeys(("actions", *ACTIONS), AT_LEAST_0)
+)
 DIMENSIONS = TableRules(
     "dimensions",
     DIMENSION,
@@ -69,7 +78,7 @@ MEMBERS = TableRules(
     "members",
     MEMBER,
     non_empty=("user_id", "gender"),
-    ranges=dict.fromkeys(("profile_id", "actions"), AT_LEAST_0),
+    ranges=dict.fromkeys(("profile_id", "actions", *ACTIONS), AT_LEAST_0),
     key="user_id",
 )
 
@@ -105,7 +114,7 @@ def vectors_of(
     Yields:
         The places of categories in which users have an entry, and rows of VECTOR, one for each of these users.
     """
-    row, page, value, actions = _entries_on_pages(users, index, action_weights)
+    row, page, value, counts = _entries_on_pages(users, index, action_weights)
 
     # A page that is in several categories gives an entry to each.
     times = np.diff(index.offsets)[page]
@@ -123,10 +132,12 @@ def vectors_of(
     category, user = np.divmod(vector[starts], max(1, len(users)))
     number = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(key)))  # each entry's vector
     kept = value[entry] != 0
-    of_vector = _sums(actions[entry], starts)
+    did = np.stack([_sums(count[entry], starts) for count in counts])
+    of_vector = add_up(did)
     if min_actions > 1:
         enough = of_vector >= min_actions
-        category, user, of_vector, kept = category[enough], user[enough], of_vector[enough], kept & enough[number]
+        category, user, kept = category[enough], user[enough], kept & enough[number]
+        of_vector, did = of_vector[enough], did[:, enough]
         number = np.cumsum(enough)[number] - 1
 
     packed = np.empty(int(kept.sum()), ENTRY)
@@ -134,7 +145,8 @@ def vectors_of(
     length = np.bincount(number[kept], minlength=len(category))
     vectors = _to_binary(packed, np.append(0, np.cumsum(length)))
     whose = users.select(["user_id", "gender"]).take(pa.array(user))
-    whose = whose.append_column(VECTOR.field("actions"), pa.array(of_vector))
+    for name, column in zip(("actions", *ACTIONS), (of_vector, *did), strict=True):
+        whose = whose.append_column(VECTOR.field(name), pa.array(column))
     first = np.searchsorted(category, np.arange(index.categories + 1))
     for place in np.flatnonzero(np.diff(first)).tolist():
         start, rows = first[place], first[place + 1] - first[place]
@@ -144,10 +156,11 @@ def vectors_of(
 
 def _entries_on_pages(
     users: pa.RecordBatch, index: PageIndex, action_weights: Sequence[float]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The n entries of users on pages of any category: whose (row), which page, the value, and the actions; all (n,).
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
+    """The n entries of users on pages of any category.
 
-    Actions are at most 2^63 - 1.
+    Returns:
+        Whose each is (row), which page, and the value, all (n,); and of each of ACTIONS how often it was done (n,).
     """
     pages = users.column("pages")
     entries = pages.flatten()
@@ -157,15 +170,23 @@ def _entries_on_pages(
     found = pc.fill_null(pc.index_in(page_ids.dictionary, value_set=index.pages), -1)
     page = found.to_numpy().astype(np.int64)[page_ids.indices.to_numpy()]
     known = np.flatnonzero(page >= 0)
-    value, actions = np.zeros(len(known)), np.zeros(len(known), np.uint64)
+    value, counts = np.zeros(len(known)), []
     # Action by action: the rounding of a product of matrices depends on how many rows it has.
     for action, weight in zip(ACTIONS, action_weights, strict=True):
         count = entries.field(action).to_numpy()[known]
         value += weight * count
+        counts.append(count)
+    return row[known], page[known], value, counts
+
+
+def add_up(counts: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    """The sums (n,) of some counts (m, n), all int64 and at least 0; at most 2^63 - 1."""
+    sums = np.zeros(len(counts[0]), np.uint64)
+    for count in counts:
         # The sum of two counts below 2^63 fits into 64 bits without a sign. What is beyond 2^63 - 1 is cut to it.
-        actions += count.view(np.uint64)
-        np.minimum(actions, _LARGEST, out=actions)
-    return row[known], page[known], value, actions.view(np.int64)
+        sums += count.view(np.uint64)
+        np.minimum(sums, _LARGEST, out=sums)
+    return sums.view(np.int64)
 
 
 def _sums(counts: np.ndarray, starts: np.ndarray) -> np.ndarray:
@@ -252,8 +273,8 @@ def _members(vectors: pa.Table, profile: np.ndarray) -> pa.Table:
     by_user = np.empty(len(place), np.int64)
     by_user[place] = np.arange(len(place))
     gender = vectors["gender"].unify_dictionaries().combine_chunks().take(pa.array(by_user)).cast(pa.string())
-    actions = vectors["actions"].to_numpy()[by_user]
-    return pa.Table.from_arrays([user_ids, gender, pa.array(profile[by_user]), pa.array(actions)], schema=MEMBER)
+    counts = [vectors[name].to_numpy()[by_user] for name in ("actions", *ACTIONS)]
+    return pa.Table.from_arrays([user_ids, gender, *map(pa.array, (profile[by_user], *counts))], schema=MEMBER)
 
 
 def _distinct(vectors: pa.ChunkedArray) -> tuple[np.ndarray, pa.BinaryArray]:

@@ -15,6 +15,7 @@ from spark_jobs.config import ACTIONS, ClusteringInputsConfig
 from spark_jobs.engines.pieces import pack, unpack
 from spark_jobs.outputs.schemas import TableRules, strictness
 from spark_jobs.outputs.tables import write_table
+from spark_jobs.users.counts import exact_sum
 from spark_jobs.users.grouped_users import Part
 from spark_jobs.users.grouping import CODED_USERS
 from spark_jobs.vectors.category_files import Category
@@ -44,6 +45,7 @@ class InputsCounts(NamedTuple):
     entries: int  # of all profiles
     dimensions_in_use: int
     scaling_factor: float | None
+    actions: dict[str, int]  # of each kind, on the category's pages
 
 
 def inputs_exchange(
@@ -125,6 +127,7 @@ def write_inputs(
         len(inputs.profiles["indices"].combine_chunks().flatten()),
         sum(n > 0 for n in inputs.dimensions["users"].to_pylist()),
         inputs.scaling_factor,
+        {action: exact_sum(inputs.members[action].to_numpy()) for action in ACTIONS},
     )
 
 
