@@ -141,9 +141,11 @@ def write_members(output: Output, found: Clusters, checked: Callable[[TableRules
                 written = aside.submit(writer.write_batch, checked(ASSIGNMENTS, assigned))
                 for number, users in users_of_clusters(assigned):
                     of_cluster[number].append(waiting.put(json_items(users)))
-                known = [placed.column(name) for name in ("gender", "actions")]
                 traits.add(
-                    placed.column("cluster_id").to_numpy(), *known, [placed.column(action) for action in ACTIONS]
+                    placed.column("cluster_id").to_numpy(),
+                    placed.column("gender"),
+                    placed.column("actions"),
+                    [placed.column(action) for action in ACTIONS],
                 )
                 written.result()
         with output.open_file("data.json") as file:
