@@ -34,8 +34,8 @@ class Part:
 
     @property
     def difference(self) -> float:
-        """Of the two shares; 0 where one is not known."""
-        return 0.0 if self.share is None or self.of_all is None else abs(self.share - self.of_all)
+        """Of the two shares, which are whole percents; 0 where one is not known."""
+        return 0.0 if self.share is None or self.of_all is None else round(abs(self.share - self.of_all), 2)
 
     @property
     def telling(self) -> bool:
