@@ -333,7 +333,8 @@ def test_of_fewer_than_ten_people_no_month_and_no_flow_says_how_many(tmp_path: P
 
 def test_without_followed_segments_a_page_has_nothing_of_them(tmp_path: Path) -> None:
     html = make(tmp_path, None)
-    style = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "mix.css", "baselines.css"))
+    styles = ("report.css", "mix.css", "baselines.css")
+    style = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in styles)
     assert f"<style>{style}</style>" in html
     assert not re.search(r'id="(changed|sizes|flows)"|segment_id', html)
     of = make_report.step_fingerprint
