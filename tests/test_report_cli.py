@@ -122,6 +122,8 @@ def test_a_run_that_makes_reports_or_a_promotion_keeps_the_index_current(
     index = project.root / AUDIENCE_REPORT / "index.html"
     own = cluster(project)
     assert _name(own) in index.read_text()
+    page = Path(own[AUDIENCE_REPORT], "report.html").read_text()
+    assert "rows of raw data" in page, "it was given what the clusters were made from"
     beside = cluster(project, k=2, label="two")
     assert _name(beside) not in index.read_text(), "it stands beside the current one"
     monkeypatch.setattr(loaded, "defs", project.definitions)
