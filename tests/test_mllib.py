@@ -28,7 +28,7 @@ from tests.conftest import Engine
 from tests.golden import assert_golden, read_json_lines
 from tests.project import Project
 
-TABLES = {"assignments.parquet", "centers.parquet", "profiles.parquet"}
+TABLES = {"assignments.parquet", "centers.parquet", "profiles.parquet", "comparisons.parquet"}
 FILES = TABLES | {"data.json", "meta-data.json", "summary.json", "manifest.json"}
 
 LIBRARIES: tuple[Library, ...] = ("numpy", "mllib")

@@ -231,14 +231,17 @@ def _wrong_in_comparisons(
     comparisons: Iterable[pa.RecordBatch], profiles: Sequence[tuple[int, str, int | None]]
 ) -> list[str]:
     """What is wrong with rows of SEGMENT_COMPARISON, given the cluster, page and people of those of SEGMENT_PROFILE."""
-    people = {(cluster, page): count for cluster, page, count in profiles}
-    others, few = False, False
+    people = {(cluster, page): count for cluster, page, count in profiles if count is not None}
+    clusters, rows, others, few = len({cluster for cluster, _, _ in profiles}), 0, False, False
     for batch in comparisons:
         names = ("cluster_id", "baseline_cluster_id", "dimension_id", "people", "baseline_people", "lift")
         for cluster, other, page, here, there, lift in zip(*(batch.column(n).to_pylist() for n in names), strict=True):
+            rows += 1
             others |= here is None or people.get((cluster, page)) != here
             others |= other is not None and people.get((other, page)) != there
             few |= there is None and lift is not None
+    # A row for everybody, and for each other cluster.
+    others |= rows != (clusters * len(people) if clusters > 1 else 0)
     return [
         *(["comparisons.parquet has other pages or numbers of people than profiles.parquet"] if others else []),
         *(["comparisons.parquet has lifts against too few people"] if few else []),
