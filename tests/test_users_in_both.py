@@ -71,7 +71,9 @@ def test_no_more_than_a_batch_of_each_is_read_ahead() -> None:
     assert given == 1000
 
 
-@pytest.mark.parametrize("swapped", [(["b", "a"], []), (["a"], ["a"]), (["z"], ["é", "b"]), (["\U0001f600"], ["\uffff"])])
+@pytest.mark.parametrize(
+    "swapped", [(["b", "a"], []), (["a"], ["a"]), (["z"], ["é", "b"]), (["\U0001f600"], ["\uffff"])]
+)
 def test_rows_in_another_order_are_an_error_and_nobody_is_missed(swapped: tuple[list[str], list[str]]) -> None:
     parts = [pa.RecordBatch.from_pydict({"user_id": pa.array(users, pa.string())}) for users in swapped]
     with pytest.raises(ValueError, match="not in the order of user_id"):
