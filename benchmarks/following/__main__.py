@@ -15,7 +15,6 @@ import json
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -40,11 +39,15 @@ def main(quick: bool, series: int, first: int, processes: int, again: bool, file
     known = {row["seed"] for row in rows}
     wanted = [seed for seed in range(first, first + (5 if quick else series)) if seed not in known]
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-        for done in as_completed([pool.submit(measure.run, seed) for seed in wanted]):
-            found = [asdict(each) for each in done.result()]
-            rows = sorted([*rows, *found], key=lambda row: (row["seed"], row["who"]))
-            _write(file, rows)
-            click.echo(report.line(found))
+        try:
+            for done in as_completed([pool.submit(measure.run, seed) for seed in wanted]):
+                found = [each.as_row() for each in done.result()]
+                rows = sorted([*rows, *found], key=lambda row: (row["seed"], row["who"]))
+                _write(file, rows)
+                click.echo(report.line(found))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     _write(file, rows)
     click.echo(f"{file}, {file.with_suffix('.md')}")
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -62,6 +62,10 @@ class Measured:
     chosen: bool  # whether k was chosen, or near the truth by chance
     who: Who
     score: Score
+
+    def as_row(self) -> dict[str, Any]:
+        """As JSON has it. (`asdict` counts the pairs of a Counter.)"""
+        return {**vars(self), "score": vars(self.score)}
 
 
 def run(seed: int) -> list[Measured]:

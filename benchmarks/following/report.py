@@ -88,7 +88,8 @@ def _by_kind(rows: Sequence[Row]) -> str:
 def _kind(score: Score, kind: str) -> str:
     right, missed, false = score.right[kind], score.missed[kind], score.false[kind]
     counts = f"{right} of {right + missed}, {false} false"
-    return counts if kind not in KINDS else f"{2 * right / max(1, 2 * right + missed + false):.3f} ({counts})"
+    wrong = missed + false
+    return f"{2 * right / (2 * right + wrong):.3f} ({counts})" if kind in KINDS and right + wrong else counts
 
 
 def _by_staying(rows: Sequence[Row]) -> str:

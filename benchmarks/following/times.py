@@ -250,7 +250,7 @@ def tables(rows: list[Row]) -> str:
         f"`python -m benchmarks.following.times` on {multiprocessing.cpu_count()} cores, {memory / 2**30:.0f} GiB,"
         f" {platform.platform()}, Python {platform.python_version()}, pyarrow {pa.__version__}. CPU seconds; the"
         " machine was busy. Peak memory is of a process that did this and nothing else, with its libraries. Aims: 30 s"
-        " for a month of 13 categories, 60 s for one of a category with 5M users. Its users have 100,000 distinct profiles.",
+        " for a month of 13 categories, 60 s for one of a category with 5M users (of 100,000 profiles).",
         "",
         "| what | step | CPU seconds | peak memory, MB |",
         "|---|---|--:|--:|",
