@@ -9,6 +9,7 @@ people gave them, and are one where people merged them.
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -22,7 +23,7 @@ from spark_jobs.errors import InputError
 from spark_jobs.following import files
 from spark_jobs.following.edited import edit_segments, reserved
 from spark_jobs.following.edits import Edit, decisive, parse_edit, read_edits, unknown_segments
-from spark_jobs.following.follow import begin, follow
+from spark_jobs.following.follow import Returned, begin, follow
 from spark_jobs.following.state import State
 from spark_jobs.following.tastes import People
 from spark_jobs.options import config_options
@@ -97,66 +98,118 @@ def run(
 ) -> None:
     """Follow segments; see the command. The work is the same on any engine: people are compared on a sample."""
     started = time.monotonic()
-    clusters, previous = storage.absolute(clusters), None if previous is None else storage.absolute(previous)
-    made_of = outputs.read_manifest(clusters, "kmeans")
-    metadata = clustering_inputs.read_metadata(storage.absolute(inputs), engine.strict_schema)
-    if metadata.fingerprint not in made_of["inputs"]:
-        raise InputError(f"{clusters} was not made from {inputs}. Give the clustering inputs that it was made from.")
-    earlier = None if previous is None else _earlier(previous, month)
-    sources = [made_of["fingerprint"], *([] if earlier is None else [earlier["fingerprint"]])]
+    sources = _sources(storage.absolute(clusters), storage.absolute(inputs), previous, month, engine.strict_schema)
     with outputs.writing(
         STEP,
         CODE_VERSION,
         storage.absolute(output),
         report,
         config=config,
-        inputs=sources,
-        fingerprint=step_fingerprint(config, month, sources[0], None if earlier is None else sources[1], edits),
+        inputs=[each for each in sources.fingerprints if each is not None],
+        fingerprint=step_fingerprint(config, month, *sources.fingerprints, edits),
         started=started,
     ) as made:
-        if made.finished:
-            return
-        k = made_of["rows"]["clusters"]
-        before = None if previous is None else files.read_state(previous)
-        returned = (
-            None
-            if previous is None or before is None
-            else files.read_returned(previous, len(before.groups), clusters, k)
-        )
-        people = _people(metadata, made_of, clusters, config, engine, resources)
-        names = _names(made_of, people, metadata.dimensions, k)
-        taken, kept = reserved(edits, month)
-        state = (
-            begin(month, people, k, names, taken)
-            if before is None
-            else follow(before, month, people, k, names, returned, config.seed, taken, kept)
-        )
-        was = None if before is None else edit_segments(before, edits, None)
-        now = edit_segments(state, edits, was)
-        min_people = made_of["config"].get("min_people", _MIN_PEOPLE)
-        sizes = now.sizes(files.write_members(made, clusters, state))
-        files.write_state(made, state)
-        history = [] if previous is None else files.read_history(previous)
-        since = None if before is None else before.month
-        described = files.describe(now.state, sizes, since, min_people, history, now.how)
-        waiting = unknown_segments(edits, month, now.into.keys())
-        described["history"][-1] |= _of_all_pages(metadata, min_people)
-        described |= {"edits": decisive(edits, month), "edits_waiting": waiting}
-        made.write_json("segments.json", described)
-        flows = (
-            files.flows(None, None, now.state, sizes, min_people)
-            if was is None or returned is None
-            else files.flows(was.state, was.returned(returned), now.state, sizes, min_people)
-        )
-        made.write_table("flows.parquet", flows)
-        made.complete(
-            rows={"segments": len(now.state.living), "flows": flows.num_rows, "members": int(sizes.sum())},
-            summary={**described, "users": metadata.users, "k": k, "engine": "python", "bytes_in": metadata.bytes},
-            inspect=lambda: check_segments(made.folder, state, now.state, metadata.users),
-            message=" ".join(
-                [f"{len(now.state.living)} segments.", *(event["what"] for event in described["events"]), *waiting]
-            ),
-        )
+        if not made.finished:
+            _make(made, sources, month, edits, config, engine, resources)
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """What segments are followed from: outputs, each with its manifest."""
+
+    clusters: str
+    made_of: Manifest
+    inputs: InputsMetadata
+    previous: str | None
+    earlier: Manifest | None
+
+    @property
+    def fingerprints(self) -> tuple[str, str | None]:
+        """Of the clusters, and of the segments before."""
+        return self.made_of["fingerprint"], None if self.earlier is None else self.earlier["fingerprint"]
+
+
+def _sources(clusters: str, inputs: str, previous: str | None, month: str, strict: bool) -> _Sources:
+    """Read the manifests of what a month is followed from.
+
+    Raises:
+        InputError: They don't belong together.
+    """
+    made_of = outputs.read_manifest(clusters, "kmeans")
+    metadata = clustering_inputs.read_metadata(inputs, strict)
+    if metadata.fingerprint not in made_of["inputs"]:
+        raise InputError(f"{clusters} was not made from {inputs}. Give the clustering inputs that it was made from.")
+    if previous is None:
+        return _Sources(clusters, made_of, metadata, None, None)
+    previous = storage.absolute(previous)
+    return _Sources(clusters, made_of, metadata, previous, _earlier(previous, month))
+
+
+def _make(
+    made: outputs.Output,
+    sources: _Sources,
+    month: str,
+    edits: Sequence[Edit],
+    config: SegmentsConfig,
+    engine: EngineConfig,
+    resources: Resources,
+) -> None:
+    """Follow the segments, and write all of the output."""
+    k, metadata = sources.made_of["rows"]["clusters"], sources.inputs
+    min_people = sources.made_of["config"].get("min_people", _MIN_PEOPLE)
+    before, returned, history = _before(sources, k)
+    people = _people(metadata, sources.made_of, sources.clusters, config, engine, resources)
+    names = _names(sources.made_of, people, metadata.dimensions, k)
+    state = _state(before, month, people, k, names, returned, edits, config)
+    was = None if before is None else edit_segments(before, edits, None)
+    now = edit_segments(state, edits, was)
+    sizes = now.sizes(files.write_members(made, sources.clusters, state))
+    files.write_state(made, state)
+    since = None if before is None else before.month
+    described = files.describe(now.state, sizes, since, min_people, history, now.how)
+    waiting = unknown_segments(edits, month, now.into.keys())
+    described["history"][-1] |= _of_all_pages(metadata, min_people)
+    described |= {"edits": decisive(edits, month), "edits_waiting": waiting}
+    made.write_json("segments.json", described)
+    flows = (
+        files.flows(None, None, now.state, sizes, min_people)
+        if was is None or returned is None
+        else files.flows(was.state, was.returned(returned), now.state, sizes, min_people)
+    )
+    made.write_table("flows.parquet", flows)
+    happened = [event["what"] for event in described["events"]]
+    made.complete(
+        rows={"segments": len(now.state.living), "flows": flows.num_rows, "members": int(sizes.sum())},
+        summary={**described, "users": metadata.users, "k": k, "engine": "python", "bytes_in": metadata.bytes},
+        inspect=lambda: check_segments(made.folder, state, now.state, metadata.users),
+        message=" ".join([f"{len(now.state.living)} segments.", *happened, *waiting]),
+    )
+
+
+def _state(
+    before: State | None,
+    month: str,
+    people: People,
+    k: int,
+    names: list[str],
+    returned: Returned | None,
+    edits: Sequence[Edit],
+    config: SegmentsConfig,
+) -> State:
+    """The segments after the month."""
+    taken, kept = reserved(edits, month)
+    if before is None:
+        return begin(month, people, k, names, taken)
+    return follow(before, month, people, k, names, returned, config.seed, taken, kept)
+
+
+def _before(sources: _Sources, k: int) -> tuple[State | None, Returned | None, list[dict[str, Any]]]:
+    """The segments of the month before, who of then is here again, and the history; nothing for the first month."""
+    if sources.previous is None:
+        return None, None, []
+    before = files.read_state(sources.previous)
+    returned = files.read_returned(sources.previous, len(before.groups), sources.clusters, k)
+    return before, returned, files.read_history(sources.previous)
 
 
 def _of_all_pages(metadata: InputsMetadata, min_people: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Segments from month to month: who is who, what happened, and what is chance."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import scipy.sparse as sp
 
-from benchmarks.following import measure
+from benchmarks.following import measure, report
 from benchmarks.following.partitions import cluster
 from benchmarks.following.series import generate
 from spark_jobs import outputs
@@ -189,6 +190,18 @@ def test_series_of_a_year_are_followed() -> None:
     assert total.f1 >= 0.9, total.errors
     assert total.identity >= 0.95, total.errors
     assert total.false_in_100 <= 1, total.errors
+
+
+def test_what_the_benchmark_measured_is_the_same_after_it_was_kept_as_json() -> None:
+    score = measure.Score(
+        Counter(split=3), Counter(birth=1), Counter(merge=1), kept=39, lost=1, stable=50, errors=["x"]
+    )
+    row = measure.Measured(7, 0.2, True, "stay", score).as_row()
+    assert json.loads(json.dumps(row)) == row
+    page = report.page([row, {**row, "seed": 8}])
+    assert "| chosen | 20 to 80 %, and it is known who | 2 | 8 | 0.750 | 100 | 2.00 | 0.975 |" in page
+    assert "| split | 1.000 (6 of 6, 0 false) |" in page
+    assert "| 20% | 2 | 0.975 of 100 |" in page
 
 
 # --- the job

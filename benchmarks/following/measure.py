@@ -1,6 +1,8 @@
 """How well segments are followed: events found, false ones, and whether a segment keeps its id."""
 
+from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,13 +18,16 @@ _CHOSEN = 5  # of so many series one is clustered with the k that is chosen, whi
 _FEWEST = 100  # people to learn from; with fewer, everybody is learned from
 
 
+Who = Literal["stay", "unknown", "nobody"]  # some stay, and it is known who; some stay, unknown who; nobody stays
+
+
 @dataclass
 class Score:
-    """Counts, which add up over series."""
+    """Counts, which add up over series. Events are counted by kind."""
 
-    right: int = 0  # events that were planted and found, of the right kind
-    missed: int = 0
-    false: int = 0
+    right: Counter[str] = field(default_factory=Counter)  # events that were planted and found, of the right kind
+    missed: Counter[str] = field(default_factory=Counter)
+    false: Counter[str] = field(default_factory=Counter)
     kept: int = 0  # stable segment-months in which a segment has the id that it had
     lost: int = 0
     stable: int = 0  # segment-months in which nothing happens to a segment
@@ -34,7 +39,9 @@ class Score:
 
     @property
     def f1(self) -> float:
-        return 2 * self.right / max(1, 2 * self.right + self.missed + self.false)
+        """Of all events together."""
+        right, wrong = self.right.total(), self.missed.total() + self.false.total()
+        return 2 * right / max(1, 2 * right + wrong)
 
     @property
     def identity(self) -> float:
@@ -43,14 +50,36 @@ class Score:
     @property
     def false_in_100(self) -> float:
         """False events in 100 stable segment-months."""
-        return 100 * self.false / max(1, self.stable)
+        return 100 * self.false.total() / max(1, self.stable)
 
 
-def run(seed: int) -> dict[tuple[bool, bool], Score]:
-    """The scores of a series, by whether k is chosen, and whether it is known who stayed."""
+@dataclass(frozen=True)
+class Measured:
+    """How well a series was followed in one way."""
+
+    seed: int
+    staying: float  # the share of the people who stay
+    chosen: bool  # whether k was chosen, or near the truth by chance
+    who: Who
+    score: Score
+
+    def as_row(self) -> dict[str, Any]:
+        """As JSON has it. (`asdict` counts the pairs of a Counter.)"""
+        return {**vars(self), "score": vars(self.score)}
+
+
+def run(seed: int) -> list[Measured]:
+    """Follow a series, with the people who stay and as if nobody were known; and its like in which nobody stays."""
     series, chosen = generate(seed), seed % _CHOSEN == 1
+    alone = generate(seed, staying=0)
+    ways: list[tuple[Series, list[Partition], bool, Who]] = []
     clustered = cluster(series, chosen)
-    return {(chosen, members): score(series, clustered, states(clustered, members)) for members in (True, False)}
+    ways += [(series, clustered, chosen, "stay"), (series, clustered, chosen, "unknown")]
+    ways += [(alone, cluster(alone, choose_k=False), False, "nobody")]
+    return [
+        Measured(seed, each.staying, by_choice, who, score(each, months, states(months, members=who != "unknown")))
+        for each, months, by_choice, who in ways
+    ]
 
 
 def states(partitions: list[Partition], members: bool) -> list[state.State]:
@@ -122,10 +151,10 @@ def _match_events(series: Series, found: list[state.State], result: Score) -> No
         window = shown[first : first + 1 + _LATE]
         match = next((each for each in open_ if each[1].kind == planted.kind and each[0] in window), None)
         if match is None:
-            result.missed += 1
+            result.missed[planted.kind] += 1
             result.errors.append(f"missed {planted}")
         else:
             open_.remove(match)
-            result.right += 1
-    result.false += len(open_)
+            result.right[planted.kind] += 1
+    result.false.update(event.kind for _, event in open_)
     result.errors += [f"false {event} in {month}" for month, event in open_]

@@ -77,11 +77,17 @@ class _World:
         return self.shares[segment] / sum(self.shares.values())
 
 
-def generate(seed: int) -> Series:
-    """A series. Its number of people, how many of them stay, its first segments and its events differ by seed."""
+def generate(seed: int, staying: float | None = None) -> Series:
+    """A series. Its number of people, how many of them stay, its first segments and its events differ by seed.
+
+    Args:
+        seed: Of the random numbers.
+        staying: The share of the people who stay from one month to the next, if not the seed's own of 0.2 to 0.8.
+    """
     random = np.random.default_rng([seed, 14])
     world = _World(random)
-    people, staying = int(random.integers(600, 2001)), 0.2 + 0.6 * (seed % 7) / 6
+    people = int(random.integers(600, 2001))
+    staying = 0.2 + 0.6 * (seed % 7) / 6 if staying is None else staying
     for _ in range(int(random.integers(3, 6))):
         world.new_segment(float(random.uniform(0.7, 1.3)))
     missing = int(random.integers(2, MONTHS - 1))

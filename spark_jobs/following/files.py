@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from spark_jobs import storage
 from spark_jobs.clusters import published
 from spark_jobs.following.follow import Returned
+from spark_jobs.following.in_both import in_both, rising
 from spark_jobs.following.state import Event, Seen, Segment, State
 from spark_jobs.following.tastes import People
 from spark_jobs.outputs import Output
@@ -133,13 +134,36 @@ def read_returned(previous: str, groups: int, clusters: str, k: int) -> Returned
         clusters: The folder of this month's clusters.
         k: How many there are.
     """
-    were = read_table(previous, "members.parquet")
-    are = read_table(clusters, "assignments.parquet", ["user_id", "cluster_id"])
-    both = were.join(are, "user_id", join_type="inner")
     people = np.zeros((groups, k), np.int64)
-    np.add.at(people, (both["group"].to_numpy(), both["cluster_id"].to_numpy()), 1)
-    before = np.bincount(were["group"].to_numpy(), minlength=groups)
-    return Returned(people, before, np.bincount(are["cluster_id"].to_numpy(), minlength=k))
+    before = _by_user(previous, "members.parquet", ["user_id", "group"])
+    now = _by_user(clusters, "assignments.parquet", ["user_id", "cluster_id"])
+    for were, are in in_both(before, now):
+        np.add.at(people, (were.column("group").to_numpy(), are.column("cluster_id").to_numpy()), 1)
+    return Returned(
+        people,
+        _counts(previous, "members.parquet", "group", groups),
+        _counts(clusters, "assignments.parquet", "cluster_id", k),
+    )
+
+
+def _by_user(folder: str, name: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """The batches of a table whose rows are in the order of their users.
+
+    Raises:
+        InputError: They are not, or can't be read.
+    """
+    try:
+        yield from rising(read_batches(folder, name, columns))
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise broken(folder, storage.join(folder, name), error) from error
+
+
+def _counts(folder: str, name: str, column: str, values: int) -> np.ndarray:
+    """(values,) how many rows have each of the numbers from 0 in a column."""
+    counts = np.zeros(values, np.int64)
+    for batch in read_batches(folder, name, [column]):
+        counts += np.bincount(batch.column(column).to_numpy(), minlength=values)
+    return counts
 
 
 # --- for people
