@@ -8,6 +8,7 @@ import dagster as dg
 
 from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.planning import AUDIENCE_REPORT, KMEANS
+from audience_explorer_dagster.records import people
 from audience_explorer_dagster.records.findings import SEGMENTS, VERDICT, VERDICTS
 from audience_explorer_dagster.records.history import History, Record
 from audience_explorer_dagster.records.variants import find_named
@@ -72,7 +73,7 @@ def _listed(partition: Partition, record: Record) -> Listed:
         private=bool(value("private")),
         link=storage.join(record.folder, make_report.REPORT),
         found=_found(number, verdict),
-        people=value("users"),
+        people=people.read(record.metadata, "users") or None,
     )
 
 
