@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from spark_jobs import engines, outputs, storage
+from spark_jobs.clusters.published import in_words
 from spark_jobs.config import EngineConfig, GroupedUsersConfig
 from spark_jobs.errors import InputError, TooManyRejects
 from spark_jobs.options import config_options
@@ -97,7 +98,7 @@ def run(
             rows={"users": users.users, "rejects": found.rejected},
             summary={**_summary(found, users), "raw_files": len(files), "bytes_in": size, "engine": runs_on.version},
             inspect=lambda: check_grouped_users(folder, found, config.max_reject_ratio, resources.cores),
-            message=f"{users.users:,} users of {found.accepted:,} actions, {found.rejected:,} rows rejected",
+            message=f"{in_words(users.users)} users of {found.accepted:,} actions, {found.rejected:,} rows rejected",
         )
 
 

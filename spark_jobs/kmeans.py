@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import click
 
 from spark_jobs import outputs, select_k, storage
-from spark_jobs.clusters import in_memory
+from spark_jobs.clusters import in_memory, published
 from spark_jobs.clusters.checks import check_clusters
 from spark_jobs.clusters.files import describe_clusters, summarize_cluster, write_clusters, write_members
 from spark_jobs.clusters.learned import Clusters
+from spark_jobs.clusters.published import in_words
 from spark_jobs.clusters.segment_profiles import profile_segments
 from spark_jobs.config import EngineConfig, KMeansConfig
 from spark_jobs.errors import InputError
@@ -100,7 +101,7 @@ def run(
             "segments": profiles.segments,
             "actions": profiles.actions,
         }
-        made.write_json("summary.json", summary)
+        made.write_json("summary.json", _published(summary, config.min_people))
         clusters = "1 cluster" if found.k == 1 else f"{found.k} clusters"
         made.complete(
             rows={"clusters": found.k, "assignments": metadata.users, "profiles": profiles.pages.num_rows},
@@ -114,7 +115,8 @@ def run(
                 "bytes_in": metadata.bytes,
             },
             inspect=lambda: check_clusters(made.folder, metadata, found, config.min_people, resources.cores),
-            message=f"{clusters} of {metadata.users:,} users, wssse {found.scores['wssse']:.6g}",
+            message=f"{clusters} of {in_words(metadata.users, config.min_people)} users,"
+            f" wssse {found.scores['wssse']:.6g}",
         )
 
 
@@ -160,7 +162,7 @@ def _fit(
 def _summary(
     choice: _Choice, config: KMeansConfig, found: Clusters, descriptions: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """What summary.json holds."""
+    """What is said of the whole; see `_published` for how summary.json holds it."""
     return {
         "k": found.k,
         "requested_k": choice.k,
@@ -188,6 +190,13 @@ def _summary(
         ],
         "engine": found.library,
     }
+
+
+def _published(summary: dict[str, Any], min_people: int) -> dict[str, Any]:
+    """What summary.json holds of a summary: it may be published, and the manifest's is exact."""
+    learned_from = summary["learned_from"]
+    people = published.count(learned_from["users"], min_people)
+    return {**summary, "learned_from": {**learned_from, "users": people}}
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import click
 import numpy as np
 
 from spark_jobs import engines, outputs, storage
+from spark_jobs.clusters.published import in_words
 from spark_jobs.config import FIT_MIN_ACTIONS, ClusteringInputsConfig, EngineConfig
 from spark_jobs.errors import InputError
 from spark_jobs.options import config_options
@@ -121,7 +122,8 @@ def _make(
                     "engine": runs_on.version,
                 },
                 inspect=checks.result,
-                message=f"{category.name}: {counts.users:,} users, {counts.profiles:,} distinct profiles",
+                message=f"{category.name}: {in_words(counts.users)} users,"
+                f" {in_words(counts.profiles)} distinct profiles",
             )
 
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 from spark_jobs import outputs, storage
 from spark_jobs.clusters import clustering, selection
 from spark_jobs.clusters.checks import has_segments, k_in_range
+from spark_jobs.clusters.published import in_words
 from spark_jobs.config import EngineConfig, KSelectionConfig
 from spark_jobs.options import config_options
 from spark_jobs.outputs import checks, read_back
@@ -121,7 +122,7 @@ def run(
                 "bytes_in": metadata.bytes,
             },
             inspect=lambda: check_choice(made.folder, config.k_max),
-            message=found.why,
+            message=_found(found, people),
         )
 
 
@@ -134,7 +135,8 @@ def _draw(
     clustering_inputs.check_memory(drawn, config.k_max, resources)
     people = clustering_inputs.sample(metadata, config.fit_min_actions, LEARN, PLACE, config.seed, strict)
     if not people.whole:
-        report.progress(f"judged on {people.fit_weight.sum():,} of {people.fit_people:,} people, drawn by chance")
+        judged = in_words(int(people.fit_weight.sum()))
+        report.progress(f"judged on {judged} of {in_words(people.fit_people)} people, drawn by chance")
     return people
 
 
@@ -156,8 +158,16 @@ def _choice(found: selection.Selection, people: clustering_inputs.Sample, config
 
 def _format(row: dict[str, Any]) -> str:
     """The scores of a k that was tried, for the log."""
-    scores = {name: "not defined" if score is None else f"{score:.6g}" for name, score in row.items() if name != "k"}
+    scores = {name: "not defined" if row[name] is None else f"{row[name]:.6g}" for name in _SCORES if name in row}
+    scores["smallest_segment"] = in_words(row["smallest_segment"])
     return f"k = {row['k']}: " + ", ".join(f"{name} {score}" for name, score in scores.items())
+
+
+def _found(found: selection.Selection, people: clustering_inputs.Sample) -> str:
+    """What was found and why, for the log, which says nothing of a few people; `k.json` has exact figures."""
+    if found.verdict == "too_few":
+        return f"Too few people to tell: {in_words(people.fit_people)} have enough actions on these pages."
+    return found.why
 
 
 def check_choice(folder: str, k_max: int) -> dict[str, CheckResult]:

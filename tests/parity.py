@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from spark_jobs.clusters import published
 from spark_jobs.clusters.selection import ENOUGH_EVIDENCE, ENOUGH_PAGES, ENOUGH_PEOPLE, FALSE_ALARMS
 from spark_jobs.config import FIT_MIN_ACTIONS, ClusteringInputsConfig, KMeansConfig, KSelectionConfig
 from spark_jobs.errors import TooManyRejects
@@ -357,7 +358,7 @@ def _assert_learned(clustered: _Clustered, config: KMeansConfig) -> set[str]:
     active = _learned(clustered, config)
     learned = active or set(clustered.profile_of)
     assert clustered.summary["learned_from"] == {
-        "users": len(learned),
+        "users": published.count(len(learned), config.min_people),
         "min_actions": config.fit_min_actions if active or not learned else 0,
         "wssse": pytest.approx(
             math.fsum(row["distance"] ** 2 for row in clustered.assignments if row["user_id"] in learned), rel=1e-9

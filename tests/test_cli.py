@@ -160,7 +160,7 @@ def test_where_no_segments_were_found_the_table_says_so_beside_k_and_so_does_the
     monkeypatch.setattr(loaded, "defs", project.definitions)
     arguments = ("pipeline", "--month", "2024-01", "--category", "tea")
     assert (
-        len(re.findall(r"(?:k_selection|kmeans) +launched +12 +1 \(too few people\) ", run(project, *arguments).stdout))
+        len(re.findall(r"(?:k_selection|kmeans) +launched +10 +1 \(too few people\) ", run(project, *arguments).stdout))
         == 2
     )
     said = json.loads(run(project, *arguments, "--json").stdout)

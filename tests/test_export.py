@@ -118,3 +118,62 @@ def test_what_is_not_there_is_named_with_what_is(arguments: tuple[str, ...], mes
     result = run(*arguments)
     assert result.exit_code == 2
     assert message in result.output
+
+
+# --- of a variant ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def variant(made: Project, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The same people in one cluster, beside the two of the current output; its folder."""
+    monkeypatch.setenv("DAGSTER_HOME", made.instance.root_directory)
+    made.pipeline(["2024-01"], ["tea"], kmeans={"k": 2})
+    outcome = made.pipeline(["2024-01"], ["tea"], kmeans={"k": 1, "label": "one"})["kmeans tea|2024-01"]
+    assert outcome.standing is not None
+    assert outcome.standing.startswith("beside")
+    return str(outcome.folder)
+
+
+def test_the_people_of_a_variant_are_reached_by_its_label_or_folder(made: Project, variant: str) -> None:
+    labelled = run("--cluster", "0", "--label", "one")
+    assert labelled.exit_code == 0, labelled.output
+    everybody = sorted(members(made, "2024-01", 0) + members(made, "2024-01", 1))
+    assert [row["user_id"] for row in rows(labelled.stdout)] == everybody
+    assert run("--cluster", "0", "--label", Path(variant).name).stdout == labelled.stdout
+    assert len(rows(run("--cluster", "0").stdout)) < len(everybody), "without a label, it is the current one"
+    said = json.loads(run("--cluster", "0", "--label", "one", "--json").stdout)
+    assert (said["label"], said["people"]) == ("one", 12)
+
+
+def test_the_segments_of_a_variant_have_the_names_and_ids_they_have_in_its_report(
+    made: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", made.instance.root_directory)
+    outcomes = made.pipeline(["2024-01"], ["tea"], kmeans={"k": 2, "seed": 7, "label": "seven"})
+    made.store.point_nowhere("segments", Partition("2024-01", "tea"))  # the current clusters are not followed
+    followed = json.loads(Path(str(outcomes["segments tea|2024-01"].folder), "segments.json").read_text())["segments"]
+    assert followed
+    for segment in followed:
+        result = run("--segment", segment["name"], "--label", "seven")
+        assert result.exit_code == 0, result.output
+        assert {row["segment_id"] for row in rows(result.stdout)} == {str(segment["segment_id"])}
+        clusters = {row["cluster_id"] for row in rows(result.stdout)}
+        assert clusters == {str(number) for number in segment["cluster_ids"]}
+
+
+@pytest.mark.usefixtures("variant")
+def test_a_label_of_several_months_is_exported_of_the_newest_or_of_those_that_are_named(made: Project) -> None:
+    made.write_raw("2024-02", users=8)
+    made.pipeline(["2024-02"], ["tea"], kmeans={"k": 1, "label": "one"})
+    of_one = ("--cluster", "0", "--label", "one")
+    assert {row["month"] for row in rows(run(*of_one).stdout)} == {"2024-02"}
+    both = rows(run(*of_one, "--month", "2024-01", "--month", "2024-02").stdout)
+    assert (len(both), {row["month"] for row in both}) == (12, {"2024-01", "2024-02"})
+
+
+@pytest.mark.usefixtures("variant")
+@pytest.mark.parametrize("month", [(), ("--month", "2024-01")])
+def test_a_label_that_nobody_gave_is_refused_with_those_there_are(month: tuple[str, ...]) -> None:
+    result = run("--cluster", "0", "--label", "nope", *month)
+    assert result.exit_code == 2
+    assert "label or folder 'nope'. There are: one, " in result.output

@@ -268,7 +268,7 @@ def test_the_texts_are_in_short_lines_and_short_enough_to_be_shown_on_the_page()
 
 def test_a_verdict_that_was_judged_on_a_sample_says_so() -> None:
     found = shown("k_selection", selected())
-    assert found["finding"] == "3 segments among 100,000 people. The smallest has about 11,111 people (11%)."
+    assert found["finding"] == "3 segments among 100,000 people. The smallest has about 11,110 people (11%)."
     assert found["how_sure"].startswith("Sure that there are segments: the evidence is 5.0, and 3.5 is enough"), (
         "less than twice what is needed"
     )
@@ -286,7 +286,7 @@ def test_who_learns_from_everybody_already_is_not_told_to_lower_fit_min_actions(
     made = selected(verdict="too_few", k=1, evidence=None, tried=[], users=9, people=9, people_judged=9)
     made["config"]["fit_min_actions"] = 1
     found = shown("k_selection", made)
-    assert "9 of 9 people have at least 1 action, and" in found["finding"]
+    assert "fewer than 10 of fewer than 10 people have at least 1 action, and" in found["finding"]
     assert "fit_min_actions" not in found["what_to_do"]
 
 
@@ -384,7 +384,7 @@ def test_without_segments_the_picture_marks_no_k(drawn: "list[Figure]") -> None:
 
 
 def test_each_bar_is_named_and_says_how_solid_its_segment_is(drawn: "list[Figure]") -> None:
-    pictures.clusters(profiled("solid", "doubtful", "unknown")["summary"])
+    pictures.clusters(profiled("solid", "doubtful", "unknown")["summary"], 10)
     (axes,) = drawn[0].axes
     assert [text.get_text() for text in axes.texts] == [
         r"Segment of \$0: 100 people, solid",
@@ -395,7 +395,7 @@ def test_each_bar_is_named_and_says_how_solid_its_segment_is(drawn: "list[Figure
 
 
 def test_each_bar_of_code_version_4_says_how_solid_its_cluster_is(drawn: "list[Figure]") -> None:
-    pictures.clusters(clustered("solid", "doubtful", "unknown")["summary"])
+    pictures.clusters(clustered("solid", "doubtful", "unknown")["summary"], 10)
     (axes,) = drawn[0].axes
     assert [text.get_text() for text in axes.texts] == [
         "0: 100 users, solid. ",
@@ -405,7 +405,7 @@ def test_each_bar_of_code_version_4_says_how_solid_its_cluster_is(drawn: "list[F
 
 
 def test_no_axis_crosses_the_texts_of_the_bars(drawn: "list[Figure]") -> None:
-    pictures.clusters(profiled("solid", "doubtful")["summary"])
+    pictures.clusters(profiled("solid", "doubtful")["summary"], 10)
     (axes,) = drawn[0].axes
     assert {text.get_position()[0] for text in axes.texts} == {0}
     assert not axes.spines["left"].get_visible()

@@ -164,7 +164,7 @@ def test_an_empty_month_has_no_users_and_is_no_failure(
     choice, summary = (json.loads((tmp_path / name).read_text()) for name in ("k/k.json", "out/summary.json"))
     assert (choice["verdict"], choice["k"], choice["people"], choice["tried"]) == ("too_few", 1, 0, [])
     assert (summary["k"], summary["verdict"], summary["solidity"]) == (0, "too_few", [])
-    assert summary["learned_from"]["users"] == 0
+    assert summary["learned_from"]["users"] is None
     assert (tmp_path / "out" / "data.json").read_text() == ""
     assert pq.read_table(tmp_path / "out" / "assignments.parquet").num_rows == 0
 
@@ -177,7 +177,7 @@ def test_one_user_is_one_cluster(local: Engine, tmp_path: Path, write_category: 
     assert read_json_lines(tmp_path / "out" / "data.json") == [{"cluster_id": 0, "user_ids": ["u"]}]
     choice, summary = (json.loads((tmp_path / name).read_text()) for name in ("k/k.json", "out/summary.json"))
     assert (choice["verdict"], choice["k"], choice["people"]) == ("too_few", 1, 0)
-    assert summary["learned_from"] == {"users": 1, "min_actions": 0, "wssse": 0.0}
+    assert summary["learned_from"] == {"users": None, "min_actions": 0, "wssse": 0.0}
     assert pq.read_table(tmp_path / "out" / "assignments.parquet").to_pylist() == [
         {"user_id": "u", "cluster_id": 0, "distance": 0.0, "confidence": 1.0}
     ]

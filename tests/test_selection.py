@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from benchmarks.segments import nulls
 from benchmarks.segments.designs import Audience, Design, draw
 from spark_jobs import outputs, select_k
-from spark_jobs.clusters import points, scores, selection
+from spark_jobs.clusters import points, published, scores, selection
 from spark_jobs.clusters.in_memory import learn_and_place
 from spark_jobs.clusters.selection import ENOUGH_EVIDENCE, ENOUGH_PEOPLE, Selection
 from spark_jobs.config import DEFAULT_SCALING, FIT_MIN_ACTIONS, KMeansConfig, KSelectionConfig, parse_scaling
@@ -392,7 +392,7 @@ def test_many_people_are_judged_on_a_sample_and_the_output_says_so(made: Write, 
     everybody = int((planted(3, 900).actions >= FIT_MIN_ACTIONS).sum())
     assert (choice["verdict"], choice["k"]) == ("segments", 3)
     assert (choice["people"], choice["people_judged"]) == (everybody, 300)
-    assert f"judged on 300 of {everybody} people" in said.stderr
+    assert f"judged on 300 of {published.in_words(everybody)} people" in said.stderr
     assert choice["tried"][0]["smallest_segment"] == 900
     assert choice["tried"][2]["smallest_segment"] == pytest.approx(300, abs=60)
     local.run("select_k", place, tmp_path / "again", *OPTIONS, patch=few)

@@ -95,8 +95,9 @@ def record(folder: str, place: int = 0, label: str | None = None, **details: Any
         "clustering_inputs": dg.MetadataValue.json(ClusteringInputsConfig().model_dump()),
         "k": 2,
         "requested_k": 2,
-        "users": 12,
-        "sizes": dg.MetadataValue.text("7, 5"),
+        "min_people": 10,
+        "users": 10,
+        "sizes": dg.MetadataValue.text("10, few"),
         "wssse": 0.5,
         **({"label": label} if label else {}),
         **details,
@@ -132,16 +133,17 @@ def test_all_clusterings_of_a_partition_are_listed_the_last_computed_first(proje
 
     assert [found["folder"] for found in listed(project)] == [third, second, first]
     newest, labelled, oldest = listed(project)
-    assert (labelled["labels"], labelled["k"], labelled["users"], sum(labelled["sizes"])) == (["two"], 2, 12, 12)
+    assert (labelled["labels"], labelled["k"], labelled["users"]) == (["two"], 2, 10)
+    assert labelled["sizes"] == [None, None], "of a dozen people, which are two clusters"
     assert [found["current"] for found in (newest, labelled, oldest)] == [False, False, True], "the tweaks stand beside"
     assert {"wssse", "silhouette", "config", "clustering_inputs", "computed_at", "there"} <= newest.keys()
 
     header, *lines = run(project, runs).stdout.splitlines()
     assert header.split("  ")[0] == "current"
     assert header.endswith(f"folder below {project.root}/kmeans/month=2024-01/category=tea")
-    assert re.match(r" .* of 50 +kmeans\|\|,100,0.001; page_like 2.0; scaling none +12 ", lines[0])
-    assert re.match(r" +two +2 +random,5,0.1; seed 7 +12 ", lines[1])
-    assert re.match(r"yes +1 \(too few people\) +kmeans\|\|,100,0.001 +12 ", lines[2]), "12 can't show segments"
+    assert re.match(r" .* of 50 +kmeans\|\|,100,0.001; page_like 2.0; scaling none +10 ", lines[0])
+    assert re.match(r" +two +2 +random,5,0.1; seed 7 +10 ", lines[1])
+    assert re.match(r"yes +1 \(too few people\) +kmeans\|\|,100,0.001 +10 ", lines[2]), "12 can't show segments"
 
 
 def test_an_output_that_was_reused_is_listed_once_with_all_labels_and_its_own_date(project: Project) -> None:
@@ -324,10 +326,27 @@ def test_the_table_of_a_record_stays_small_and_has_the_current_one() -> None:
 
 
 def test_of_many_clusters_a_table_has_the_largest() -> None:
-    (found,) = side_by_side([record("a", sizes=dg.MetadataValue.text("1,200, 90, 8, 7, 6, 5"))], None)
+    (found,) = side_by_side([record("a", sizes=dg.MetadataValue.text("1,200, 90, 10, few, few, few"))], None)
     (shown,) = rows(as_metadata([found], Current(found.folder))["tweaks"])
-    assert shown["sizes"] == "1,200, 90, 8, 7, 6, …"
-    assert found.sizes == (1200, 90, 8, 7, 6, 5)
+    assert shown["sizes"] == "1,200, 90, 10, few, few, …"
+    assert found.sizes == (1200, 90, 10, None, None, None)
+
+
+def test_a_record_of_an_earlier_version_is_listed_with_rounded_people_and_none_of_few() -> None:
+    exact = record("a", users=1304, sizes=dg.MetadataValue.text("1,204, 93, 7"))
+    del exact.metadata["min_people"]
+    (found,) = side_by_side([exact], None)
+    assert (found.users, found.sizes) == (1300, (1200, 90, None))
+    of_few = record("a", users=7, sizes=dg.MetadataValue.text("7"), silhouette=0.5)
+    del of_few.metadata["min_people"]
+    (found,) = side_by_side([of_few], None)
+    assert (found.users, found.sizes, found.wssse, found.silhouette) == (None, (None,), None, None)
+    shown = as_metadata([found], Current(found.folder))
+    before = record("a", 1, users=7, **shown)
+    del before.metadata["min_people"]
+    history = Known(before)
+    beside(history, TEA, record("a").metadata, at("a"))
+    assert history.asked > 1, "its table may have exact figures"
 
 
 # --- promoting -------------------------------------------------------------------------------------------------------

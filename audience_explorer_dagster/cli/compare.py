@@ -83,16 +83,25 @@ def _as_text(found: "Comparison") -> str:
     """The comparison for a person."""
     sides: dict[str, Side] = {"A": found.first, "B": found.second}
     lines = [
-        f"{name}  {side.users:,} users in {side.k} clusters, {side.only_here:,} of them only here; {side.folder}"
+        f"{name}  {_told(found, side.users)} users in {side.k} clusters, {_told(found, side.only_here)} of them only"
+        f" here; {side.folder}"
         for name, side in sides.items()
     ]
-    agreement = "not defined" if found.agreement is None else f"{found.agreement:.3f}"
+    known = found.shown_agreement
+    agreement = "not defined" if known is None else f"{known:.3f}"
     return (
         "\n".join(lines)
-        + f"\n\nadjusted Rand index over the {found.common:,} users in both: {agreement}"
+        + f"\n\nadjusted Rand index over the {_told(found, found.common)} users in both: {agreement}"
         + " (1 is the same segments, about 0 is chance)\n\n"
         + f"The users of each cluster of A, by their cluster in B:\n\n{_matrix(found)}"
+        + f"\n\nNumbers of users are rounded to multiples of {found.min_people}; few are fewer than that."
     )
+
+
+def _told(found: "Comparison", people: int) -> str:
+    """So many people, rounded, such as `1,230` or `few`."""
+    said = found.counted(people)
+    return "few" if said is None else f"{said:,}"
 
 
 def _matrix(found: "Comparison") -> str:
@@ -100,7 +109,7 @@ def _matrix(found: "Comparison") -> str:
     first, second = found.first, found.second
     columns: dict[str, Callable[[int], str]] = {
         "A": lambda row: f"{row} {first.names[row]}".rstrip(),
-        "users": lambda row: f"{first.sizes[row]:,}",
+        "users": lambda row: _told(found, first.sizes[row]),
     }
     for cluster in range(second.k):
         columns[f"B {cluster} {second.names[cluster]}".rstrip()] = _shared_with(found, cluster)
@@ -108,4 +117,4 @@ def _matrix(found: "Comparison") -> str:
 
 
 def _shared_with(found: "Comparison", cluster: int) -> "Callable[[int], str]":
-    return lambda row: f"{found.shared[row, cluster]:,}"
+    return lambda row: _told(found, found.shared[row, cluster])

@@ -17,7 +17,7 @@ class _Result:
     """What was found in a category of a month."""
 
     partition: str
-    users: int
+    users: int | None  # rounded; None for few
     planted: int  # segments; 1 where there is no structure
     k: int
     verdict: str
@@ -26,9 +26,11 @@ class _Result:
 
 def demo_results(outcomes: "Sequence[Outcome]", root: str) -> str:
     """What was planted in each category of each month and what was found, for a person."""
+    from audience_explorer_dagster.records.people import shown
+
     columns: dict[str, Callable[[_Result], str]] = {
         "partition": lambda r: r.partition,
-        "users": lambda r: f"{r.users:,}",
+        "users": lambda r: shown(r.users),
         "planted": lambda r: f"{r.planted} segments" if r.planted > 1 else "no segments",
         "found": _found,
         "agreement": lambda r: "" if r.agreement is None else f"{r.agreement:.2f}",
@@ -63,6 +65,6 @@ def _results(outcomes: "Sequence[Outcome]", root: str) -> list[_Result]:
         comparable = planted > 1 and outcome.verdict == SEGMENTS
         agreement = demo_audience.agreement(root, category, inputs, outcome.folder) if comparable else None
         results.append(
-            _Result(outcome.partition.key, outcome.users or 0, planted, outcome.k or 0, str(outcome.verdict), agreement)
+            _Result(outcome.partition.key, outcome.users, planted, outcome.k or 0, str(outcome.verdict), agreement)
         )
     return results

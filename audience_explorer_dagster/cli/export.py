@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from audience_explorer_dagster.cli.completion import complete_category, complete_month
-from audience_explorer_dagster.cli.project import errors_told, root_option, tell
+from audience_explorer_dagster.cli.labelled import Variant, find_labelled
+from audience_explorer_dagster.cli.project import errors_told, open_project, root_option, tell
 from spark_jobs import storage
 from spark_jobs.errors import InputError
 from spark_jobs.raw.months import list_months
@@ -74,6 +75,11 @@ class _Found:
     help="A month; repeat it.  [default: the newest that has segments]",
 )
 @click.option(
+    "--label",
+    metavar="NAME",
+    help="Of the clusters with this label or folder, as `runs` lists them, not of the current ones.",
+)
+@click.option(
     "--min-confidence",
     default=0.0,
     show_default=True,
@@ -94,6 +100,7 @@ def export(
     wanted: tuple[str, ...],
     clusters: tuple[int, ...],
     months: tuple[str, ...],
+    label: str | None,
     min_confidence: float,
     output: str | None,
     root: str,
@@ -112,13 +119,13 @@ def export(
     if output is not None and not output.endswith(_FORMATS):
         raise click.UsageError(f"--output {output}: its name must end with {' or '.join(_FORMATS)}.")
     with errors_told():
-        found, rows = _people(
-            root, category, months or (_newest_month(root, category),), wanted, clusters, min_confidence
-        )
+        variants = _variants(root, category, label, months)
+        found, rows = _people(root, category, variants, wanted, clusters, min_confidence)
         if output is not None:
             _write(rows, output)
     if as_json:
         document: dict[str, Any] = {"category": category, "people": rows.num_rows, "file": output}
+        document |= {"label": label} if label is not None else {}
         document["segments"] = [asdict(segment) for segment in found]
         click.echo(json.dumps(document if output else {**document, "rows": rows.to_pylist()}, indent=1))
         return
@@ -134,6 +141,14 @@ def export(
         tell(f"{rows.num_rows:,} people are in {output}")
 
 
+def _variants(root: str, category: str, label: str | None, months: Sequence[str]) -> list[Variant]:
+    """What is exported from: the current output of each month, or that with a label."""
+    if label is None:
+        return [Variant(month) for month in sorted(set(months)) or [_newest_month(root, category)]]
+    with open_project(root) as project:
+        return find_labelled(project, category, label, months)
+
+
 def _newest_month(root: str, category: str) -> str:
     """The newest month of which there are segments."""
     outputs = storage.join(storage.absolute(root), "kmeans")
@@ -146,7 +161,7 @@ def _newest_month(root: str, category: str) -> str:
 def _people(
     root: str,
     category: str,
-    months: Sequence[str],
+    variants: Sequence[Variant],
     wanted: Sequence[str],
     clusters: Sequence[int],
     min_confidence: float,
@@ -165,9 +180,11 @@ def _people(
     offered: list[str] = []  # a line a segment
     reasons: dict[str, str] = {}  # why a month has no segment that there was once
     known: set[str | int] = set()
-    for month in sorted(set(months), reverse=True):
-        segments = load_segments(root, month, category, columns=["user_id", "cluster_id", "confidence"])
-        followed = _followed(root, month, category, segments)
+    for variant in sorted(variants, key=lambda variant: variant.month, reverse=True):
+        month = variant.month
+        columns = ["user_id", "cluster_id", "confidence"]
+        segments = load_segments(root, month, category, folder=variant.folder, columns=columns)
+        followed = _followed(root, variant, category, segments)
         by_cluster = _unfollowed(segments)
         offers = list(by_cluster.values()) if followed is None else _living(followed)
         of_segments = {text: offer for text in wanted if (offer := _find(offers, text)) and offer.clusters}
@@ -194,7 +211,9 @@ def _people(
     if missing := [name for name in wanted if name not in known]:
         raise InputError(_no_segment(missing, reasons, category, offered))
     if unknown := [str(number) for number in clusters if number not in known]:
-        raise InputError(f"There is no cluster {', '.join(unknown)} of {category} in {', '.join(months)}.")
+        raise InputError(
+            f"There is no cluster {', '.join(unknown)} of {category} in {', '.join(v.month for v in variants)}."
+        )
     for why in reasons.values():  # of what another month has
         tell(why)
     # The newest month comes first, so the first row of a person is of the newest.
@@ -206,13 +225,15 @@ def _people(
     return found, people.rename_columns(["user_id", *names]).sort_by("user_id")
 
 
-def _followed(root: str, month: str, category: str, segments: "Segments") -> "Followed | None":
+def _followed(root: str, variant: Variant, category: str, segments: "Segments") -> "Followed | None":
     """The followed segments of these clusters; None if those of the month are of others, or there are none."""
-    from audience_explorer_dagster.cli.followed import ASSET, read_followed
+    from audience_explorer_dagster.cli.followed import ASSET, read_followed, read_output
     from audience_explorer_dagster.store import Store
     from spark_jobs.outputs import read_manifest
 
-    followed = read_followed(Store(root=root), category, month)
+    if variant.followed is not None:
+        return read_output(variant.followed)
+    followed = read_followed(Store(root=root), category, variant.month)
     if followed is None:
         return None
     made_from = read_manifest(followed.folder, ASSET)["inputs"]

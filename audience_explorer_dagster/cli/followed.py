@@ -69,13 +69,20 @@ def read_followed(store: "Store", category: str, month: str) -> Followed | None:
     from audience_explorer_dagster.partitions import Partition
 
     current = store.current(ASSET, Partition(month, category))
-    if current is None:
-        return None
-    found = _read(current.folder, "segments.json")
+    return None if current is None else read_output(current.folder)
+
+
+def read_output(folder: str) -> Followed:
+    """The segments in an output's folder.
+
+    Raises:
+        InputError: A file of the output can't be read.
+    """
+    found = _read(folder, "segments.json")
     # An earlier version wrote no history.
     history = found.get("history") or [found]
     events = [event for of_month in history for event in of_month["events"]]
-    return Followed(current.folder, found["month"], found["segments"], found.get("edits", []), events)
+    return Followed(folder, found["month"], found["segments"], found.get("edits", []), events)
 
 
 def _read(folder: str, name: str) -> dict[str, Any]:

@@ -216,12 +216,13 @@ def outcomes_as_json(outcomes: "Sequence[Outcome]") -> str:
 def outcomes_as_table(outcomes: "Sequence[Outcome]", root: str) -> str:
     """The outcomes, for a person."""
     from audience_explorer_dagster.records.findings import with_verdict
+    from audience_explorer_dagster.records.people import shown
 
     columns: dict[str, Callable[[Sequence[Outcome]], str]] = {
         "partition": _partitions,
         "asset": _assets,
         "status": lambda of: of[0].status if len(of) == 1 else f"{len(of)} {of[0].status}",
-        "users": lambda of: "" if of[0].users is None else f"{of[0].users:,}",
+        "users": lambda of: "" if of[0].status == "failed" else shown(of[0].users),
         "k": lambda of: with_verdict(of[0].k, of[0].verdict),
         f"folder below {root}, or error": lambda of: (
             of[0].folder.removeprefix(root).lstrip("/") if of[0].folder else _why(of)

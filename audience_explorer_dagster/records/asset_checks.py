@@ -12,6 +12,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 
 from audience_explorer_dagster import planning, settings
 from audience_explorer_dagster.partitions import Partition, month_by_category, months
+from audience_explorer_dagster.records import people
 
 CheckedRecord = AssetCheckEvaluationTargetMaterializationData  # the record that an evaluation is of
 Check = dict[str, Any]  # `passed`, `found` (figures by name) and `why`, as in a manifest
@@ -66,6 +67,7 @@ _COMPARED = {
     planning.CLUSTERING_INPUTS: ("users", "dimensions_in_use"),
     planning.KMEANS: ("users",),
 }
+_OF_PEOPLE = {"users", "pages"}  # pages are each person's: those of grouped users
 
 
 def specs(asset: str) -> list[dg.AssetCheckSpec]:
@@ -90,8 +92,9 @@ def has_drift(asset: str) -> bool:
 def drift(asset: str, now: Mapping[str, Any], before: Mapping[str, Any] | None, limit: float) -> Check:
     """Compare a partition's figures with those of the month before.
 
-    The change of a figure is 1 − smaller/larger, so that halving and doubling are 0.5 both. That of cluster sizes is
-    the share of users that would have to be in another cluster (the total variation distance of the sizes, in order).
+    The change of a figure is 1 − smaller/larger, so that halving and doubling are 0.5 both. Of people, who are rounded
+    in records, it is the least change that there can have been. That of cluster sizes is the share of users that would
+    have to be in another cluster (the total variation distance of the sizes, in order).
 
     Args:
         asset: The asset.
@@ -101,23 +104,30 @@ def drift(asset: str, now: Mapping[str, Any], before: Mapping[str, Any] | None, 
     """
     if before is None:
         return {"passed": True, "found": {}, "why": "there is no record of the month before"}
-    changes = {name: _change(float(now[name]), float(before[name])) for name in _COMPARED[asset]}
-    found: dict[str, Any] = {name: f"{before[name]} → {now[name]}" for name in changes}
+    compared = [name for name in _COMPARED[asset] if name in now and name in before]
+    changes = {name: _change(_span(now, name), _span(before, name)) for name in compared}
+    found: dict[str, Any] = {name: f"{_told(before, name)} → {_told(now, name)}" for name in changes}
     if asset == planning.KMEANS:
-        changes["cluster_sizes"] = _moved(_sizes(now), _sizes(before))
+        changes["cluster_sizes"] = _moved(people.sizes_about(now), people.sizes_about(before))
         found["cluster_sizes"] = f"{changes['cluster_sizes']:.0%} of users elsewhere"
-    too_much = [f"{name} changed by {change:.0%}" for name, change in changes.items() if change > limit]
+    too_much = [f"{name} changed by at least {change:.0%}" for name, change in changes.items() if change > limit]
     why = f"{', '.join(too_much)} since the month before, more than {limit:.0%}" if too_much else ""
     return {"passed": not too_much, "found": found, "why": why}
 
 
-def _change(now: float, before: float) -> float:
-    larger = max(now, before)
-    return 1 - min(now, before) / larger if larger else 0.0
+def _span(details: Mapping[str, Any], name: str) -> tuple[int, int]:
+    """The least and the most that a figure of a record may be."""
+    return people.span(details, name) if name in _OF_PEOPLE else (int(details[name]), int(details[name]))
 
 
-def _sizes(details: Mapping[str, Any]) -> list[int]:
-    return [int(size.replace(",", "")) for size in str(details["sizes"]).split(", ") if size != "none"]
+def _told(details: Mapping[str, Any], name: str) -> str:
+    return people.told(details, name) if name in _OF_PEOPLE else str(details[name])
+
+
+def _change(now: tuple[int, int], before: tuple[int, int]) -> float:
+    """The least change between two figures, each known to lie within a range."""
+    (_, most_of_smaller), (least_of_larger, _) = sorted((now, before))
+    return 1 - most_of_smaller / least_of_larger if most_of_smaller < least_of_larger else 0.0
 
 
 def _moved(now: list[int], before: list[int]) -> float:

@@ -32,7 +32,7 @@ TRIED = {
     "calinski_harabasz": "Spread between the segments over spread within; higher is better.",
     "prediction": "How well the segments that one half of the pages suggests tell the other half; 0 is no better than"
     " popularity.",
-    "smallest_segment": "People in the smallest segment, about.",
+    "smallest_segment": "People in the smallest segment, about; a record has them rounded to tens, and few for fewer.",
 }
 ASSIGNMENT = {
     "user_id": "The user. There is one row for each.",
@@ -56,14 +56,13 @@ IN_RECORDS = {
     "into": "The pages that set it apart, with how many times likelier its people are to like each.",
     "born": "The first month in which it was seen.",
     "last_seen": "The last month in which it had a cluster of its own.",
-    "users": "How many users.",
-    "diameter": "Twice the largest distance of a user to the center.",
+    "users": "How many users, rounded to tens; few are fewer than ten.",
     "top_pages": "The pages that most of its users like, with the share who do.",
     "current": "Whether it is the output that others read; promoted if a person said so.",
     "label": "The names that runs gave it.",
     "k": "The number of clusters; chosen, where k_selection said it.",
     "parameters": "How it was made, where that is not by default.",
-    "sizes": "The users of each cluster, the largest first.",
+    "sizes": "The users of each cluster, the largest first; rounded to tens, few are fewer than ten.",
     "computed (UTC)": "When.",
     "folder": "The name of its folder.",
 }

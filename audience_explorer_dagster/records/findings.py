@@ -9,6 +9,8 @@ from typing import Any
 import dagster as dg
 
 from audience_explorer_dagster import planning
+from audience_explorer_dagster.records import people
+from spark_jobs.clusters import published
 from spark_jobs.clusters.selection import ENOUGH_PEOPLE
 
 VERDICT = "verdict"
@@ -36,12 +38,13 @@ _NOBODY = Finding(
 )
 
 
-def as_metadata(asset: str, manifest: Mapping[str, Any]) -> dict[str, dg.MetadataValue]:
+def as_metadata(asset: str, manifest: Mapping[str, Any], min_people: int) -> dict[str, dg.MetadataValue]:
     """What an output says first: the verdict, where there is one, and the three texts.
 
-    Empty for an asset that finds nothing, and for outputs of code version 2, which don't know.
+    Empty for an asset that finds nothing, and for outputs of code version 2, which don't know. Figures of people are
+    rounded to `min_people`, and of fewer none is said.
     """
-    summary, config = manifest["summary"], manifest["config"]
+    summary, config = manifest["summary"], {**manifest["config"], people.MIN_PEOPLE: min_people}
     if asset == planning.K_SELECTION and "verdict" in summary:
         finding = _SELECTED[summary["verdict"]](summary, config)
     elif asset == planning.KMEANS and "learned_from" in summary:
@@ -51,6 +54,12 @@ def as_metadata(asset: str, manifest: Mapping[str, Any]) -> dict[str, dg.Metadat
     verdict = {VERDICT: dg.MetadataValue.text(summary[VERDICT])} if summary[VERDICT] is not None else {}
     texts = {"finding": finding.found, "how_sure": finding.how_sure, "what_to_do": finding.what_to_do}
     return {**verdict, **{name: _in_lines(text) for name, text in texts.items()}}
+
+
+def why_none(texts: Mapping[str, dg.MetadataValue]) -> str | None:
+    """What was found instead of segments, in one line; None if that is not known."""
+    finding = texts.get("finding")
+    return None if finding is None else " ".join(str(finding.value).split())
 
 
 def _in_lines(text: str) -> dg.MetadataValue:
@@ -63,12 +72,13 @@ def _in_lines(text: str) -> dg.MetadataValue:
 
 def _segments(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Finding:
     smallest = next(row["smallest_segment"] for row in summary["tried"] if row["k"] == summary["k"])
-    share = smallest / summary["users"]
+    share = published.share(smallest, summary["users"], config[people.MIN_PEOPLE])
+    of_all = "" if share is None else f" ({share:.0%})"
     needed = summary["evidence_needed"]
     clearly = summary["evidence"] >= _CLEARLY * needed
     return Finding(
-        f"{summary['k']} segments among {summary['users']:,} people. The smallest has about {smallest:,} people"
-        f" ({share:.0%}).",
+        f"{summary['k']} segments among {_people(summary['users'], config)} people. The smallest has about"
+        f" {_people(smallest, config)} people{of_all}.",
         f"{'Very sure' if clearly else 'Sure'} that there are segments: the evidence is {summary['evidence']:.1f}, and"
         f" {needed:.1f} is enough, which at most {_one_in(summary['false_alarm_rate'])} audiences without segments"
         f" reach. How many there are is less sure than that there are some. {_judged(summary, config)}",
@@ -86,8 +96,8 @@ def _no_segments(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Findi
             f" {config['min_segment_share']:g}. {_CUT_ANYWAY}",
         )
     return Finding(
-        f"No segments among {summary['users']:,} people: what somebody likes says nothing about what else they like,"
-        " beyond what is popular with everybody.",
+        f"No segments among {_people(summary['users'], config)} people: what somebody likes says nothing about"
+        " what else they like, beyond what is popular with everybody.",
         f"The evidence for segments is {summary['evidence']:.1f}; {summary['evidence_needed']:.1f} is needed. So none"
         " show in this data. Segments that are very small, or hardly differ, could still be missed."
         f" {_judged(summary, config)}",
@@ -101,8 +111,8 @@ def _too_few(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Finding:
         return _NOBODY
     lower = f", or lower fit_min_actions (now {config['fit_min_actions']})" if config["fit_min_actions"] > 1 else ""
     return Finding(
-        f"Too few people to tell: {summary['people']:,} of {summary['users']:,} people have {_active(config)}, and"
-        f" {ENOUGH_PEOPLE} are needed.",
+        f"Too few people to tell: {_people(summary['people'], config)} of {_people(summary['users'], config)} people"
+        f" have {_active(config)}, and {ENOUGH_PEOPLE} are needed.",
         "This says nothing about segments: there may be some, but so few people can't show them.",
         "Wait for a month with more people, add pages to the category file, pool this category with related ones"
         f"{lower}. Until then, treat these people as one audience. {_CUT_ANYWAY}",
@@ -119,14 +129,18 @@ _CUT_ANYWAY = (
 
 def _judged(summary: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     drawn = summary["people_judged"] < summary["people"]
-    of_all = f" of the {summary['people']:,}" if drawn else ""
+    of_all = f" of the {_people(summary['people'], config)}" if drawn else ""
     by_chance = ", drawn at random" if drawn else ""
-    return f"Judged on {summary['people_judged']:,}{of_all} people with {_active(config)}{by_chance}."
+    return f"Judged on {_people(summary['people_judged'], config)}{of_all} people with {_active(config)}{by_chance}."
 
 
 def _active(config: Mapping[str, Any]) -> str:
     actions = config["fit_min_actions"]
     return "at least 1 action" if actions == 1 else f"at least {actions} actions"
+
+
+def _people(number: int, config: Mapping[str, Any]) -> str:
+    return published.in_words(number, config[people.MIN_PEOPLE])
 
 
 def _one_in(rate: float) -> str:
@@ -142,7 +156,7 @@ def _clusters(summary: Mapping[str, Any], config: Mapping[str, Any]) -> Finding:
         return _NOBODY
     clusters = "1 cluster" if k == 1 else f"{k} clusters"
     return Finding(
-        f"{clusters} of {users:,} people. {_origin_of_k(summary)} {_learned(summary, config)}",
+        f"{clusters} of {_people(users, config)} people. {_origin_of_k(summary)} {_learned(summary, config)}",
         _solidity(summary),
         _use(summary),
     )
@@ -163,7 +177,7 @@ def solidity_of(cluster: Mapping[str, Any], k: int) -> str:
 
 def people_of(segment: Mapping[str, Any]) -> str:
     """How many people a segment has, such as `1,230`; those of a small one are not said."""
-    return "few" if segment["people"] is None else f"{segment['people']:,}"
+    return people.shown(segment["people"])
 
 
 def counted(solidities: Iterable[str]) -> str:
@@ -185,8 +199,8 @@ def _learned(summary: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     learned = summary["learned_from"]
     if learned["min_actions"]:
         return (
-            f"The clusters were learned from the {learned['users']:,} people with {_active(config)}; everybody was then"
-            " placed in the nearest one."
+            f"The clusters were learned from the {_people(learned['users'], config)} people with {_active(config)};"
+            " everybody was then placed in the nearest one."
         )
     return f"The clusters were learned from everybody: too few people have {_active(config)}."
 

@@ -1,5 +1,9 @@
-"""What a materialization shows of itself, made from its manifest; and what a failed run shows."""
+"""What a materialization shows of itself, made from its manifest; and what a failed run shows.
 
+Figures of people are published ones: `records.people` says how.
+"""
+
+import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -10,12 +14,13 @@ import dagster as dg
 from audience_explorer_dagster import planning, settings
 from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.planning import Target
-from audience_explorer_dagster.records import findings, pictures
+from audience_explorer_dagster.records import findings, people, pictures
 from audience_explorer_dagster.records.column_schemas import table_schema
 from audience_explorer_dagster.records.history import FINGERPRINT, FOLDER, INPUTS, ROOT, Record, located
 from audience_explorer_dagster.store import Store
 from spark_jobs import make_report, storage
 from spark_jobs.clusters.action_mix import in_short
+from spark_jobs.outputs import MANIFEST
 
 REUSED = "reused"
 CHECKS = "checks"
@@ -44,7 +49,25 @@ _FIRST = (
     "label",
     "tweaks",
 )
-_LAST = ("bytes_in", "bytes_out", FOLDER, ROOT, "config", "code_version", FINGERPRINT, INPUTS, CHECKS)
+_LAST = (
+    people.MIN_PEOPLE,
+    "bytes_in",
+    "bytes_out",
+    FOLDER,
+    ROOT,
+    "config",
+    "code_version",
+    FINGERPRINT,
+    INPUTS,
+    CHECKS,
+)
+
+_OF_FIRST_RECORD = ("computed_by_run", "computed_at")
+_WITHOUT_PEOPLE = (
+    *_OF_FIRST_RECORD,
+    *("k", "requested_k", findings.VERDICT, "clustering_inputs"),
+    *("config", "code_version", FINGERPRINT, INPUTS),
+)
 
 _SCORES = ("k", "prediction", "smallest_segment", "wssse", "silhouette", "calinski_harabasz")
 
@@ -53,7 +76,9 @@ def of_computed(
     asset: str, folder: str, store: Store, manifest: dict[str, Any], launch: dict[str, Any]
 ) -> dict[str, Any]:
     """The metadata of an output that was just made, where `launch` says."""
-    summary = manifest["summary"]
+    summary, config = manifest["summary"], manifest["config"]
+    min_people = people.min_people_of(config)
+    first = findings.as_metadata(asset, manifest, min_people)
     details: dict[str, Any] = {
         planning.GROUPED_USERS: _grouped_users,
         planning.CLUSTERING_INPUTS: _clustering_inputs,
@@ -61,20 +86,22 @@ def of_computed(
         planning.KMEANS: _kmeans,
         planning.SEGMENTS: _followed,
         planning.AUDIENCE_REPORT: _report,
-    }[asset](summary)
+    }[asset](summary, min_people)
+    checks = people.checks(asset, manifest.get("checks", {}), min_people, findings.why_none(first))
     return {
-        **findings.as_metadata(asset, manifest),
+        **first,
         **details,
+        people.MIN_PEOPLE: min_people,
         "duration_seconds": float(summary["seconds"]),
         "engine": summary["engine"],
         "bytes_in": summary["bytes_in"],
         "bytes_out": summary["bytes_out"],
         **located(folder, store),
-        "config": dg.MetadataValue.json(manifest["config"]),
+        "config": dg.MetadataValue.json(config),
         "code_version": manifest["code_version"],
         FINGERPRINT: manifest["fingerprint"],
         INPUTS: dg.MetadataValue.json(manifest["inputs"]),
-        CHECKS: dg.MetadataValue.json(manifest.get("checks", {})),
+        CHECKS: dg.MetadataValue.json(checks),
         REUSED: False,
         **{f"{LAUNCH}{name}": value for name, value in launch.items()},
     }
@@ -98,7 +125,7 @@ def of_reused(record: Record, store: Store, label: str | None) -> dict[str, Any]
     # A record that is itself a reuse knows when its output was made.
     kept = {
         name: value
-        for name, value in record.metadata.items()
+        for name, value in _published(record, store).items()
         if name not in _OF_THAT_RECORD and not name.startswith(LAUNCH)
     }
     return {
@@ -110,77 +137,114 @@ def of_reused(record: Record, store: Store, label: str | None) -> dict[str, Any]
     }
 
 
+def _published(record: Record, store: Store) -> Mapping[str, Any]:
+    """The metadata of an earlier record; made anew, where that is of a version that recorded exact figures of people.
+
+    Where its manifest is gone or lacks something, only what says nothing of people is left of it.
+    """
+    if people.is_published(record.metadata):
+        return record.metadata
+    asset, _, _ = store.place(record.folder).partition("/")
+    try:
+        text = storage.at(storage.join(record.folder, MANIFEST)).read_text(encoding="utf-8")
+        anew = of_computed(asset, record.folder, store, json.loads(text), {})
+    except (OSError, ValueError, KeyError):
+        return {name: record.metadata[name] for name in _WITHOUT_PEOPLE if name in record.metadata}
+    # When and by which run it was computed, if it is a reuse itself, only the record knows.
+    return {**anew, **{name: record.metadata[name] for name in _OF_FIRST_RECORD if name in record.metadata}}
+
+
 def _time(record: Record) -> dg.MetadataValue:
     return dg.MetadataValue.timestamp(record.recorded_at)
 
 
-def _grouped_users(summary: dict[str, Any]) -> dict[str, Any]:
+def _row_count(rows: int | str) -> dict[str, int]:
+    """What Dagster shows as the rows of a table with a row a person, or a row for some."""
+    return {"dagster/row_count": rows} if isinstance(rows, int) else {}
+
+
+def _grouped_users(summary: dict[str, Any], min_people: int) -> dict[str, Any]:
+    users = people.everybody(summary["users"], min_people)
     return {
-        "users": summary["users"],
-        "pages": dg.MetadataValue.int(summary["pages"]),
+        "users": users,
+        "pages": people.figure(summary["pages"], min_people),  # of each person, so it counts people
         "rows": summary["rows"],
         "actions": summary["actions"],
         "rejected_rows": summary["rejected"],
         "rejects": _table(["reason", "rows"], list(summary["rejects"].items())),
         "raw_files": summary["raw_files"],
-        "dagster/row_count": summary["users"],
+        **_row_count(users),
     }
 
 
-def _clustering_inputs(summary: dict[str, Any]) -> dict[str, Any]:
+def _clustering_inputs(summary: dict[str, Any], min_people: int) -> dict[str, Any]:
+    users = people.everybody(summary["users"], min_people)
+    profiles = people.figure(summary["profiles"], min_people)  # each of which somebody has
     return {
-        "users": summary["users"],
-        **({"fit_users": summary["fit_users"]} if "fit_users" in summary else {}),  # code version 1 has none
-        "profiles": summary["profiles"],
+        "users": users,
+        **_fit_users(summary.get("fit_users"), min_people),  # code version 1 has none
+        "profiles": profiles,
         "dimensions": summary["dimensions"],
-        "dimensions_in_use": summary["dimensions_in_use"],
-        "entries": summary["entries"],
+        # On how many pages a few people are says something of them.
+        **({"dimensions_in_use": summary["dimensions_in_use"]} if isinstance(users, int) else {}),
+        "entries": people.figure(summary["entries"], min_people),  # a person and a page each
         "scaling": summary["scaling"],
-        "dagster/row_count": summary["profiles"],
+        **_row_count(profiles),
     }
 
 
-def _k_selection(summary: dict[str, Any]) -> dict[str, Any]:
+def _fit_users(users: int | None, min_people: int) -> dict[str, int | str]:
+    return {} if users is None else {"fit_users": people.figure(users, min_people)}
+
+
+def _k_selection(summary: dict[str, Any], min_people: int) -> dict[str, Any]:
     evidence = summary.get("evidence")
     known = [score for score in _SCORES if all(score in row for row in summary["tried"])]  # code version 2 has fewer
-    rows = [[_shown(row[score]) for score in known] for row in summary["tried"]]
+    rows = [[_shown(score, row[score], min_people) for score in known] for row in summary["tried"]]
     return {
         **({"picture": dg.MetadataValue.md(pictures.tried_k(summary))} if summary["tried"] else {}),
         "k": summary["k"],
         "criterion": summary["criterion"],
         **({"evidence": float(evidence)} if evidence is not None else {}),
-        "users": summary["users"],
-        **({"fit_users": summary["people"]} if "people" in summary else {}),
-        "profiles": summary["profiles"],
+        "users": people.everybody(summary["users"], min_people),
+        **_fit_users(summary.get("people"), min_people),
+        "profiles": people.figure(summary["profiles"], min_people),
         **({"tried": _table(known, rows)} if rows else {}),
     }
 
 
-def _kmeans(summary: dict[str, Any]) -> dict[str, Any]:
+def _kmeans(summary: dict[str, Any], min_people: int) -> dict[str, Any]:
     clusters = summary["clusters"]
-    silhouette = summary["scores"]["silhouette"]
+    users = people.everybody(summary["users"], min_people)
     solidity = findings.counted(findings.solidity_of(cluster, summary["k"]) for cluster in clusters)
     return {
-        **({"picture": dg.MetadataValue.md(pictures.clusters(summary))} if clusters else {}),
-        "users": summary["users"],
-        **({"fit_users": summary["learned_from"]["users"]} if "learned_from" in summary else {}),
-        "profiles": summary["profiles"],
+        **({"picture": dg.MetadataValue.md(pictures.clusters(summary, min_people))} if clusters else {}),
+        "users": users,
+        **_fit_users(summary.get("learned_from", {}).get("users"), min_people),
+        "profiles": people.figure(summary["profiles"], min_people),
         "k": summary["k"],
         "requested_k": summary["requested_k"],
-        "wssse": float(summary["wssse"]),
-        **({"silhouette": float(silhouette)} if silhouette is not None else {}),
+        **(_scores(summary) if isinstance(users, int) else {}),  # scores of few people would say something of them
         "iterations": summary["iterations"],
         "converged": summary["converged"],
         **({"label": summary["label"]} if summary["label"] else {}),
-        "sizes": dg.MetadataValue.text(", ".join(f"{cluster['users']:,}" for cluster in clusters) or "none"),
+        "sizes": dg.MetadataValue.text(people.sizes([cluster["users"] for cluster in clusters], min_people)),
         **({"solidity": solidity} if solidity else {}),
-        **_segments(summary),
+        **_segments(summary, min_people),
         "clustering_inputs": dg.MetadataValue.json(summary["clustering_inputs"]),
-        "dagster/row_count": summary["users"],
+        **_row_count(users),
     }
 
 
-def _followed(summary: dict[str, Any]) -> dict[str, Any]:
+def _scores(summary: dict[str, Any]) -> dict[str, float]:
+    silhouette = summary["scores"]["silhouette"]
+    return {
+        "wssse": float(summary["wssse"]),
+        **({"silhouette": float(silhouette)} if silhouette is not None else {}),
+    }
+
+
+def _followed(summary: dict[str, Any], min_people: int) -> dict[str, Any]:
     living = [segment for segment in summary["segments"] if segment["ended"] is None]
     since = f"since {summary['since']}" if summary["since"] else "this is the first month that is followed"
     happened = [f"- {event['what']}" for event in summary["events"]] or [
@@ -205,16 +269,17 @@ def _followed(summary: dict[str, Any]) -> dict[str, Any]:
         **({"followed_from": summary["since"]} if summary["since"] else {}),
         "living": len(living),
         "events": len(summary["events"]),
-        "users": summary["users"],
+        "users": people.everybody(summary["users"], min_people),
         "k": summary["k"],
     }
 
 
-def _report(summary: dict[str, Any]) -> dict[str, Any]:
+def _report(summary: dict[str, Any], min_people: int) -> dict[str, Any]:
+    few = people.figure(0, min_people) if summary["k"] else 0  # without a cluster, there is nobody
     return {
         **({findings.VERDICT: summary["verdict"]} if summary["verdict"] else {}),
         "headline": summary["headline"],
-        **({"users": summary["users"]} if summary["users"] is not None else {}),  # rounded, as it is in the page
+        "users": few if summary["users"] is None else summary["users"],  # rounded, as it is in the page
         "k": summary["k"],
         # Fewer than k where a segment has several clusters; reports of an earlier version do not say.
         **({"shown": summary["shown"]} if "shown" in summary else {}),
@@ -246,21 +311,20 @@ def _page_of(location: str) -> dg.MetadataValue:
     return dg.MetadataValue.url(f"https://console.aws.amazon.com/s3/object/{bucket}?prefix={quote(key)}")
 
 
-def _segments(summary: dict[str, Any]) -> dict[str, dg.MetadataValue]:
+def _segments(summary: dict[str, Any], min_people: int) -> dict[str, dg.MetadataValue]:
     """A row a segment, in figures that may be published; of code version 4 and before, a row a cluster."""
     k = summary["k"]
     if "segments" not in summary:
         clusters = [
             [
                 cluster["cluster_id"],
-                cluster["users"],
+                people.in_table(cluster["users"], min_people),
                 findings.solidity_of(cluster, k) or "not known",
-                f"{cluster['diameter']:.4g}",
-                ", ".join(f"{page['name']} {page['share']:.0%}" for page in cluster["top_pages"]),
+                ", ".join(f"{name} {share:.0%}" for name, share in people.top_pages(cluster, min_people)),
             ]
             for cluster in summary["clusters"]
         ]
-        return {"clusters": _table(["cluster_id", "users", "solidity", "diameter", "top_pages"], clusters)}
+        return {"clusters": _table(["cluster_id", "users", "solidity", "top_pages"], clusters)}
     rows = [
         [
             segment["cluster_id"],
@@ -289,7 +353,9 @@ def _table(columns: list[str], rows: list[Any]) -> dg.MetadataValue:
     return dg.MetadataValue.table(records, schema)
 
 
-def _shown(score: float | None) -> str:
+def _shown(name: str, score: float | None, min_people: int) -> str:
+    if name == "smallest_segment":
+        return people.in_table(int(score or 0), min_people)
     return "not defined" if score is None else f"{score:.6g}"
 
 

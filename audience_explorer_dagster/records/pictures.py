@@ -4,7 +4,8 @@ import base64
 import io
 from typing import TYPE_CHECKING, Any
 
-from audience_explorer_dagster.records import findings
+from audience_explorer_dagster.records import findings, people
+from spark_jobs.clusters import published
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,12 +16,12 @@ _COLOR = "#4f43dd"
 _LEAST_SPAN = (-0.01, 0.05)  # of the predictions shown, so that noise looks like noise
 
 
-def clusters(summary: dict[str, Any]) -> str:
+def clusters(summary: dict[str, Any], min_people: int) -> str:
     """A bar a cluster, as long as it has people, with its name and how solid it is; the first dozen."""
-    bars = _bars(summary)[:_MOST_CLUSTERS]
+    bars = _bars(summary, min_people)[:_MOST_CLUSTERS]
     figure, axes = _figure(height=0.4 + 0.42 * len(bars))
     places = range(len(bars))
-    axes.barh(places, [people for people, _ in bars], color=_COLOR, height=0.34, align="edge")
+    axes.barh(places, [length for length, _ in bars], color=_COLOR, height=0.34, align="edge")
     for place, (_, label) in zip(places, bars, strict=True):
         text = axes.text(0, place - 0.08, label, fontsize=7)
         text.set_in_layout(False)  # it may be longer than the longest bar
@@ -30,19 +31,21 @@ def clusters(summary: dict[str, Any]) -> str:
     return _markdown(figure, "the segments, their people, and how solid they are")
 
 
-def _bars(summary: dict[str, Any]) -> list[tuple[int, str]]:
-    """The people of each segment, and its label."""
+def _bars(summary: dict[str, Any], min_people: int) -> list[tuple[int, str]]:
+    """The people of each segment, 0 for few, and its label."""
     bars = []
     for segment in summary.get("segments", ()):
         solidity = findings.solidity_of(segment, summary["k"])
-        people = f"{findings.people_of(segment)} people{solidity and f', {solidity}'}"
-        bars.append((segment["people"] or 0, f"{_plain(segment['name'])}: {people}"))
+        told = f"{findings.people_of(segment)} people{solidity and f', {solidity}'}"
+        bars.append((segment["people"] or 0, f"{_plain(segment['name'])}: {told}"))
     if not bars:  # of code version 4 and before
         for cluster in summary["clusters"]:
             solidity = findings.solidity_of(cluster, summary["k"])
-            users = f"{cluster['users']:,} users{solidity and f', {solidity}'}"
-            pages = ", ".join(f"{_short(page['name'])} {page['share']:.0%}" for page in cluster["top_pages"][:3])
-            bars.append((cluster["users"], f"{cluster['cluster_id']}: {users}. {pages}"))
+            users = f"{people.in_table(cluster['users'], min_people)} users{solidity and f', {solidity}'}"
+            top = people.top_pages(cluster, min_people)[:3]
+            pages = ", ".join(f"{_short(name)} {share:.0%}" for name, share in top)
+            length = published.count(cluster["users"], min_people) or 0
+            bars.append((length, f"{cluster['cluster_id']}: {users}. {pages}"))
     return bars
 
 

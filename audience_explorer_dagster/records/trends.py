@@ -12,6 +12,7 @@ import dagster as dg
 
 from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.planning import KMEANS
+from audience_explorer_dagster.records import people
 from audience_explorer_dagster.records.findings import VERDICT, with_verdict
 from audience_explorer_dagster.records.history import ROOT, History, Record
 from audience_explorer_dagster.store import Store
@@ -22,7 +23,7 @@ CATEGORIES = "categories"
 
 _COLUMNS = {
     "category": "The category.",
-    "users": "Its users.",
+    "users": "Its users, rounded; few are fewer than min_people, and no point in a plot.",
     "k": "The number of clusters; in brackets what k_selection says where there are no segments.",
     "solidity": "How many clusters are solid, fair or doubtful; empty where that is not known.",
     "output": "The folder of the current k-means output.",
@@ -95,14 +96,16 @@ def as_metadata(records: Iterable[Record]) -> dict[str, Any]:
     rows = []
     for record in records:
         category = str(record.partition.category)
-        users, k, verdict, solidity = (_value(record, name) for name in ("users", "k", VERDICT, "solidity"))
-        figures["users"][category] = users
+        k, verdict, solidity = (_value(record, name) for name in ("k", VERDICT, "solidity"))
+        users = people.read(record.metadata, "users")
+        if users is not None:
+            figures["users"][category] = users
         figures["k"][category] = k
         if solidity:
             # Before segments had names, the table was that of clusters.
             table = record.metadata["segments" if "segments" in record.metadata else "clusters"]
             figures["solid_clusters"][category] = sum(row.data["solidity"] == "solid" for row in table.records)
-        values = [category, f"{users:,}", with_verdict(k, verdict), solidity or "", _name(record.folder)]
+        values = [category, people.shown(users), with_verdict(k, verdict), solidity or "", _name(record.folder)]
         rows.append(dg.TableRecord(dict(zip(_COLUMNS, values, strict=True))))
     return {
         CATEGORIES: dg.MetadataValue.table(rows, SCHEMA),

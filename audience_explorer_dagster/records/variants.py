@@ -10,7 +10,7 @@ import dagster as dg
 from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.planning import AUDIENCE_REPORT, GROUPED_USERS, KMEANS, Target
 from audience_explorer_dagster.planning import SEGMENTS as FOLLOWED
-from audience_explorer_dagster.records import data_versions, metadata, trends
+from audience_explorer_dagster.records import data_versions, metadata, people, trends
 from audience_explorer_dagster.records.column_schemas import table_schema
 from audience_explorer_dagster.records.findings import SEGMENTS, VERDICT, with_verdict
 from audience_explorer_dagster.records.history import History, Record, as_record
@@ -41,9 +41,9 @@ class Tweak:
     clustering_inputs: dict[str, Any]  # the config of what it was made from
     k: int
     requested_k: int
-    users: int
-    sizes: tuple[int, ...]  # users of each cluster
-    wssse: float
+    users: int | None  # rounded, as are all figures of people; None for few
+    sizes: tuple[int | None, ...]  # users of each cluster
+    wssse: float | None  # None where users are few
     silhouette: float | None
     verdict: str | None  # of the k_selection that chose k
     solidity: str  # of its clusters, such as `3 solid, 1 doubtful`; empty if not known
@@ -281,7 +281,7 @@ def find_named(records: Sequence[Record], name: str) -> Record:
 
 def _as_shown(newest: Record, record: Record, current: Current) -> dict[str, Any] | None:
     """What the newest record shows, if that needs no more than a change of which one is current."""
-    if TWEAKS not in newest.metadata:
+    if TWEAKS not in newest.metadata or not people.is_published(newest.metadata):
         return None
     rows = {str(row.data["folder"]): row.data for row in newest.metadata[TWEAKS].records}
     own = rows.get(_name(record.folder))
@@ -300,6 +300,7 @@ def _tweak(records: Sequence[Record], current: Current | None) -> Tweak:
     # The first record is the output's own, unless that was wiped: each that reuses it says when it was computed.
     computed = _value(oldest, "computed_at")
     is_current = current is not None and current.folder == newest.folder
+    users = people.read(newest.metadata, "users")
     return Tweak(
         folder=newest.folder,
         labels=tuple(dict.fromkeys(filter(None, map(_label, records)))),
@@ -307,10 +308,10 @@ def _tweak(records: Sequence[Record], current: Current | None) -> Tweak:
         clustering_inputs=_value(newest, "clustering_inputs") or {},
         k=_value(newest, "k"),
         requested_k=_value(newest, "requested_k"),
-        users=_value(newest, "users"),
-        sizes=tuple(int(size.replace(",", "")) for size in _value(newest, "sizes").split(", ") if size != "none"),
-        wssse=_value(newest, "wssse"),
-        silhouette=_value(newest, "silhouette"),
+        users=users,
+        sizes=people.read_sizes(newest.metadata),
+        wssse=None if users is None else _value(newest, "wssse"),
+        silhouette=None if users is None else _value(newest, "silhouette"),
         verdict=_value(newest, VERDICT),
         solidity=_value(newest, "solidity") or "",
         computed_at=datetime.fromtimestamp(computed, timezone.utc) if computed else oldest.recorded_at,
@@ -339,7 +340,7 @@ def _told_k(tweak: Tweak) -> str:
 
 
 def _told_sizes(tweak: Tweak) -> str:
-    told = [f"{size:,}" for size in tweak.sizes[:_MOST_SIZES]]
+    told = [people.shown(size) for size in tweak.sizes[:_MOST_SIZES]]
     return ", ".join(told if len(told) == len(tweak.sizes) else [*told, "…"])
 
 
@@ -357,10 +358,10 @@ COLUMNS: dict[str, Callable[[Tweak], str]] = {
     "label": lambda t: ", ".join(t.labels),
     "k": _told_k,
     "parameters": lambda t: t.parameters,
-    "users": lambda t: f"{t.users:,}",
+    "users": lambda t: people.shown(t.users),
     "sizes": _told_sizes,
     "solidity": lambda t: t.solidity,
-    "wssse": lambda t: f"{t.wssse:.6g}",
+    "wssse": lambda t: "" if t.wssse is None else f"{t.wssse:.6g}",
     "silhouette": lambda t: "" if t.silhouette is None else f"{t.silhouette:.3f}",
     "computed (UTC)": lambda t: f"{t.computed_at:%Y-%m-%d %H:%M}",
     "folder": lambda t: t.name,

@@ -12,6 +12,7 @@ from audience_explorer_dagster.launchers import PIPELINE_TAG
 from audience_explorer_dagster.partitions import Partition, months, of_run
 from audience_explorer_dagster.planning import GROUPED_USERS, Target
 from audience_explorer_dagster.planning.plan import assets_of_category
+from audience_explorer_dagster.records import people
 from audience_explorer_dagster.records.findings import VERDICT
 from audience_explorer_dagster.records.history import FOLDER, ROOT
 from audience_explorer_dagster.records.metadata import REUSED, failed_targets
@@ -39,7 +40,7 @@ class Outcome:
     status: Status
     folder: str | None = None
     error: str | None = None
-    users: int | None = None
+    users: int | None = None  # rounded; None where they are few
     k: int | None = None
     verdict: str | None = None  # of k_selection: segments, none or too_few
     standing: str | None = None  # of kmeans: current, promoted or beside, and why
@@ -239,7 +240,7 @@ def _recorded(event: dg.AssetMaterialization) -> tuple[Target, Outcome]:
         target.partition,
         "reused" if value(REUSED) else "launched",
         storage.join(value(ROOT), value(FOLDER)),
-        users=value("users"),
+        users=people.read(event.metadata, "users"),
         k=value("k"),
         verdict=value(VERDICT),
         standing=value(STANDING),

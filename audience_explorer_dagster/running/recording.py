@@ -16,12 +16,13 @@ from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.planning import AUDIENCE_REPORT, GROUPED_USERS, KMEANS, SEGMENTS, Target
 from audience_explorer_dagster.planning.decisions import Compute, Impossible, Reuse
 from audience_explorer_dagster.planning.plan import Plan
-from audience_explorer_dagster.records import asset_checks, data_versions, metadata, trends, variants
+from audience_explorer_dagster.records import asset_checks, data_versions, metadata, people, trends, variants
 from audience_explorer_dagster.records.history import INPUTS, History, Record, storage_ids
 from audience_explorer_dagster.records.standing import STANDING, foreign_parameters, standing, steps_to, with_pinned_k
 from audience_explorer_dagster.reports.index import keep_index_current
 from audience_explorer_dagster.run_config import MonthRunConfig
 from audience_explorer_dagster.store import Store
+from spark_jobs.clusters import published
 
 
 def record_intent(context: dg.OpExecutionContext, plan: Plan) -> None:
@@ -232,6 +233,8 @@ def evaluations_on_record(
             storage_id=ids[partition], run_id=newest.run_id, timestamp=newest.recorded_at.timestamp()
         )
         checks: Any = newest.metadata[metadata.CHECKS].value
+        if not people.is_published(newest.metadata):
+            checks = people.checks(asset, checks, published.MIN_PEOPLE)
         yield from asset_checks.evaluations(asset, partition, checks, record)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from spark_jobs import outputs
+from spark_jobs.clusters import published
 from spark_jobs.outputs.tables import read_table
 
 
@@ -19,6 +20,7 @@ class Side:
     sizes: tuple[int, ...]  # users of each cluster
     names: tuple[str, ...]  # of each cluster; before code version 5, the page that most of its users are on
     only_here: int  # users whom the other one does not have
+    min_people: int  # that it was made with
 
     @property
     def k(self) -> int:
@@ -37,6 +39,8 @@ class Comparison:
         agreement: The adjusted Rand index (Hubert and Arabie 1985): 1 is the same, about 0 is chance; None where no
             user is common.
         shared: (first.k, second.k) users by their cluster in each.
+
+    All of these are exact; what is shown of them is published (`counted`, `as_json`).
     """
 
     first: Side
@@ -45,14 +49,39 @@ class Comparison:
     agreement: float | None
     shared: np.ndarray
 
+    @property
+    def min_people(self) -> int:
+        """Of fewer people nothing is shown."""
+        return max(self.first.min_people, self.second.min_people)
+
+    def counted(self, people: int) -> int | None:
+        """So many people as they are shown: rounded, None for few."""
+        return published.count(int(people), self.min_people)
+
+    @property
+    def shown_agreement(self) -> float | None:
+        """The agreement as it is shown; None as well where the common users are few."""
+        known = self.agreement is not None and self.counted(self.common) is not None
+        return round(self.agreement or 0.0, 3) if known else None
+
     def as_json(self) -> dict[str, Any]:
-        """The comparison for a program."""
+        """The comparison for a program; numbers of people are rounded, and null for few."""
         return {
-            "agreement": self.agreement,
-            "common": self.common,
-            "first": _facts(self.first),
-            "second": _facts(self.second),
-            "shared": self.shared.tolist(),
+            "agreement": self.shown_agreement,
+            "common": self.counted(self.common),
+            "first": self._facts(self.first),
+            "second": self._facts(self.second),
+            "shared": [[self.counted(cell) for cell in row] for row in self.shared.tolist()],
+        }
+
+    def _facts(self, side: Side) -> dict[str, Any]:
+        return {
+            "folder": side.folder,
+            "users": self.counted(side.users),
+            "only_here": self.counted(side.only_here),
+            "clusters": [
+                {"users": self.counted(size), "name": name} for size, name in zip(side.sizes, side.names, strict=True)
+            ],
         }
 
 
@@ -91,20 +120,13 @@ def _agreement(first: np.ndarray, second: np.ndarray) -> float | None:
 
 
 def _side(folder: str, users: int, only_here: int) -> Side:
-    summary = outputs.read_manifest(folder, "kmeans")["summary"]
+    manifest = outputs.read_manifest(folder, "kmeans")
+    summary = manifest["summary"]
     sizes = tuple(int(cluster["users"]) for cluster in summary["clusters"])
     if "segments" in summary:
         names = tuple(str(segment["name"]) for segment in summary["segments"])
     else:
         tops = [cluster["top_pages"] for cluster in summary["clusters"]]
         names = tuple(str(pages[0]["name"]) if pages else "" for pages in tops)
-    return Side(folder, users, sizes, names, only_here)
-
-
-def _facts(side: Side) -> dict[str, Any]:
-    return {
-        "folder": side.folder,
-        "users": side.users,
-        "only_here": side.only_here,
-        "clusters": [{"users": size, "name": name} for size, name in zip(side.sizes, side.names, strict=True)],
-    }
+    min_people = int(manifest["config"].get("min_people", published.MIN_PEOPLE))  # before code version 5, it had none
+    return Side(folder, users, sizes, names, only_here, min_people)

@@ -8,6 +8,7 @@ import scipy.sparse as sp
 
 from spark_jobs.clusters import clustering, description, scores
 from spark_jobs.clusters.learned import COUNTED, PLACED, Clusters, Learned, stabilities_on_sample
+from spark_jobs.clusters.published import in_words
 from spark_jobs.config import KMeansConfig, parse_params
 from spark_jobs.outputs.schemas import strictness
 from spark_jobs.outputs.tables import read_batches
@@ -107,8 +108,8 @@ def _learned_from(source: Inputs, k: int, config: KMeansConfig, report: Reporter
     if clustering_inputs.enough_to_learn(int(fit_weight.sum()), int(np.count_nonzero(fit_weight)), k):
         return fit_weight, config.fit_min_actions
     report.progress(
-        f"learned from all {source.metadata.users:,} users: {fit_weight.sum():,} have {config.fit_min_actions} actions"
-        f" or more, too few for {k} clusters"
+        f"learned from all users: {in_words(int(fit_weight.sum()), config.min_people)} have"
+        f" {config.fit_min_actions} actions or more, too few for {k} clusters"
     )
     return source.weight, 0
 

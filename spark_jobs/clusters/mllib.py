@@ -19,6 +19,7 @@ from spark_jobs import storage
 from spark_jobs.clusters import clustering
 from spark_jobs.clusters.description import ClusterDimensions
 from spark_jobs.clusters.learned import COUNTED, PLACED, Clusters, Learned, stabilities_on_sample
+from spark_jobs.clusters.published import in_words
 from spark_jobs.clusters.scores import calinski_harabasz
 from spark_jobs.config import KMeansConfig, KMeansParams, parse_params
 from spark_jobs.engines.spark import SparkEngine, collect, errors_of_tasks, location_for
@@ -229,7 +230,8 @@ def _learned_from(
     users = int(counted["users"] or 0)
     if enough_to_learn(users, counted["profiles"], k):
         return learned, counted["profiles"], config.fit_min_actions
-    report.progress(f"learned from all users: {users:,} have {config.fit_min_actions} actions or more, too few")
+    have = in_words(users, config.min_people)
+    report.progress(f"learned from all users: {have} have {config.fit_min_actions} actions or more, too few")
     return points, points.count(), 0
 
 

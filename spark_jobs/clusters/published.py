@@ -10,6 +10,7 @@ import math
 import numpy as np
 import pyarrow as pa
 
+from spark_jobs.config import KMeansConfig
 from spark_jobs.outputs.schemas import AT_LEAST_0, TableRules
 
 SEGMENT_PROFILE = pa.schema(
@@ -74,11 +75,18 @@ SEGMENT_COMPARISONS = TableRules(
 )
 
 _POWERS = 10.0 ** np.arange(-20, 21)
+MIN_PEOPLE: int = KMeansConfig.model_fields["min_people"].default  # of what is said before k-means, or of no config
 
 
 def count(people: int, min_people: int) -> int | None:
     """So many people, to the nearest multiple of `min_people` (a half up); None for fewer than that."""
     return None if people < min_people else (2 * people + min_people) // (2 * min_people) * min_people
+
+
+def in_words(people: int, min_people: int = MIN_PEOPLE) -> str:
+    """So many people for a text, such as `1,230`, or `fewer than 10`."""
+    said = count(people, min_people)
+    return f"fewer than {min_people}" if said is None else f"{said:,}"
 
 
 def share(people: int, of: int, min_people: int) -> float | None:
