@@ -125,6 +125,7 @@ def test_segments_are_shown_by_name_with_rounded_people_and_what_they_are_into(d
     for row in rows:
         assert int(row["people"].replace(",", "")) % 10 == 0
         assert all(own[page.rpartition(" (")[0]] == own[row["name"].split(", ")[0]] for page in row["into"].split(", "))
+        assert "page likes" in row["actions"]
 
 
 @pytest.mark.parametrize(("category", "found"), [("news", "no segments"), ("beekeeping", "too few people")])
