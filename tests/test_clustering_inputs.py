@@ -106,7 +106,7 @@ def test_of_inputs_of_code_version_2_the_mix_of_actions_is_left_out_and_that_is_
     as_of_version_2(made)
     said = engine.run("kmeans", made, tmp_path / "out", "--k", 2, "--strict-schema", "true")
     assert "the mix of actions is left out: an older version made these clustering inputs" in said.stderr
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    summary = json.loads((tmp_path / "out" / "manifest.json").read_text())["summary"]
     assert (summary["learned_from"]["users"], summary["actions"]) == (6, None)
     assert [segment["actions"] for segment in summary["segments"]] == [None, None]
 

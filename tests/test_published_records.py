@@ -50,7 +50,7 @@ NO_PEOPLE = {
         "outside",
     ),
     *("figures", "withheld", "segments", "k.json", "centers.parquet", "data.json", "meta-data.json", "flows.parquet"),
-    *("profiles.parquet",),  # of kmeans: a row a segment and page
+    *("profiles.parquet", "comparisons.parquet"),  # of kmeans: a row a segment and page, and a baseline
     *("cluster_id", "segment_id", "cluster_ids", "born", "last_seen", "computed (UTC)"),
 }
 PARAMETERS = {"config", "clustering_inputs", "parameters"}
