@@ -227,7 +227,7 @@ def test_profiles_of_four_times_a_workers_memory_are_clustered(
     tmp_path: Path, aws: Sandbox, cluster: SparkCluster
 ) -> None:
     inputs, clusters = tmp_path / "inputs", tmp_path / "clusters"
-    size = make_planted_inputs(inputs, profiles=1_500_000)
+    size = make_planted_inputs(inputs, profiles=1_200_000)
     assert size > 4 * cluster.memory
 
     options = [*MLLIB, "--k", PLANTED, "--n-init", 1, "--params", "kmeans||,3,0.001"]
