@@ -235,7 +235,8 @@ def test_a_backfill_outlives_a_kill_of_everything(deployment: Deployment) -> Non
         assert {n for name, n in times.items() if not name.startswith(FOLLOWING)} <= {0, 1}
         assert {n for folder, n in folders.items() if not folder.startswith(FOLDERS_OF_THOSE)} == {1}
         # The reports can be read.
-        wait_for("the index lists all reports", lambda: len(deployment.reports()) == len(CATEGORIES) * len(MONTHS), deployment)
+        reports = len(CATEGORIES) * len(MONTHS)
+        wait_for("the index lists all reports", lambda: len(deployment.reports()) == reports, deployment)
         for link in deployment.reports():
             report = requests.get(f"{deployment.reports_url}/{link}", timeout=60)
             assert (report.status_code, "<h1>" in report.text) == (200, True), link
