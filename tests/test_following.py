@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import scipy.sparse as sp
 
-from benchmarks.following import measure, report
+from benchmarks.following import measure, report, times
 from benchmarks.following.partitions import cluster
 from benchmarks.following.series import generate
 from spark_jobs import outputs
@@ -366,3 +366,9 @@ def test_a_month_made_again_makes_what_follows_again_and_nothing_else() -> None:
 def test_segments_go_on_from_an_earlier_month_only(made: Path, local: Engine) -> None:
     with pytest.raises(InputError, match="which is not before 2024-02"):
         follow_month(local, made, "2024-02", out="refused", previous=str(made / "segments" / "2024-03"))
+
+
+def test_what_the_times_of_following_are_measured_on_can_be_clustered(local: Engine, tmp_path: Path) -> None:
+    times.write_inputs(tmp_path / "inputs", users=2_000, first=0, seed=0)
+    local.run("kmeans", tmp_path / "inputs", tmp_path / "clusters", "--k", 2, "--strict-schema", "true")
+    assert json.loads((tmp_path / "clusters" / "summary.json").read_text())["actions"] is not None

@@ -30,7 +30,7 @@ import scipy.sparse as sp
 
 from benchmarks.actions import user_ids
 from spark_jobs import outputs
-from spark_jobs.config import FIT_MIN_ACTIONS, ClusteringInputsConfig, parse_scaling
+from spark_jobs.config import ACTIONS, FIT_MIN_ACTIONS, ClusteringInputsConfig, parse_scaling
 from spark_jobs.reporting import Reporter
 from spark_jobs.vectors.profiles import DIMENSION, MEMBER, to_table
 from spark_jobs.vectors.scaling import scale
@@ -166,6 +166,7 @@ def write_inputs(folder: Path, users: int, first: int, seed: int) -> None:
             "fit_min_actions": FIT_MIN_ACTIONS,
             "profiles": len(weight),
             "entries": int(scaled.nnz),
+            "actions": dict.fromkeys(ACTIONS, 0) | {ACTIONS[0]: int((weight * actions).sum())},
             "scaling_factor": factor,
         }
         made.complete(rows={"members": users}, summary=summary)
@@ -196,7 +197,9 @@ def _write_members(made: outputs.Output, number: np.ndarray, profile: np.ndarray
         for start in range(0, len(order), _AT_A_TIME):
             rows = order[start : start + _AT_A_TIME]
             gender = pa.array(["0", "1", "2"]).take(pa.array(number[rows] % 3))
-            columns = [user_ids(number[rows]), gender, pa.array(profile[rows]), pa.array(actions[profile[rows]])]
+            did, none = pa.array(actions[profile[rows]]), pa.array(np.zeros(len(rows), np.int64))
+            of_each = [did, *[none] * (len(ACTIONS) - 1)]
+            columns = [user_ids(number[rows]), gender, pa.array(profile[rows]), did, *of_each]
             writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=MEMBER))
 
 
