@@ -115,9 +115,14 @@ def run(
                 "bytes_in": metadata.bytes,
             },
             inspect=lambda: check_clusters(made.folder, metadata, found, config.min_people, resources.cores),
-            message=f"{clusters} of {in_words(metadata.users, config.min_people)} users,"
-            f" wssse {found.scores['wssse']:.6g}",
+            message=_message(clusters, metadata.users, found.scores["wssse"], config.min_people),
         )
+
+
+def _message(clusters: str, users: int, wssse: float | None, min_people: int) -> str:
+    """What was done, for logs; a score of a few people says something of them."""
+    of = f"{clusters} of {in_words(users, min_people)} users"
+    return of if wssse is None or published.count(users, min_people) is None else f"{of}, wssse {wssse:.6g}"
 
 
 class _Choice(NamedTuple):

@@ -206,8 +206,10 @@ def test_a_report_says_how_to_get_the_people_of_a_segment(tmp_path: Path) -> Non
 def test_of_few_people_a_report_shows_no_percentages(tmp_path: Path) -> None:
     few = Page(make(tmp_path / "few", k=1, users=150, verdict="too_few"))
     assert few.csv["pages.csv"].splitlines()[0] == "page,people"
+    assert "They mostly" not in few.text
     many = Page(make(tmp_path / "many", k=1, users=5_000, verdict="none"))
     assert many.csv["pages.csv"].splitlines()[0] == "page,people,share"
+    assert "They mostly" in many.text
 
 
 def test_codes_of_gender_are_called_codes(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_of_people_of_whose_actions_nothing_may_be_said_nothing_is(people: int |
 
 def test_the_parts_of_a_bar_follow_each_other_and_do_not_exceed_it() -> None:
     rounded_up = {action: {"people": 20, "share": 0.33} for action in ACTIONS}
-    found = doing(rounded_up, published_mix(1_000, 0.5, 0, 0.25, 0.25), 30)
+    found = doing(rounded_up, published_mix(1_000, 0.5, 0, 0.25, 0.25), 60)
     assert isinstance(found, Doing)
     (_, own), (_, of_all) = found.bars
     assert [(start, width) for _, start, width in own] == [(25 * place, 25.0) for place in range(4)]
@@ -107,3 +107,8 @@ def test_of_clusters_of_an_older_version_the_mix_is_left_out(tmp_path: Path) -> 
     (clusters / "summary.json").write_text(json.dumps(summary))
     run(str(clusters), str(tmp_path / "report"), make_k_selection(tmp_path / "k"))
     assert "What they do" not in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+
+
+def test_of_a_few_dozen_people_nothing_is_said_for_their_numbers_are_rounded_to_tens() -> None:
+    likes = published_mix(12, 0.5, 0, 0.5, 0)
+    assert doing(likes, published_mix(100_000, 0.5, 0, 0.5, 0), 10) is None

@@ -138,7 +138,8 @@ def content_of(
     described = people is not None
     apart = described and summary["k"] > 1
     known = known_clusters(followed) if followed is not None else {}
-    of_all = summary.get("actions")  # code version 5 of kmeans has none
+    # Code version 5 of kmeans has none; of few people, nothing is said of any.
+    of_all = summary.get("actions") if people is not None and people >= heat_map.PERCENT_FROM else None
     segments = [segment_of(row, known.get(row["cluster_id"]), of_all) for row in summary["segments"]] if apart else []
     rows = rows_of(segments, followed)
     heat = heat_map.heat_map(segments, profiles, people) if apart else []

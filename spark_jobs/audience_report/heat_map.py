@@ -9,7 +9,7 @@ from spark_jobs.audience_report.tables import Table
 
 MOST_PAGES = 40  # of the heat map
 _STRONG = (1.2, 1.6, 2.5, 4.0)  # times as usual elsewhere, from which a cell of the heat map is darker
-_PERCENT_FROM = 200  # people: of fewer, a share by figures that are rounded to tens is too rough to be shown
+PERCENT_FROM = 200  # people: of fewer, a share by figures that are rounded to tens is too rough to be shown
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def liked(profiles: Sequence[Mapping[str, Any]], people: int) -> Table | None:
     )[:MOST_PAGES]
     if not rows:
         return None
-    shares = people >= _PERCENT_FROM
+    shares = people >= PERCENT_FROM
     return Table(
         "pages",
         ["page", "people", *(["share"] if shares else [])],

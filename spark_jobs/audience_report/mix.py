@@ -18,6 +18,7 @@ _DOING = {
     "post_like": "like posts",
     "post_comment": "comment on posts",
 }
+_LEAST_PEOPLE = 50  # of fewer, shares of numbers that are rounded to tens are too rough to be shown
 _MOSTLY = 0.5
 _TIMES = 1.5  # as common: then it is said how many times
 _LEAST_DIFFERENCE, _LARGE_DIFFERENCE = 0.05, 0.1  # of two shares: to be spoken of at all, and in any case
@@ -114,7 +115,9 @@ def doing(
         of_all: That of all people of the category.
         people: How many they are, rounded.
     """
-    if actions is None or of_all is None or people is None or not any(of["share"] for of in actions.values()):
+    if actions is None or of_all is None or people is None or people < _LEAST_PEOPLE:
+        return None
+    if not any(of["share"] for of in actions.values()):
         return None
     return Doing(
         tuple(Part(action, **actions[action], of_all=of_all[action]["share"]) for action in ACTIONS),

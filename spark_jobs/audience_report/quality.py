@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from spark_jobs.audience_report.heat_map import PERCENT_FROM
 from spark_jobs.audience_report.months import period
 from spark_jobs.audience_report.tables import Table
 from spark_jobs.clusters import published
@@ -15,7 +16,6 @@ from spark_jobs.outputs import Manifest
 
 LARGE_CHANGE = 0.5  # of a number of people in a month; also what AUDIENCE_EXPLORER_DRIFT warns from, by default
 
-_PERCENT_FROM = 200  # people: of fewer, a change of figures that are rounded to tens is too rough to be shown
 _REFUSED_FROM = 0.001  # of the rows, from which it is said first that some were refused
 _MOST_PAGES = 40  # that are named
 
@@ -95,7 +95,7 @@ def quality_of(
 
 def change(now: int | None, before: int | None) -> float | None:
     """The change of a published number of people, such as 0.04 for 4 % more; None where it would be too rough."""
-    if now is None or before is None or min(now, before) < _PERCENT_FROM:
+    if now is None or before is None or min(now, before) < PERCENT_FROM:
         return None
     return round(now / before - 1, 2) + 0.0  # never -0.0
 
@@ -103,7 +103,7 @@ def change(now: int | None, before: int | None) -> float | None:
 def _is_large(now: int | None, before: int | None) -> bool:
     """Whether a number of people halved or doubled, as the check `drift` measures it; None is of hardly anybody."""
     smaller, larger = sorted((now or 0, before or 0))
-    return larger >= _PERCENT_FROM and 1 - smaller / larger > LARGE_CHANGE
+    return larger >= PERCENT_FROM and 1 - smaller / larger > LARGE_CHANGE
 
 
 def _before(followed: Mapping[str, Any]) -> _Before | None:
