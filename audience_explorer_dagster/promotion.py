@@ -50,8 +50,10 @@ def promote_output(
     for evaluation in evaluations_on_record(context.instance, store, KMEANS, [partition]):
         context.log_event(evaluation)  # type: ignore[arg-type]  # it takes them, and does not say so
     context.log.info(variants.told(partition, now))
-    follow_on(context, [partition], None, MonthRunConfig(), launcher, store)
-    keep_index_current(store, context.log.warning)
+    try:
+        follow_on(context, [partition], None, MonthRunConfig(), launcher, store)
+    finally:
+        keep_index_current(store, context.log.warning)
 
 
 @dg.job(

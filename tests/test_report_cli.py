@@ -11,7 +11,7 @@ from audience_explorer_dagster import definitions as loaded
 from audience_explorer_dagster.cli import main
 from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.planning import AUDIENCE_REPORT, KMEANS
-from audience_explorer_dagster.reports.current import as_listed
+from audience_explorer_dagster.reports.current import as_listed, list_current
 from spark_jobs.outputs import read_manifest
 from tests.project import LAUNCHES, Project
 
@@ -70,8 +70,12 @@ def test_clusters_that_have_no_report_have_no_current_one(project: Project) -> N
     refused = run("--category", "tea")
     assert refused.exit_code == 2
     assert "There is no report of the current clusters of tea|2024-01" in refused.stderr
+    assert list_current(project.store) == []
+    index = Path(project.root, AUDIENCE_REPORT, "index.html")
+    assert "category=tea" not in index.read_text()
     assert project.run([AUDIENCE_REPORT], TEA.key, TEA.key).success
     assert LAUNCHES == [["make_report tea|2024-01"]]
+    assert "category=tea" in index.read_text()
     assert current(project) == run("--category", "tea").stdout.strip().rpartition("/")[0]
 
 

@@ -37,5 +37,6 @@ def serve_reports(host: str, port: int, private: bool, root: str) -> None:
 
         served = Served(Store(root=os.environ[ROOT]), private)
         app = make_app(served, hosts_of(host, settings.read().reports_url))
-    tell(f"reports of {os.environ[ROOT]}: http://{host}:{port}/")
+    shown = f"[{host}]" if ":" in host else host
+    tell(f"reports of {os.environ[ROOT]}: http://{shown}:{port}/")
     uvicorn.run(app, host=host, port=port, log_level="warning", server_header=False)

@@ -531,10 +531,12 @@ class _Steps:
             {KMEANS: clusters.fingerprint, **({} if segments is None else {SEGMENTS: segments.fingerprint})},
         )
         others = {asset: source for asset, source in {SEGMENTS: segments, K_SELECTION: choice}.items() if source}
+        # Of the data it is said what is there: the report waits for it, where this run makes it again.
+        of_data = [each for each in (inputs, grouped) if isinstance(each, Source) and each.folder is not None]
 
         def job(folder: str, kmeans: str, *folders: str) -> JobConfig:
-            folder_of = dict(zip(others, folders, strict=True))
-            # What is said of the data is left out where that is gone. The clusters need both, so they are there before.
+            folder_of = dict(zip(others, folders, strict=False))
+            # What is said of the data is left out where that is gone.
             vectors = inputs if isinstance(inputs, Source) else self._read_by(clusters, CLUSTERING_INPUTS)
             users = grouped if isinstance(grouped, Source) else self._grouped_for(vectors)
             return MakeReport(
@@ -550,7 +552,7 @@ class _Steps:
                 **self._machine(),
             )
 
-        return self._decide(target, recipe, [clusters, *others.values()], job)
+        return self._decide(target, recipe, [clusters, *others.values(), *of_data], job)
 
     def _decide(
         self, target: Target, recipe: Recipe, sources: Sequence[Source], job: Callable[..., JobConfig]

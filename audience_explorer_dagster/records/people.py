@@ -105,7 +105,7 @@ def span(details: Mapping[str, Any], name: str) -> tuple[int, int]:
 def told(details: Mapping[str, Any], name: str) -> str:
     """A figure of people in a record's metadata, in words."""
     said = read(details, name)
-    return f"fewer than {_min_people(details)}" if said is None else str(said)
+    return f"fewer than {_min_people(details)}" if said is None else f"{said:,}"
 
 
 def sizes(people: list[int], min_people: int) -> str:

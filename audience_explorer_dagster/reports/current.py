@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from audience_explorer_dagster.partitions import Partition
-from audience_explorer_dagster.planning import AUDIENCE_REPORT
+from audience_explorer_dagster.planning import AUDIENCE_REPORT, KMEANS
 from audience_explorer_dagster.records.findings import SEGMENTS, VERDICTS
 from audience_explorer_dagster.store import Store
 from spark_jobs import make_report, storage
@@ -32,15 +32,18 @@ def list_current(store: Store) -> list[Listed]:
 
 
 def find_current(store: Store, partition: Partition) -> Listed | None:
-    """The current report of a partition; None if there is none, or its output is gone."""
+    """The report of the current clusters of a partition; None if there is none, or its output is gone or damaged."""
     current = store.current(AUDIENCE_REPORT, partition)
     if current is None:
         return None
     try:
         manifest = json.loads(storage.at(storage.join(current.folder, MANIFEST)).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        listed, made_from = as_listed(partition, current.folder, manifest["summary"]), manifest["inputs"]
+    except (FileNotFoundError, ValueError, KeyError):
         return None
-    return as_listed(partition, current.folder, manifest["summary"])
+    # Clusters that were made or promoted by themselves have no report yet.
+    clusters = store.current_fingerprint(KMEANS, partition)
+    return listed if clusters is None or clusters in made_from else None
 
 
 def as_listed(partition: Partition, folder: str, summary: Mapping[str, Any]) -> Listed:

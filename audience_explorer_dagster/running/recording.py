@@ -88,8 +88,8 @@ class Recorder:
         trends.record_trends(self.context.instance, self.store, self.current)
 
     def write_index(self) -> None:
-        """Write the index of all reports, if this was for some."""
-        if AUDIENCE_REPORT in self.recorded:
+        """Write the index of all reports, if this was for some, or for clusters that they are of."""
+        if {AUDIENCE_REPORT, KMEANS} & set(self.recorded):
             keep_index_current(self.store, self.context.log.warning)
 
     def log_standings(self) -> None:
