@@ -63,7 +63,7 @@ def make_home(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     settings = folder / "dagster.yaml"
     if not settings.exists():
-        settings.write_text(_SETTINGS)
+        storage.write_text(str(settings), _SETTINGS)  # at once, for another command may read it by now
     return folder
 
 

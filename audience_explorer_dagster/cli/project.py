@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -176,10 +176,12 @@ def open_project(root: str) -> Iterator[Project]:
     from audience_explorer_dagster.running.in_this_process import fail_lost_runs
     from audience_explorer_dagster.store import Store
 
-    with dg.DagsterInstance.get() as instance:
-        # Dagster makes its tables at their first use, and two processes that do so at the same time break them.
+    with ExitStack() as opened:
+        # Dagster makes its tables when an instance is opened and at their first use. Two processes that do so at the
+        # same time leave two heads of the schema, and no process can open the home again.
         with (home / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            instance = opened.enter_context(dg.DagsterInstance.get())
             instance.get_runs_count()
             instance.get_dynamic_partitions(CATEGORY)
             instance.all_instigator_state()
