@@ -14,6 +14,7 @@ from dagster_pipes import PipesContext
 from spark_jobs.arrow import leave_pandas_out
 from spark_jobs.errors import InputError, S3Error
 from spark_jobs.outputs import Manifest
+from spark_jobs.terminal import visible_lines
 
 _START = time.monotonic()
 _QUIET = 2.0  # seconds between details
@@ -40,7 +41,7 @@ class Reporter:
         click.echo(json.dumps({"output": folder, **manifest["summary"]}, ensure_ascii=False))
 
     def _show(self, message: str) -> None:
-        click.echo(f"[{time.monotonic() - _START:6.1f} s] {message}", err=True)
+        click.echo(f"[{time.monotonic() - _START:6.1f} s] {visible_lines(message)}", err=True)
 
 
 class PipesReporter(Reporter):
@@ -101,5 +102,5 @@ def run_as_command(command: click.Command) -> None:
     try:
         command(standalone_mode=True)
     except (InputError, S3Error) as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {visible_lines(str(error))}", err=True)
         sys.exit(1)

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import click
 
 from spark_jobs.errors import InputError, S3Error
+from spark_jobs.terminal import visible_lines
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -32,9 +33,9 @@ class AWSGroup(click.Group):
         try:
             return super().invoke(ctx)
         except InputError as error:
-            raise click.UsageError(str(error), ctx) from None
+            raise click.UsageError(visible_lines(str(error)), ctx) from None
         except S3Error as error:
-            raise click.ClickException(str(error)) from None
+            raise click.ClickException(visible_lines(str(error))) from None
         except (BotoCoreError, ClientError) as error:
             way_out = " Name one: --region" if isinstance(error, NoRegionError) else ""
             raise click.ClickException(f"AWS: {' '.join(str(error).split())}{way_out}") from None

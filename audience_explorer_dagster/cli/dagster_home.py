@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from spark_jobs import storage
+from spark_jobs.terminal import visible_lines
 
 HOME = "DAGSTER_HOME"
 _NAME = ".dagster_home"
@@ -68,4 +69,4 @@ def make_home(folder: Path) -> Path:
 
 
 def _tell(message: str) -> None:
-    click.echo(message, err=True)
+    click.echo(visible_lines(message), err=True)
