@@ -111,9 +111,7 @@ def test_a_root_of_another_kind_is_refused_in_a_line(
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     result = CliRunner().invoke(main, [*command, "--root", "gs://bucket/a"])
     assert result.exit_code == 2
-    assert result.stderr.splitlines()[-1].startswith(
-        ("Error: gs://bucket/a is neither", "Error: No such", "Error: Got")
-    )
+    assert result.stderr.splitlines()[-1].startswith("Error: gs://bucket/a is neither a local folder nor on S3")
 
 
 def test_a_root_below_a_file_is_refused_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
