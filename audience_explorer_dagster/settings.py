@@ -22,6 +22,14 @@ def _is_month(text: str) -> str:
     return text
 
 
+def _is_cron(text: str) -> str:
+    from dagster._utils.schedules import is_valid_cron_schedule  # takes its time, and few set a schedule
+
+    if not is_valid_cron_schedule(text):
+        raise ValueError
+    return text
+
+
 class Settings(BaseSettings):
     """A field a variable: AUDIENCE_EXPLORER_ROOT is `root`. A description says what a value must be, for errors."""
 
@@ -40,7 +48,10 @@ class Settings(BaseSettings):
         default=None, description="it must be a month, the last that is a partition, such as 2024-03"
     )
     automatic: Literal["0", "1"] = Field(default="0", description="it must be 1 (new months run by themselves) or 0")
-    schedule: str = "0 6 2 * *"
+    schedule: Annotated[str, AfterValidator(_is_cron)] = Field(
+        default="0 6 2 * *",
+        description="it must be a schedule as in cron, such as 0 6 2 * *: minute, hour, day, month, day of the week",
+    )
     run_config: str = ""
     settle_seconds: float = Field(
         default=3600, ge=0, le=366 * 86400, allow_inf_nan=False, description="it must be a number of seconds, 0 or more"

@@ -20,6 +20,7 @@ FIT_MIN_ACTIONS = 8  # a user with fewer actions on a category's pages shows too
 _STEPS = ("max", "none", "log1p", "loglog", "idf", "l2", "tfidf")  # of scaling
 _INITS = {"kmeans||": "kmeans||", "k-means||": "kmeans||", "k-means++": "kmeans||", "random": "random"}
 _SMALLEST_WEIGHT, _LARGEST_WEIGHT = 1e-6, 1e6  # so that no value, nor the square of one, is beyond a float
+MOST_INITS = 100_000  # each has a seed and a place in a queue before the first one starts
 _LABEL = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -103,7 +104,7 @@ class KSelectionConfig(StepConfig):
         default=0.02, ge=0, le=0.5, description="Share of the people that every segment must have; 0 to 0.5."
     )
     fit_min_actions: int = _fit_min_actions()
-    n_init: int = Field(default=3, ge=1, description="Inits for every k; at least 1.")
+    n_init: int = Field(default=3, ge=1, le=MOST_INITS, description="Inits for every k; 1 to 100000.")
     seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of the inits and splits; 0 to 4294967295.")
 
 
@@ -126,7 +127,9 @@ class KMeansConfig(StepConfig):
         description="INIT,ITERATIONS,EPSILON: kmeans|| (or k-means||, k-means++) or random; at most so many iterations;"
         " converged when no center moves farther than EPSILON.",
     )
-    n_init: int = Field(default=5, ge=1, description="Inits, the best of which a local search improves; at least 1.")
+    n_init: int = Field(
+        default=5, ge=1, le=MOST_INITS, description="Inits, the best of which a local search improves; 1 to 100000."
+    )
     seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of the inits; 0 to 4294967295.")
     fit_min_actions: int = _fit_min_actions()
     min_people: int = Field(

@@ -1,5 +1,7 @@
 """The errors of jobs whose input, or S3, is not usable: one line that names the thing and the way out."""
 
+import errno
+
 
 class InputError(Exception):
     """Input that breaks the data contract. The message is for a person and needs no traceback."""
@@ -15,6 +17,24 @@ class S3Error(Exception):
 def as_clause(error: object) -> str:
     """The message of another library's error, to go on with in a sentence: some end with a full stop, most don't."""
     return str(error).rstrip(". ")
+
+
+def as_line(error: OSError) -> str:
+    """What the operating system refused, with the file and the way out, for a person."""
+    files = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    why = f"{' and '.join(files)}: {error.strerror}" if files and error.strerror else " ".join(str(error).split())
+    ways_out = {
+        errno.ENOSPC: "The disk is full: free some space, or name a folder on another one.",
+        errno.EDQUOT: "The quota of the disk is used up: free some space, or name a folder on another one.",
+        errno.EROFS: "Name a folder that can be written to.",
+        errno.EACCES: "Give this user access, or name another file or folder.",
+        errno.EPERM: "Give this user access, or name another file or folder.",
+        errno.ENOTDIR: "A file is where a folder is needed: move it, or name another folder.",
+        errno.EEXIST: "A file is where a folder is needed: move it, or name another folder.",
+        errno.EMFILE: "Too many files are open: raise the limit (ulimit -n), or use fewer cores.",
+    }
+    way_out = ways_out.get(error.errno or 0)
+    return f"{as_clause(why)}. {way_out}" if way_out else f"{as_clause(why)}."
 
 
 class UnreadableFile(InputError):

@@ -41,7 +41,9 @@ def step_fingerprint(config: KMeansConfig, inputs: str, k_selection: str | None)
 @click.command(help=__doc__)
 @click.argument("inputs")
 @click.argument("output")
-@click.option("--k-selection", metavar="FOLDER", help="An output of select_k, whose k is used if --k is not given.")
+@click.option(
+    "--k-selection", metavar="FOLDER", help="An output of select_k for INPUTS, whose k is used if --k is not given."
+)
 @config_options(KMeansConfig)
 @config_options(EngineConfig, "engine")
 @config_options(ResourcesConfig, "allowed")
@@ -70,7 +72,7 @@ def run(
     """Cluster; see the command. Without a k in the config, it is that of the output `k_selection`."""
     started = time.monotonic()
     metadata = read_metadata(storage.absolute(inputs), engine.strict_schema)
-    choice = _choice_of_k(config, k_selection)
+    choice = _choice_of_k(config, k_selection, metadata)
     if choice.k > max(1, metadata.profiles):
         report.progress(f"k is cut from {choice.k} to {metadata.profiles}: there are no more distinct profiles")
     with outputs.writing(
@@ -133,11 +135,11 @@ class _Choice(NamedTuple):
     fingerprint: str | None = None
 
 
-def _choice_of_k(config: KMeansConfig, k_selection: str | None) -> _Choice:
+def _choice_of_k(config: KMeansConfig, k_selection: str | None, inputs: InputsMetadata) -> _Choice:
     if config.k is not None:
         return _Choice(config.k)
     assert k_selection is not None
-    return _Choice(*select_k.read_choice(storage.absolute(k_selection)))
+    return _Choice(*select_k.read_choice(storage.absolute(k_selection), inputs))
 
 
 def _fit(

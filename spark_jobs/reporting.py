@@ -12,8 +12,9 @@ import click
 from dagster_pipes import PipesContext
 
 from spark_jobs.arrow import leave_pandas_out
-from spark_jobs.errors import InputError, S3Error
+from spark_jobs.errors import InputError, S3Error, as_line
 from spark_jobs.outputs import Manifest
+from spark_jobs.terminal import visible_lines
 
 _START = time.monotonic()
 _QUIET = 2.0  # seconds between details
@@ -40,7 +41,7 @@ class Reporter:
         click.echo(json.dumps({"output": folder, **manifest["summary"]}, ensure_ascii=False))
 
     def _show(self, message: str) -> None:
-        click.echo(f"[{time.monotonic() - _START:6.1f} s] {message}", err=True)
+        click.echo(f"[{time.monotonic() - _START:6.1f} s] {visible_lines(message)}", err=True)
 
 
 class PipesReporter(Reporter):
@@ -96,10 +97,15 @@ def heartbeat(report: Reporter, message: Callable[[], str], seconds: float = 10)
 
 
 def run_as_command(command: click.Command) -> None:
-    """Run a job from a terminal; bad input, or an S3 that does not answer, is reported in a line, with exit code 1."""
+    """Run a job from a terminal; bad input, an S3 or a disk that refuses, is reported in a line, with exit code 1."""
     leave_pandas_out()
     try:
         command(standalone_mode=True)
     except (InputError, S3Error) as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {visible_lines(str(error))}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno is None:  # another library's own, which its message may not explain
+            raise
+        click.echo(f"Error: {visible_lines(as_line(error))}", err=True)
         sys.exit(1)

@@ -16,6 +16,7 @@ from spark_jobs.clusters import clustering, selection
 from spark_jobs.clusters.checks import has_segments, k_in_range
 from spark_jobs.clusters.published import in_words
 from spark_jobs.config import EngineConfig, KSelectionConfig
+from spark_jobs.errors import InputError
 from spark_jobs.options import config_options
 from spark_jobs.outputs import checks, read_back
 from spark_jobs.outputs.checks import CheckResult
@@ -181,13 +182,19 @@ def check_choice(folder: str, k_max: int) -> dict[str, CheckResult]:
     }
 
 
-def read_choice(folder: str) -> tuple[int, str, str]:
-    """The k that an output of this job chose, its verdict, and the output's fingerprint.
+def read_choice(folder: str, inputs: InputsMetadata) -> tuple[int, str, str]:
+    """The k that an output of this job chose for these inputs, its verdict, and the output's fingerprint.
 
     Raises:
-        InputError: The folder holds no finished output of it.
+        InputError: The folder holds no finished output of it, or one that was made from other inputs.
     """
     manifest = outputs.read_manifest(folder, STEP)
+    if manifest["inputs"] != [inputs.fingerprint]:
+        raise InputError(
+            f"The k in {folder} was chosen for other clustering inputs than {inputs.folder}, those of"
+            f" {inputs.category['name']!r}. Choose it anew: python -m spark_jobs.select_k {inputs.folder} OUTPUT; or"
+            " give a k."
+        )
     summary = manifest["summary"]
     return int(summary["k"]), str(summary.get("verdict", "segments")), str(manifest["fingerprint"])
 

@@ -1,7 +1,8 @@
-"""Tables, ages, durations and sizes, as people read them in a terminal."""
+"""Names, tables, ages, durations and sizes, as people read them in a terminal."""
 
 import io
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import TypeVar
@@ -9,20 +10,46 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 _LEAST_OF_LAST = 20  # characters of a table's last column in a terminal; what is longer is cut, as paths have no words
+# What a terminal obeys, breaks a line at, shows nothing of, or has no character for: controls (ESC, newlines), formats
+# (such as U+202E, which turns the text behind it around), separators of lines and paragraphs, half surrogates.
+_UNSEEN = ("Cc", "Cf", "Zl", "Zp", "Cs")
+_JOINERS = "\u200c\u200d"  # which shape emojis and some scripts
 _UNITS = {"d": 86400, "h": 3600, "min": 60}  # in seconds
+
+
+def visible(text: str) -> str:
+    """A text in one line that shows what is in it, and does nothing to a terminal: ESC becomes `\\x1b`.
+
+    Names of pages, categories and files are other people's, and may hold anything.
+    """
+    if text.isprintable():
+        return text
+    return "".join(map(_escape, text))
+
+
+def visible_lines(text: str) -> str:
+    """The same of each line of a text, which stay lines."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
+def _escape(char: str) -> str:
+    if unicodedata.category(char) not in _UNSEEN or char in _JOINERS:
+        return char
+    return char.encode("unicode_escape").decode()
 
 
 def as_table(columns: Mapping[str, Callable[[Item], str]], items: Iterable[Item]) -> str:
     """A line of column names, and a line an item; the last column may be of any width.
 
     Where a terminal shows it, cells are wrapped to fit its width. Where that would cut words, each item is a few lines.
-    Everything else gets the same lines at any time.
+    Everything else gets the same lines at any time. Cells are shown as `visible` has them.
 
     Args:
         columns: What to show of an item, by column name.
         items: The items, in order.
     """
-    rows = [list(columns), *([show(item) for show in columns.values()] for item in items)]
+    cells = [list(columns), *([show(item) for show in columns.values()] for item in items)]
+    rows = [list(map(visible, row)) for row in cells]
     return _for_a_terminal(rows) if sys.stdout.isatty() else _as_lines(rows)
 
 

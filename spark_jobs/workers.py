@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TextIO
 
 from spark_jobs import outputs
 from spark_jobs.arrow import leave_pandas_out
-from spark_jobs.errors import InputError, S3Error
+from spark_jobs.errors import InputError, S3Error, as_line
 from spark_jobs.job_configs import JOBS, KMeans, SelectK
 from spark_jobs.outputs import Manifest
 from spark_jobs.processes import end_with
@@ -42,6 +42,10 @@ def run_job(job: Mapping[str, Any], report: Reporter) -> str | None:
         importlib.import_module(f"spark_jobs.{job['module']}").run(**values, report=report)
     except (InputError, S3Error) as error:
         return str(error)
+    except OSError as error:
+        if error.errno is None:  # another library's own, which its message may not explain
+            traceback.print_exc()
+        return as_line(error)
     except Exception as error:  # whatever it is, the jobs after it have their turn
         traceback.print_exc()
         return f"{type(error).__name__}: {error}"

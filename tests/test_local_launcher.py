@@ -161,7 +161,7 @@ def test_jobs_end_with_whoever_launched_them(golden: Path, tmp_path: Path) -> No
         category_files=(category,),
         config=ClusteringInputsConfig(),
     )
-    endless = KMeans(inputs=inputs, output=str(tmp_path / "out"), config=KMeansConfig(k=2, n_init=1_000_000))
+    endless = KMeans(inputs=inputs, output=str(tmp_path / "out"), config=KMeansConfig(k=2, n_init=100_000))
     script = tmp_path / "orchestrator.py"
     script.write_text(
         "import dagster as dg, sys\n"

@@ -224,7 +224,12 @@ def test_a_run_from_the_page_of_an_asset_is_told_by_its_assets_and_the_range_of_
 
 
 @pytest.mark.parametrize(
-    "wrong", [f"ftp://example.org/{SECRET}", SECRET, "arn:aws:sqs:eu-west-1:1:queue", "arn:aws:sns", "log,,log"]
+    "wrong",
+    [
+        *(f"ftp://example.org/{SECRET}", SECRET, "arn:aws:sqs:eu-west-1:1:queue", "arn:aws:sns", "log,,log"),
+        *("https://", f"https:///{SECRET}", f"http://[::1/{SECRET}", f"https://example.org:{SECRET}/"),
+        *(f"https://example.org:99999/{SECRET}", f"https://exa mple.org/{SECRET}", f"https://a.example\t/{SECRET}"),
+    ],
 )
 def test_a_sink_of_no_known_kind_is_refused_and_not_told(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUDIENCE_EXPLORER_NOTIFY", wrong)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,8 @@ from spark_jobs.clusters import points, published, scores, selection
 from spark_jobs.clusters.in_memory import learn_and_place
 from spark_jobs.clusters.selection import ENOUGH_EVIDENCE, ENOUGH_PEOPLE, Selection
 from spark_jobs.config import DEFAULT_SCALING, FIT_MIN_ACTIONS, KMeansConfig, KSelectionConfig, parse_scaling
+from spark_jobs.errors import InputError
+from spark_jobs.vectors.clustering_inputs import read_metadata
 from spark_jobs.vectors.scaling import scale
 from tests.conftest import Engine
 
@@ -416,7 +419,8 @@ def test_a_choice_of_code_version_2_is_read_as_segments(made: Write, local: Engi
         del manifest["summary"][name]
     manifest["summary"]["k"], manifest["code_version"] = 2, "2"
     (tmp_path / "k" / "manifest.json").write_text(json.dumps(manifest))
-    assert select_k.read_choice(str(tmp_path / "k")) == (2, "segments", manifest["fingerprint"])
+    inputs = read_metadata(str(place), strict=True)
+    assert select_k.read_choice(str(tmp_path / "k"), inputs) == (2, "segments", manifest["fingerprint"])
     local.run("kmeans", place, tmp_path / "out", "--k-selection", tmp_path / "k")
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["k"], summary["requested_k"], summary["verdict"]) == (2, 2, "segments")
@@ -430,3 +434,13 @@ def test_smallest_shares_round_up() -> None:
     found = select(people, too_many)
     assert found.tried[1]["smallest_segment"] < math.ceil(250.5)
     assert "fewer than 251 people" in found.why
+
+
+def test_k_means_refuses_a_k_that_was_chosen_for_other_inputs(made: Write, local: Engine, tmp_path: Path) -> None:
+    one, other = (made(planted(2).counts[:people]) for people in (20, 21))
+    local.run("select_k", one, tmp_path / "k")
+    says = f"The k in {tmp_path / 'k'} was chosen for other clustering inputs than {other}"
+    with pytest.raises(InputError, match=re.escape(says)):
+        local.run("kmeans", other, tmp_path / "out", "--k-selection", tmp_path / "k")
+    assert not (tmp_path / "out").exists(), "nothing is begun"
+    local.run("kmeans", other, tmp_path / "out", "--k-selection", tmp_path / "k", "--k", 2)

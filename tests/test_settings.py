@@ -31,6 +31,9 @@ def test_only_a_variable_of_exactly_that_name_counts(monkeypatch: pytest.MonkeyP
         ("AUTOMATIC", "true", "it must be 1 (new months run by themselves) or 0"),
         ("SETTLE_SECONDS", "nan", "it must be a number of seconds, 0 or more"),
         ("ARRIVAL_DAYS", "-1", "it must be a number of days, 0 to 366"),
+        ("SCHEDULE", "every month", "it must be a schedule as in cron, such as 0 6 2 * *"),
+        ("SCHEDULE", "60 * * * *", "it must be a schedule as in cron"),
+        ("SCHEDULE", "0 6 31 2 *", "it must be a schedule as in cron"),  # a day that never comes
         ("DRIFT", "1.5", "it must be a number from 0 to 1, the share that may change"),
         ("REPORTS_URL", "reports.example", "it must be the address of the server of reports"),
     ],

@@ -83,7 +83,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def endless(inputs: str, folder: Path) -> KMeans:
-    config = KMeansConfig(k=2, n_init=1_000_000)
+    config = KMeansConfig(k=2, n_init=100_000)
     return KMeans(inputs=inputs, output=str(folder / "endless"), config=config, resources=TWO_CORES)
 
 

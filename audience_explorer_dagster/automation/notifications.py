@@ -201,13 +201,26 @@ def sinks_from_environment(log: logging.Logger) -> list[Sink]:
     for place, target in enumerate(map(str.strip, settings.read().notify.split(",")), 1):
         if target == "log":
             sinks.append(LogSink(log))
-        elif target.startswith(("https://", "http://")):
+        elif _is_webhook(target):
             sinks.append(WebhookSink(target))
         elif re.fullmatch(r"arn:[^:]+:sns(:[^:]+){3}", target):
             sinks.append(SnsSink(target))
         else:
-            raise InputError(f"{name}: no. {place} is neither `log`, nor a webhook's address, nor the ARN of a topic.")
+            raise InputError(
+                f"{name}: no. {place} is neither `log`, nor a webhook's address (https://…), nor the ARN of a topic."
+            )
     return sinks
+
+
+def _is_webhook(target: str) -> bool:
+    """Whether a text is an address that a request can be sent to: a host, and a port that is a number, if any."""
+    if not target.startswith(("https://", "http://")) or not target.isprintable() or " " in target:
+        return False
+    try:
+        parts = urlsplit(target)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # whose message may hold a part of the address
+        return False
 
 
 def notify(sinks: Sequence[Sink], notice: Notice) -> dict[str, str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 from uuid import UUID
 
+from audience_explorer_dagster.categories.single_select import check_single_select
 from spark_jobs import storage
 from spark_jobs.errors import InputError, as_clause
 from spark_jobs.vectors.category_files import (
@@ -35,6 +36,12 @@ NETWORK = "facebook"  # of pages of which no other is told
 
 _TRUTHS = {"true": True, "t": True, "yes": True, "1": True, "false": False, "f": False, "no": False, "0": False}
 _TOLD = 20  # wrong rows, of what may be all of them
+
+# By kind of database, what lets the transaction that it begins only read.
+_ONLY_READ = {
+    "sqlite": "PRAGMA query_only = ON",
+    **dict.fromkeys(("postgresql", "cockroachdb", "mysql", "mariadb", "oracle"), "SET TRANSACTION READ ONLY"),
+}
 
 
 class BadRows(InputError):
@@ -103,17 +110,21 @@ def _from_csv(column: str, cell: str) -> str | int | None:
 
 
 def read_query(address: str, query: str) -> Table:
-    """The rows that a query gives, read only. The password in the address is shown to nobody.
+    """The rows that a query gives. The password in the address is shown to nobody.
+
+    The query is a single SELECT, and is run by a connection that can't write, where the database has such connections.
 
     Args:
         address: An URL of SQLAlchemy's.
         query: In the database's own SQL; nothing in it is taken for a parameter.
 
     Raises:
-        InputError: The database can't be reached, refuses the query, or gives other columns.
+        InputError: The query is not a single SELECT, or the database can't be reached, refuses it, or gives other
+            columns.
     """
     import sqlalchemy as sa
 
+    check_single_select(query)
     url = _parse_url(address)
     try:
         engine = sa.create_engine(_read_only(url), poolclass=sa.NullPool)
@@ -124,10 +135,11 @@ def read_query(address: str, query: str) -> Table:
             f"{url.drivername}:// needs the Python package {error.name}, which is not installed. Install it, or name"
             " another driver, as in postgresql+psycopg2://…"
         ) from None
-    options: dict[str, Any] = {"no_parameters": True, "postgresql_readonly": True}
     try:
         # Never committed, so that a database that knows no read-only transaction keeps nothing either.
-        with engine.connect().execution_options(**options) as connection:
+        with engine.connect().execution_options(no_parameters=True) as connection:
+            if only_read := _ONLY_READ.get(url.get_backend_name()):
+                connection.exec_driver_sql(only_read)
             result = connection.exec_driver_sql(query)
             if not result.returns_rows:
                 raise InputError("The query gives no rows: a SELECT is needed.")
@@ -161,9 +173,13 @@ def _told_url(url: "sa.URL") -> str:
 
 def _read_only(url: "sa.URL") -> "sa.URL":
     """For SQLite, an URL that neither makes a missing file nor writes to one."""
-    if url.get_backend_name() != "sqlite" or not url.database or url.database.startswith((":memory:", "file:")):
+    if url.get_backend_name() != "sqlite" or not url.database or url.database.startswith(":memory:"):
         return url
-    return url.set(database=f"file:{quote(url.database)}", query={**url.query, "mode": "ro", "uri": "true"})
+    if url.query.get("mode") == "memory":
+        return url
+    # An address that begins with `file:` is already SQLite's own, whose mode may be another.
+    database = url.database if url.database.startswith("file:") else f"file:{quote(url.database)}"
+    return url.set(database=database, query={**url.query, "mode": "ro", "uri": "true"})
 
 
 # --- what rows say of categories -------------------------------------------------------------------

@@ -28,6 +28,7 @@ from audience_explorer_dagster.cli.project import (
     plan_as_table,
     root_option,
     tell,
+    tell_table,
 )
 from audience_explorer_dagster.cli.prune import prune
 from audience_explorer_dagster.cli.records import adopt, home
@@ -152,7 +153,7 @@ def pipeline(
     if not quiet:
         click.echo(outcomes_as_json(outcomes) if as_json else outcomes_as_table(outcomes, storage.absolute(root)))
     elif code:
-        tell(failures_as_mail(outcomes, last_lines))
+        tell_table(failures_as_mail(outcomes, last_lines))
     sys.exit(code)
 
 

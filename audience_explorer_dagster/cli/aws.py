@@ -1,11 +1,13 @@
 """What the commands on AWS have in common: the region, how errors of AWS's are reported, and tags to select by."""
 
+import errno
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import click
 
-from spark_jobs.errors import InputError, S3Error
+from spark_jobs.errors import InputError, S3Error, as_line
+from spark_jobs.terminal import visible_lines
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -24,7 +26,7 @@ def region_option_of(variables: Iterable[str]) -> Callable[[Command], Command]:
 
 
 class AWSGroup(click.Group):
-    """Commands whose errors of AWS's and of the input's end as one line."""
+    """Commands whose errors of AWS's, of the input's and of the disk's end as one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
         from botocore.exceptions import BotoCoreError, ClientError, NoRegionError
@@ -32,9 +34,13 @@ class AWSGroup(click.Group):
         try:
             return super().invoke(ctx)
         except InputError as error:
-            raise click.UsageError(str(error), ctx) from None
+            raise click.UsageError(visible_lines(str(error)), ctx) from None
         except S3Error as error:
-            raise click.ClickException(str(error)) from None
+            raise click.ClickException(visible_lines(str(error))) from None
+        except OSError as error:
+            if error.errno in (None, errno.EPIPE):  # another library's own; or its reader is gone, as click knows
+                raise
+            raise click.ClickException(visible_lines(as_line(error))) from None
         except (BotoCoreError, ClientError) as error:
             way_out = " Name one: --region" if isinstance(error, NoRegionError) else ""
             raise click.ClickException(f"AWS: {' '.join(str(error).split())}{way_out}") from None

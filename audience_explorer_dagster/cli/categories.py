@@ -21,11 +21,12 @@ from audience_explorer_dagster.cli.project import (
     json_option,
     open_project,
     root_option,
+    say,
     tell,
     yes_option,
 )
 from spark_jobs.errors import InputError
-from spark_jobs.terminal import as_table
+from spark_jobs.terminal import as_table, visible
 from spark_jobs.vectors.category_files import (
     BadCategory,
     Category,
@@ -97,7 +98,7 @@ def show(name: str, root: str, as_json: bool) -> None:
         "pages": _told_networks(category.pages),
         "file": files[name],
     }
-    click.echo("".join(f"{fact:9} {value}\n" for fact, value in told.items()))
+    click.echo("".join(f"{fact:9} {visible(value)}\n" for fact, value in told.items()))
     columns: dict[str, Callable[[tuple[int, Page]], str]] = {
         "dimension": lambda numbered: str(numbered[0]),
         "network": lambda numbered: numbered[1].network,
@@ -121,7 +122,7 @@ def validate(files: tuple[str, ...], root: str) -> None:
     bad = [found for found in _read_all(wanted) if isinstance(found, BadCategory)]
     for error in bad:
         for problem in error.problems:
-            click.echo(problem)
+            click.echo(visible(problem))
     tell(f"{len(wanted)} checked, {len(bad)} can't be used" if bad else f"{len(wanted)} checked, all of them fine")
     sys.exit(bool(bad))
 
@@ -149,13 +150,13 @@ def sync(root: str, remove_missing: bool) -> None:
                 )
             for name in gone:
                 project.instance.delete_dynamic_partition(CATEGORY, name)
-    click.echo(f"added: {', '.join(added) or 'none'}")
+    say(f"added: {', '.join(added) or 'none'}")
     if remove_missing:
-        click.echo(f"removed: {', '.join(gone) or 'none'}")
+        say(f"removed: {', '.join(gone) or 'none'}")
     elif gone:
         tell(f"still partitions, though their files are gone: {', '.join(gone)}. To remove them: --remove-missing")
     for why in refused.values():
-        click.echo(f"Error: {why}", err=True)
+        tell(f"Error: {why}")
     sys.exit(bool(refused))
 
 
@@ -213,7 +214,7 @@ def export(
     plan = database_export.plan(category_folder(root), table)
     for change in plan.changes:
         for line in change.diff:
-            click.secho(line, fg=_COLORS.get(line[0]))
+            click.secho(visible(line), fg=_COLORS.get(line[0]))
     if plan.absent:
         tell(f"no row tells of these, and they stay as they are: {', '.join(plan.absent)}")
     new = sum(change.before is None for change in plan.changes)

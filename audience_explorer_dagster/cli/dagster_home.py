@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from spark_jobs import storage
+from spark_jobs.terminal import visible_lines
 
 HOME = "DAGSTER_HOME"
 _NAME = ".dagster_home"
@@ -63,9 +64,9 @@ def make_home(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     settings = folder / "dagster.yaml"
     if not settings.exists():
-        settings.write_text(_SETTINGS)
+        storage.write_text(str(settings), _SETTINGS)  # at once, for another command may read it by now
     return folder
 
 
 def _tell(message: str) -> None:
-    click.echo(message, err=True)
+    click.echo(visible_lines(message), err=True)

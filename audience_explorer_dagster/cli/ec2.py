@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from audience_explorer_dagster.cli.aws import REGIONS, AWSGroup, as_selectors, region_option_of
-from audience_explorer_dagster.cli.project import ask, json_option, tell, yes_option
+from audience_explorer_dagster.cli.project import ask, json_option, tell, tell_table, yes_option
 from spark_jobs.launch.aws import client
 from spark_jobs.terminal import as_age, as_table
 
@@ -135,7 +135,7 @@ def rm(selectors: tuple[str, ...], all_of_them: bool, region: str | None, yes: b
     if not found:
         tell("there is no such instance")
         return
-    tell(_instance_table(found))
+    tell_table(_instance_table(found))
     ask(f"End {len(found)} instance{'s' if len(found) > 1 else ''}?", yes)
     instances.terminate(api, [one.id for one in found])
     tell(f"ended {', '.join(one.id for one in found)}")

@@ -23,6 +23,7 @@ from audience_explorer_dagster.cli.project import (
     outcomes_as_json,
     outcomes_as_table,
     tell,
+    tell_table,
     yes_option,
 )
 from spark_jobs.launch.aws import client, launches_of_root
@@ -217,7 +218,7 @@ def retry(wanted: str, root: str, location: str | None, region: str | None, yes:
     if as_json:
         tell(f"to be launched again: {len(lost)}")
     else:
-        tell(as_table({"launch": lambda s: s.tags.launch, **_COLUMNS, "why": lambda s: s.why}, lost))
+        tell_table(as_table({"launch": lambda s: s.tags.launch, **_COLUMNS, "why": lambda s: s.why}, lost))
     place.set_environment([state.tags for state in lost])
     with open_project(root) as project:
         from audience_explorer_dagster.running.pipeline import INTERRUPTED, run_again
@@ -244,7 +245,7 @@ def rm(wanted: tuple[str, ...], location: str | None, region: str | None, yes: b
     place = _Place(location, region)
     found = sorted({tags for text in wanted for tags in place.select(text)})
     states = place.states(found)
-    tell(as_table({"launch": lambda s: s.tags.launch, **_COLUMNS, "instance": _instance}, states))
+    tell_table(as_table({"launch": lambda s: s.tags.launch, **_COLUMNS, "instance": _instance}, states))
     ask("End these instances, and delete these launches?" if _occupied(states) else "Delete these launches?", yes)
     ended = place.end(found)
     for tags in found:

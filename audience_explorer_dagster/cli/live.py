@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from audience_explorer_dagster.cli.project import tell
+from spark_jobs.terminal import visible
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -123,7 +124,7 @@ class _Display:
         jobs = [f"  {job}, {time.monotonic() - since:.0f} s" for job, since in list(self.running.items())[-_MOST_JOBS:]]
         more = len(self.running) - len(jobs)
         lines = [self.where, *jobs, *([f"  and {more} more"] if more else []), self.last]
-        texts = [Text(line, no_wrap=True, overflow="ellipsis", style="dim") for line in lines if line]
+        texts = [Text(visible(line), no_wrap=True, overflow="ellipsis", style="dim") for line in lines if line]
         return Group(self._progress, *texts)
 
 

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ import click
 from audience_explorer_dagster.cli.dagster_home import HOME, home_of, make_home
 from spark_jobs import storage
 from spark_jobs.errors import InputError
-from spark_jobs.terminal import as_table
+from spark_jobs.terminal import as_table, visible_lines
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -44,8 +44,18 @@ yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
 def tell(message: str) -> None:
-    """Tell a person, apart from what a program reads."""
-    click.echo(message, err=True)
+    """Tell a person, apart from what a program reads, and show what names in it hold."""
+    click.echo(visible_lines(message), err=True)
+
+
+def tell_table(table: str) -> None:
+    """Tell a table, which `as_table` has made visible, and may have given styles."""
+    click.echo(table, err=True)
+
+
+def say(message: str) -> None:
+    """Print an answer for a person, and show what names in it hold."""
+    click.echo(visible_lines(message))
 
 
 @contextmanager
@@ -84,7 +94,7 @@ def errors_told() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise click.UsageError(str(error)) from None
+        raise click.UsageError(visible_lines(str(error))) from None
 
 
 @contextmanager
@@ -176,10 +186,12 @@ def open_project(root: str) -> Iterator[Project]:
     from audience_explorer_dagster.running.in_this_process import fail_lost_runs
     from audience_explorer_dagster.store import Store
 
-    with dg.DagsterInstance.get() as instance:
-        # Dagster makes its tables at their first use, and two processes that do so at the same time break them.
+    with ExitStack() as opened:
+        # Dagster makes its tables when an instance is opened and at their first use. Two processes that do so at the
+        # same time leave two heads of the schema, and no process can open the home again.
         with (home / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            instance = opened.enter_context(dg.DagsterInstance.get())
             instance.get_runs_count()
             instance.get_dynamic_partitions(CATEGORY)
             instance.all_instigator_state()
@@ -282,7 +294,7 @@ def failures_as_mail(outcomes: "Sequence[Outcome]", last_lines: Sequence[str]) -
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     others = "; the others are done" if len(failed) < len(outcomes) else ""
     told = f"{len(failed)} of {len(outcomes)} failed{others}.\n\n{as_table(columns, _by_reason(failed))}"
-    return f"{told}\n\nWhat was logged last:\n{''.join(last_lines).rstrip()}" if last_lines else told
+    return f"{told}\n\nWhat was logged last:\n{visible_lines(''.join(last_lines).rstrip())}" if last_lines else told
 
 
 def exit_code(outcomes: "Sequence[Outcome]") -> int:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from audience_explorer_dagster.cli.aws import AWSGroup
 from audience_explorer_dagster.cli.completion import complete_category, complete_month
 from audience_explorer_dagster.cli.followed import ASSET, Followed, followed_months, read_followed
-from audience_explorer_dagster.cli.project import json_option, root_option, tell
+from audience_explorer_dagster.cli.project import json_option, root_option, say, tell
 from spark_jobs.errors import InputError
 from spark_jobs.following.edits import (
     Edit,
@@ -29,7 +29,7 @@ from spark_jobs.following.edits import (
     read_edits,
     unknown_segments,
 )
-from spark_jobs.terminal import as_table
+from spark_jobs.terminal import as_table, visible
 
 if TYPE_CHECKING:
     from audience_explorer_dagster.store import Store
@@ -152,9 +152,9 @@ def undo(category: str, entry: int | None, root: str) -> None:
     store, said = _read(root, category)
     number, edit = edits.undo(store.edits_file(category), entry)
     left = (*said[: number - 1], *said[number:])
-    click.echo(f"Undone: {_undone(store, category, edit, said, left)}.")
+    say(f"Undone: {_undone(store, category, edit, said, left)}.")
     # Outputs say which renames and merges they were made with. With which pinned k, they do not.
-    click.echo(_to_see_it(store, category, left, edit if isinstance(edit, PinK) else None))
+    say(_to_see_it(store, category, left, edit if isinstance(edit, PinK) else None))
 
 
 @segments.command()
@@ -236,7 +236,7 @@ def _find(text: str, names: dict[int, str] | None, category: str) -> int:
         raise InputError(f"No segments of {category} have been followed yet, so {text!r} is not known. Give an id.")
     by_text = {**{str(number): number for number in names}, **{name: number for number, name in names.items()}}
     if text not in by_text:
-        listed = "".join(f"\n  {number} {name}" for number, name in names.items())
+        listed = "".join(f"\n  {number} {visible(name)}" for number, name in names.items())
         raise InputError(f"There is no living segment {text!r} of {category}. There are:{listed}")
     return by_text[text]
 
@@ -257,8 +257,8 @@ def _add(store: "Store", category: str, edit: Edit, what: str) -> None:
 
     location = store.edits_file(category)
     edits.add(location, edit)
-    click.echo(f"{what}{f' from {edit.from_month} on' if edit.from_month else ''}, as {location} says now.")
-    click.echo(_to_see_it(store, category, read_edits(location), edit))
+    say(f"{what}{f' from {edit.from_month} on' if edit.from_month else ''}, as {location} says now.")
+    say(_to_see_it(store, category, read_edits(location), edit))
 
 
 def _segments(numbers: Sequence[int], names: dict[int, str] | None, s: str = "S") -> str:

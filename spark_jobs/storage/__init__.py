@@ -14,17 +14,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
 
+from spark_jobs.errors import InputError
+
 if TYPE_CHECKING:
     from upath import UPath
 
 AnyPath: TypeAlias = Union[Path, "UPath"]
 
 _CHUNK = 1 << 20
+_SCHEMES = ("s3", "s3a", "file")
 
 
 def at(location: str | os.PathLike[str]) -> AnyPath:
-    """The path object of a location."""
+    """The path object of a location.
+
+    Raises:
+        InputError: It is an URL of another kind, such as `gs://`.
+    """
     text = os.fspath(location)
+    _check_scheme(text)
     if "://" not in text or text.startswith("file://"):
         return Path(text.removeprefix("file://"))
     # Their imports take as long as a small job, so local files do without.
@@ -38,8 +46,19 @@ def at(location: str | os.PathLike[str]) -> AnyPath:
 
 
 def absolute(location: str) -> str:
-    """The location with a local path made absolute; an URL as it is."""
+    """The location with a local path made absolute; an URL as it is.
+
+    Raises:
+        InputError: It is an URL of another kind, such as `gs://`.
+    """
+    _check_scheme(location)
     return location.rstrip("/") if "://" in location else os.path.abspath(os.path.expanduser(location))
+
+
+def _check_scheme(location: str) -> None:
+    scheme, separator, _ = location.partition("://")
+    if separator and "/" not in scheme and scheme not in _SCHEMES:
+        raise InputError(f"{location} is neither a local folder nor on S3: write a path, or s3://bucket/prefix.")
 
 
 def join(location: str, *parts: str) -> str:
