@@ -529,6 +529,7 @@ def test_a_month_without_raw_data_takes_its_segments_along(world: World) -> None
 def test_the_jobs_follow_from_what_is_computed(world: World) -> None:
     plan = world.month(categories=["tea", "games"], engine="spark", resources={"cores": 3})
     grouping, inputs, *of_categories = plan.jobs
+    of_the_data = ("make_clustering_inputs 2024-01", "group_by_user 2024-01")
     assert [(job.id, job.needs) for job in plan.jobs] == [
         ("group_by_user 2024-01", ()),
         ("make_clustering_inputs 2024-01", ("group_by_user 2024-01",)),
@@ -538,10 +539,13 @@ def test_the_jobs_follow_from_what_is_computed(world: World) -> None:
         ("kmeans games|2024-01", ("make_clustering_inputs 2024-01", "select_k games|2024-01")),
         ("follow_segments tea|2024-01", ("kmeans tea|2024-01", "make_clustering_inputs 2024-01")),
         ("follow_segments games|2024-01", ("kmeans games|2024-01", "make_clustering_inputs 2024-01")),
-        ("make_report tea|2024-01", ("kmeans tea|2024-01", "follow_segments tea|2024-01", "select_k tea|2024-01")),
+        (
+            "make_report tea|2024-01",
+            ("kmeans tea|2024-01", "follow_segments tea|2024-01", "select_k tea|2024-01", *of_the_data),
+        ),
         (
             "make_report games|2024-01",
-            ("kmeans games|2024-01", "follow_segments games|2024-01", "select_k games|2024-01"),
+            ("kmeans games|2024-01", "follow_segments games|2024-01", "select_k games|2024-01", *of_the_data),
         ),
     ]
     assert sorted(map(str, plan.computed)) == sorted(str(target) for job in plan.jobs for target in job.targets)
