@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from spark_jobs.audience_report import cards
 from spark_jobs.audience_report.heat_map import PERCENT_FROM
 from spark_jobs.audience_report.months import period
 from spark_jobs.audience_report.tables import Table
@@ -70,7 +71,7 @@ def quality_of(
     month_users = _month_users(sources, min_people)
     counts = _row_counts(sources.grouped, min_people)
     unused = _unused(sources.dimensions, min_people)
-    rows: list[list[Any]] = [["people", _counted(people, min_people)]]
+    rows: list[list[Any]] = [["people", cards.counted(people, min_people)]]
     if month_users is not None:
         rows.append(["people on any page in the month", month_users])
     if people is not None:
@@ -124,8 +125,8 @@ def _row_counts(grouped: Manifest | None, min_people: int) -> dict[str, int | st
         return {}
     rows, refused = int(grouped["summary"]["rows"]), int(grouped["summary"]["rejected"])
     return {
-        "of raw data": _counted(published.count(rows, min_people), min_people),
-        "refused, because they break a rule": _counted(published.count(refused, min_people), min_people),
+        "of raw data": cards.counted(published.count(rows, min_people), min_people),
+        "refused, because they break a rule": cards.counted(published.count(refused, min_people), min_people),
     }
 
 
@@ -133,11 +134,7 @@ def _learned_from(summary: Mapping[str, Any], min_people: int) -> list[Any]:
     learned = summary["learned_from"]
     learned_from = published.count(int(learned["users"]), min_people)
     active = f" (at least {learned['min_actions']} likes or comments)" if learned["min_actions"] else ""
-    return [f"people active enough to find segments by{active}", _counted(learned_from, min_people)]
-
-
-def _counted(count: int | None, min_people: int) -> int | str:
-    return f"<{min_people}" if count is None else count
+    return [f"people active enough to find segments by{active}", cards.counted(learned_from, min_people)]
 
 
 def _unused(dimensions: Sequence[Mapping[str, Any]], min_people: int) -> list[list[Any]]:
@@ -156,7 +153,7 @@ def _refused(grouped: Manifest | None, min_people: int) -> Table | None:
         return None
     counted = [[reason, published.count(int(rows), min_people)] for reason, rows in reasons.items()]
     counted.sort(key=lambda row: (-(row[1] or 0), row[0]))
-    return Table("refused-rows", ["reason", "rows"], [[reason, _counted(n, min_people)] for reason, n in counted])
+    return Table("refused-rows", ["reason", "rows"], [[reason, cards.counted(n, min_people)] for reason, n in counted])
 
 
 def _with_changes(table: Table, before: _Before, people: int | None, month_users: int | None) -> Table:
