@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from email import message_from_string
 from gzip import decompress
@@ -139,7 +139,13 @@ def ended(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
 
 def started_by(process: "subprocess.Popen[str]", word: str) -> list[psutil.Process]:
     """The processes below one that have a word in their command lines."""
-    return [below for below in psutil.Process(process.pid).children(recursive=True) if word in below.cmdline()]
+
+    def has_it(below: psutil.Process) -> bool:
+        with suppress(psutil.NoSuchProcess):  # it may have ended since it was listed
+            return word in below.cmdline()
+        return False
+
+    return list(filter(has_it, psutil.Process(process.pid).children(recursive=True)))
 
 
 def wait_until(come_about: Callable[[], object], what: str, seconds: float = 120) -> None:
@@ -379,9 +385,9 @@ def cron(folder: Path, crontab: str) -> Iterator[tuple[psutil.Process, Path]]:
         exec /usr/sbin/cron -f"""
     # In a PID namespace, so that all that cron started ends with it.
     own = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    started = subprocess.Popen([*own, "/bin/sh", "-c", script])  # it has no ear for SIGTERM
+    started = subprocess.Popen([*own, "/bin/sh", "-c", script], text=True)  # it has no ear for SIGTERM
     try:
-        wait_until(lambda: [p for p in psutil.Process(started.pid).children() if p.name() == "cron"], "cron is up")
+        wait_until(lambda: started_by(started, "/usr/sbin/cron"), "cron is up")
         (process,) = psutil.Process(started.pid).children()
         yield process, mailbox
     finally:

@@ -4,6 +4,7 @@ It is the one of `deploy/`: its dagster.yaml, its workspace.yaml and the command
 PostgreSQL, and S3 as moto plays it. Only the environment is the story's own.
 """
 
+import contextlib
 import os
 import re
 import shlex
@@ -72,7 +73,8 @@ class Deployment:
             service.kill()
         while alive := [process for process in psutil.process_iter() if self._is_own(process)]:
             for process in alive:
-                process.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):  # some end with the one that was killed before
+                    process.kill()
             psutil.wait_procs(alive, timeout=10)
         for service in self._services:
             service.wait()

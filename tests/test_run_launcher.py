@@ -1,5 +1,6 @@
 """Runs outlive their processes: run monitoring gives those whose code server went a new one."""
 
+import contextlib
 import logging
 import signal
 import subprocess
@@ -74,12 +75,14 @@ class CodeServer:
         return True
 
     def end(self, how: signal.Signals) -> None:
-        """Kill it, and then send its runs a signal, as its unit has systemd do."""
+        """Kill it, and then send what it leaves behind a signal, as its unit has systemd do."""
         assert self._process is not None
         runs = self._process.children(recursive=True)
         self._process.kill()
         for process in runs:
-            process.send_signal(how)
+            # Python's own helper processes end with the server, often before the signal.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(how)
         _, alive = psutil.wait_procs([self._process, *runs], timeout=30)
         assert not alive
         self._process = None
