@@ -132,6 +132,19 @@ def test_private_categories_are_shown_only_if_asked_for(site: Site, root: Path) 
         assert "marked private" in of_all.get("/games/2024-03")
 
 
+def test_a_category_that_becomes_private_is_hidden_at_once_with_all_that_was_made_before(tmp_path: Path) -> None:
+    for month in ("2024-01", "2024-02"):
+        publish(tmp_path, "coffee", month)
+    publish(tmp_path, "tea", "2024-01")
+    (tmp_path / "categories").mkdir()
+    pages = {"id": 1, "facebook": [{"id": "1", "name": "Coffee daily"}]}
+    with serving(tmp_path) as site:
+        assert "coffee/2024-02" in site.get("/")
+        (tmp_path / "categories" / "coffee.json").write_text(json.dumps({**pages, "private": True}))
+        assert re.findall(r'<a href="(.*?)"', site.get("/")) == ["tea/2024-01"]
+        assert site.ask("/coffee/2024-01")[0] == 404
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -1,8 +1,9 @@
 """The current report of each partition, by the files below a root alone: no record of Dagster's is read."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from audience_explorer_dagster.partitions import Partition
@@ -13,6 +14,7 @@ from spark_jobs import make_report, storage
 from spark_jobs.audience_report.page import Listed
 from spark_jobs.outputs import MANIFEST
 from spark_jobs.raw.months import list_months
+from spark_jobs.vectors.category_files import BadCategory, read_category
 
 _CATEGORY = "category="
 
@@ -20,19 +22,26 @@ _CATEGORY = "category="
 def list_current(store: Store) -> list[Listed]:
     """The current reports, as an index lists them, by month and category; `link` is the page's place."""
     months = list_months(store.all_outputs(AUDIENCE_REPORT))
-    if not store.root.startswith("s3://"):  # threads would only wait for each other
-        return [one for month in months for one in _of_month(store, month)]
     with ThreadPoolExecutor(8) as pool:
-        partitions = [
-            partition for found in pool.map(lambda month: _partitions(store, month), months) for partition in found
-        ]
-        return [
-            one for one in pool.map(lambda partition: find_current(store, partition), partitions) if one is not None
-        ]
+        # Below a local root, threads would only wait for each other.
+        each: Callable[..., Iterable[Any]] = pool.map if store.root.startswith("s3://") else map
+        partitions = [one for found in each(lambda month: _partitions(store, month), months) for one in found]
+        listed = [one for one in each(lambda partition: _find(store, partition), partitions) if one is not None]
+        names = sorted({one.category for one in listed})
+        private = dict(zip(names, each(lambda name: _is_private_now(store, name), names), strict=True))
+    return [replace(one, private=one.private or private[one.category]) for one in listed]
 
 
 def find_current(store: Store, partition: Partition) -> Listed | None:
     """The report of the current clusters of a partition; None if there is none, or its output is gone or damaged."""
+    found = _find(store, partition)
+    if found is None or found.private:
+        return found
+    return replace(found, private=_is_private_now(store, found.category))
+
+
+def _find(store: Store, partition: Partition) -> Listed | None:
+    """The same, private only if its category was so when the report was made."""
     current = store.current(AUDIENCE_REPORT, partition)
     if current is None:
         return None
@@ -44,6 +53,14 @@ def find_current(store: Store, partition: Partition) -> Listed | None:
     # Clusters that were made or promoted by themselves have no report yet.
     clusters = store.current_fingerprint(KMEANS, partition)
     return listed if clusters is None or clusters in made_from else None
+
+
+def _is_private_now(store: Store, category: str) -> bool:
+    """Whether the category's file calls it private by now: a report that was made before does not know."""
+    try:
+        return read_category(store.category_file(category)).private
+    except BadCategory:  # it is gone, or says nothing that can be understood
+        return False
 
 
 def as_listed(partition: Partition, folder: str, summary: Mapping[str, Any]) -> Listed:
@@ -69,11 +86,6 @@ def _found(number: int, verdict: str | None) -> str:
     if verdict not in (None, SEGMENTS):
         return VERDICTS[verdict]
     return f"{number} {'group' if verdict is None else 'segment'}{'s' * (number != 1)}"
-
-
-def _of_month(store: Store, month: str) -> list[Listed]:
-    found = (find_current(store, partition) for partition in _partitions(store, month))
-    return [one for one in found if one is not None]
 
 
 def _partitions(store: Store, month: str) -> list[Partition]:
