@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from spark_jobs import kmeans as clustering
 from spark_jobs import outputs, select_k, storage
 from spark_jobs.audience_report import baselines
-from spark_jobs.audience_report.content import Content, content_of
+from spark_jobs.audience_report.content import Content, ReportInputs, content_of
 from spark_jobs.audience_report.heat_map import MOST_PAGES
 from spark_jobs.audience_report.page import render
 from spark_jobs.audience_report.quality import Sources
@@ -164,14 +164,22 @@ def _content(
     summary = json.loads(storage.at(storage.join(folder, "summary.json")).read_text(encoding="utf-8"))
     if "segments" not in summary:
         raise InputError(f"{folder} was made by an earlier version, which did not describe segments. Make it again.")
-    profiles = _telling(read_table(folder, "profiles.parquet"))
-    private = bool(clusters["summary"]["private"])
     followed, flows = (None, []) if segments is None else _followed(storage.absolute(segments))
-    rows = profiles.to_pylist()
-    clear = _clearness(folder, clusters)
-    compared = _compared(folder, clusters)
     return content_of(
-        month, category, private, clusters, summary, rows, choice, followed, flows, made_from, clear, compared
+        ReportInputs(
+            month=month,
+            category=category,
+            private=bool(clusters["summary"]["private"]),
+            kmeans=clusters,
+            summary=summary,
+            profiles=_telling(read_table(folder, "profiles.parquet")).to_pylist(),
+            k_selection=choice,
+            followed=followed,
+            flows=flows,
+            sources=made_from,
+            clearness=_clearness(folder, clusters),
+            comparisons=_compared(folder, clusters),
+        )
     )
 
 

@@ -6,7 +6,6 @@ users of a manifest, are rounded here, and no text that a job wrote about exact 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 from spark_jobs.audience_report import answer, card_tables, certainty, curves, heat_map, making, mix
@@ -100,23 +99,11 @@ class Content:
         return heat_map.heat_table(self.heat, self.segments)
 
 
-def content_of(
-    month: str,
-    category: str,
-    private: bool,
-    kmeans: Manifest,
-    summary: Mapping[str, Any],
-    profiles: Sequence[Mapping[str, Any]],
-    k_selection: Manifest | None,
-    followed: Mapping[str, Any] | None = None,
-    flows: Sequence[Mapping[str, Any]] = (),
-    sources: Sources | None = None,
-    clearness: Mapping[int, Clearness] = MappingProxyType({}),
-    comparisons: Sequence[Mapping[str, Any]] = (),
-) -> Content:
-    """What the report of a category in a month says.
+@dataclass(frozen=True)
+class ReportInputs:
+    """What the report of a category in a month is made from.
 
-    Args:
+    Attributes:
         month: Such as `2024-03`.
         category: Its name.
         private: Whether it is a private one.
@@ -126,54 +113,98 @@ def content_of(
         k_selection: The manifest of the output of k_selection that k is from; None if k was given.
         followed: The `segments.json` of the followed segments of these clusters; None where they are not followed.
         flows: The rows of their `flows.parquet`.
-        sources: What the clusters were made from; None where that is not known.
+        sources: What the clusters were made from; empty where that is not known.
         clearness: How clearly people belong, by cluster; without those of which it can't be said.
         comparisons: The rows of its `comparisons.parquet` that are shown.
     """
-    config = kmeans["config"]
-    min_people = int(config.get("min_people", 10))
-    users = int(kmeans["summary"]["users"])
-    people = published.count(users, min_people)
-    # One that is too small to be said anything of is not described by its pages and scores either.
-    described = people is not None
-    apart = described and summary["k"] > 1
-    known = known_clusters(followed) if followed is not None else {}
+
+    month: str
+    category: str
+    private: bool
+    kmeans: Manifest
+    summary: Mapping[str, Any]
+    profiles: Sequence[Mapping[str, Any]]
+    k_selection: Manifest | None
+    followed: Mapping[str, Any] | None
+    flows: Sequence[Mapping[str, Any]]
+    sources: Sources
+    clearness: Mapping[int, Clearness]
+    comparisons: Sequence[Mapping[str, Any]]
+
+    @property
+    def min_people(self) -> int:
+        """Of how many people at least something may be said."""
+        return int(self.kmeans["config"].get("min_people", 10))
+
+    @property
+    def users(self) -> int:
+        """How many people there are, which may not be shown as it is."""
+        return int(self.kmeans["summary"]["users"])
+
+    @property
+    def people(self) -> int | None:
+        """How many people there are, as it may be shown; None if nothing may be said of them."""
+        return published.count(self.users, self.min_people)
+
+    @property
+    def apart(self) -> bool:
+        """Whether there are segments to tell apart: few people are not described by their pages and scores either."""
+        return self.people is not None and self.summary["k"] > 1
+
+    @property
+    def chosen(self) -> Mapping[str, Any] | None:
+        """How k was chosen, where that may be said."""
+        return None if self.k_selection is None or self.people is None else self.k_selection["summary"]
+
+
+def content_of(read: ReportInputs) -> Content:
+    """What the report of a category in a month says."""
+    kmeans, summary, people, least = read.kmeans, read.summary, read.people, read.min_people
     # Code version 5 of kmeans has none; of few people, nothing is said of any.
     of_all = summary.get("actions") if people is not None and people >= heat_map.PERCENT_FROM else None
-    segments = [segment_of(row, known.get(row["cluster_id"]), of_all) for row in summary["segments"]] if apart else []
-    rows = rows_of(segments, followed)
-    heat = heat_map.heat_map(segments, profiles, people) if apart else []
-    chosen = k_selection["summary"] if k_selection is not None and described else None
-    headline, lede, advice = answer.answer(summary, rows, people, users, min_people)
-    if people is not None and k_selection is not None and summary["verdict"] == "too_few":
-        lede = [f"{people:,} people, of whom {certainty.judged(k_selection, min_people)} to judge by. {' '.join(lede)}"]
+    segments = _segments(read, of_all)
+    rows = rows_of(segments, read.followed)
+    chosen = read.chosen
+    headline, lede, advice = answer.answer(summary, rows, people, read.users, least)
+    if people is not None and read.k_selection is not None and summary["verdict"] == "too_few":
+        lede = [f"{people:,} people, of whom {certainty.judged(read.k_selection, least)} to judge by. {' '.join(lede)}"]
+    by_choice = read.k_selection if chosen else None
+    min_actions = int(kmeans["summary"]["clustering_inputs"]["min_actions"])
+    learned_from = kmeans["summary"]["learned_from"]
     return Content(
-        month=month,
-        category=category,
-        private=private,
-        min_people=min_people,
+        month=read.month,
+        category=read.category,
+        private=read.private,
+        min_people=least,
         people=people,
         verdict=summary["verdict"],
         headline=headline,
-        who=answer.who(month, int(kmeans["summary"]["clustering_inputs"]["min_actions"])) if described else "",
+        who=answer.who(read.month, min_actions) if people is not None else "",
         lede=lede,
         advice=advice,
         segments=segments,
         rows=rows,
-        heat=heat,
-        liked=heat_map.liked(profiles, people) if people is not None and not apart else None,
+        heat=heat_map.heat_map(segments, read.profiles, people) if read.apart else [],
+        liked=heat_map.liked(read.profiles, people) if people is not None and not read.apart else None,
         curve=certainty.curve_of(chosen) if chosen else None,
-        tried=certainty.tried(chosen, min_people) if chosen and chosen["tried"] else None,
-        verdict_text=certainty.verdict(summary, k_selection if chosen else None, min_people, len(rows) < len(segments)),
+        tried=certainty.tried(chosen, least) if chosen and chosen["tried"] else None,
+        verdict_text=certainty.verdict(summary, by_choice, least, len(rows) < len(segments)),
         statistics=certainty.statistics(chosen) if chosen else "",
-        found_from=certainty.found_from(kmeans["summary"]["learned_from"], users, min_people) if apart else "",
-        quality=quality_of(kmeans, people, min_people, sources or Sources(), followed),
+        found_from=certainty.found_from(learned_from, read.users, least) if read.apart else "",
+        quality=quality_of(kmeans, people, least, read.sources, read.followed),
         checks=making.checks_of(kmeans),
-        parameters=making.parameters(kmeans, k_selection),
-        command=making.command(month, category, kmeans, k_selection),
-        using=making.using(month, category, rows, followed) if rows else [],
-        months=None if followed is None else months_of(followed, flows, apart, min_people),
-        clearness=clearness,
-        baselines=baselines_of(segments, comparisons, profiles) if comparisons else {},
+        parameters=making.parameters(kmeans, read.k_selection),
+        command=making.command(read.month, read.category, kmeans, read.k_selection),
+        using=making.using(read.month, read.category, rows, read.followed) if rows else [],
+        months=None if read.followed is None else months_of(read.followed, read.flows, read.apart, least),
+        clearness=read.clearness,
+        baselines=baselines_of(segments, read.comparisons, read.profiles) if read.comparisons else {},
         does=mix.doing(of_all, of_all, people),
     )
+
+
+def _segments(read: ReportInputs, of_all: Mapping[str, Any] | None) -> list[Segment]:
+    if not read.apart:
+        return []
+    known = known_clusters(read.followed) if read.followed is not None else {}
+    return [segment_of(row, known.get(row["cluster_id"]), of_all) for row in read.summary["segments"]]
