@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -47,6 +47,17 @@ class _Found:
     name: str
     people: int  # that are exported of it
     segment_id: int | None
+
+
+@dataclass(frozen=True)
+class _Month:
+    """What the clusters of a month have of what is asked for."""
+
+    offers: list[str]  # a line a segment that can be asked for
+    known: set[str | int]  # what it has of the names of segments and the numbers of clusters
+    reasons: dict[str, str]  # why it has no segment that there was once
+    found: list[_Found] = field(default_factory=list)
+    members: list["pa.Table"] = field(default_factory=list)  # the people of each of `found`
 
 
 @click.command()
@@ -171,58 +182,84 @@ def _people(
     Raises:
         InputError: No month has such a segment or cluster.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from spark_jobs.segments import load_segments
-
-    found, tables = [], []
-    offered: list[str] = []  # a line a segment
-    reasons: dict[str, str] = {}  # why a month has no segment that there was once
-    known: set[str | int] = set()
-    for variant in sorted(variants, key=lambda variant: variant.month, reverse=True):
-        month = variant.month
-        columns = ["user_id", "cluster_id", "confidence"]
-        segments = load_segments(root, month, category, folder=variant.folder, columns=columns)
-        followed = _followed(root, variant, category, segments)
-        by_cluster = _unfollowed(segments)
-        offers = list(by_cluster.values()) if followed is None else _living(followed)
-        of_segments = {text: offer for text in wanted if (offer := _find(offers, text)) and offer.clusters}
-        of_clusters = {number: _owner(offers, by_cluster[number]) for number in clusters if number in by_cluster}
-        known |= of_segments.keys() | of_clusters.keys()
-        offered += [f"{month}: {offer}" for offer in offers]
-        for text in wanted:
-            if text not in of_segments and (why := _why_not(followed, text)):
-                reasons.setdefault(text, why)
-        for offer in of_segments.values():
-            if offer.others:
-                others = _in_words(offer.others)
-                tell(f"{month}: {_in_words([offer.name])} is in one cluster with {others}: all of it is exported.")
-        chosen = {number: offer for offer in of_segments.values() for number in offer.clusters}
-        for number, offer in sorted({**of_clusters, **chosen}.items()):
-            members = segments.members.filter(
-                (pc.field("cluster_id") == number) & (pc.field("confidence") >= min_confidence)
-            )
-            found.append(_Found(month, number, offer.name, members.num_rows, offer.segment_id))
-            for column, value in {"month": month, "segment": offer.name, "segment_id": offer.segment_id}.items():
-                kind = pa.int32() if column == "segment_id" else pa.string()
-                members = members.append_column(column, pa.repeat(pa.scalar(value, kind), members.num_rows))
-            tables.append(members)
+    newest_first = sorted(variants, key=lambda variant: variant.month, reverse=True)
+    months = [_look(root, category, variant, wanted, clusters, min_confidence) for variant in newest_first]
+    known = {name for month in months for name in month.known}
+    reasons: dict[str, str] = {}
+    for month in months:
+        reasons |= {name: why for name, why in month.reasons.items() if name not in reasons}
     if missing := [name for name in wanted if name not in known]:
-        raise InputError(_no_segment(missing, reasons, category, offered))
+        raise InputError(_no_segment(missing, reasons, category, [offer for month in months for offer in month.offers]))
     if unknown := [str(number) for number in clusters if number not in known]:
         raise InputError(
             f"There is no cluster {', '.join(unknown)} of {category} in {', '.join(v.month for v in variants)}."
         )
     for why in reasons.values():  # of what another month has
         tell(why)
-    # The newest month comes first, so the first row of a person is of the newest.
-    first = pa.concat_tables(tables).group_by("user_id", use_threads=False)
+    found = [one for month in months for one in month.found]
+    return found, _first_rows([members for month in months for members in month.members])
+
+
+def _look(
+    root: str,
+    category: str,
+    variant: Variant,
+    wanted: Sequence[str],
+    clusters: Sequence[int],
+    min_confidence: float,
+) -> _Month:
+    """Look for what is asked for in the clusters of a month."""
+    from spark_jobs.segments import load_segments
+
+    month = variant.month
+    columns = ["user_id", "cluster_id", "confidence"]
+    segments = load_segments(root, month, category, folder=variant.folder, columns=columns)
+    followed = _followed(root, variant, category, segments)
+    by_cluster = _unfollowed(segments)
+    offers = list(by_cluster.values()) if followed is None else _living(followed)
+    of_segments = {text: offer for text in wanted if (offer := _find(offers, text)) and offer.clusters}
+    of_clusters = {number: _owner(offers, by_cluster[number]) for number in clusters if number in by_cluster}
+    for offer in of_segments.values():
+        if offer.others:
+            others = _in_words(offer.others)
+            tell(f"{month}: {_in_words([offer.name])} is in one cluster with {others}: all of it is exported.")
+    whys = {text: _why_not(followed, text) for text in wanted if text not in of_segments}
+    made = _Month(
+        offers=[f"{month}: {offer}" for offer in offers],
+        known={*of_segments, *of_clusters},
+        reasons={text: why for text, why in whys.items() if why},
+    )
+    of_clusters |= {number: offer for offer in of_segments.values() for number in offer.clusters}
+    for number, offer in sorted(of_clusters.items()):
+        members = _members(segments, month, number, offer, min_confidence)
+        made.found.append(_Found(month, number, offer.name, members.num_rows, offer.segment_id))
+        made.members.append(members)
+    return made
+
+
+def _members(segments: "Segments", month: str, number: int, offer: _Offered, min_confidence: float) -> "pa.Table":
+    """The people of a cluster, with the month and the segment that it is exported as."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    members = segments.members.filter((pc.field("cluster_id") == number) & (pc.field("confidence") >= min_confidence))
+    for column, value in {"month": month, "segment": offer.name, "segment_id": offer.segment_id}.items():
+        kind = pa.int32() if column == "segment_id" else pa.string()
+        members = members.append_column(column, pa.repeat(pa.scalar(value, kind), members.num_rows))
+    return members
+
+
+def _first_rows(tables: Sequence["pa.Table"]) -> "pa.Table":
+    """A row a person, the first of theirs: the newest, where the newest month comes first."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     names = ["month", "cluster_id", "segment", "confidence", "segment_id"]
     # A segment that nobody follows has no id, which is a first value, too.
     options = pc.ScalarAggregateOptions(skip_nulls=False)
-    people = first.aggregate([(name, "first", options) for name in names])
-    return found, people.rename_columns(["user_id", *names]).sort_by("user_id")
+    by_person = pa.concat_tables(tables).group_by("user_id", use_threads=False)
+    people = by_person.aggregate([(name, "first", options) for name in names])
+    return people.rename_columns(["user_id", *names]).sort_by("user_id")
 
 
 def _followed(root: str, variant: Variant, category: str, segments: "Segments") -> "Followed | None":
