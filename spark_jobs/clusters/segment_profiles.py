@@ -63,10 +63,26 @@ def profile_segments(
     strongest = [_strongest(compared, cluster) for cluster in range(found.k)]
     named = names.names_of([[page_names[d] for d in strongest[c] if own[c, d]][: names.PAGES] for c in range(found.k)])
     pages = _pages(metadata, found, compared, min_people)
-    typical = _typical(drawn, found.centers, min_people)
-    activity, mix = traits.activity(), traits.mix
-    rows, total, d = pages.select(("people", "share", "rest_share")).to_pylist(), int(found.users.sum()), len(ids)
-    segments = [
+    typical = [[page_names[page] for page in of_cluster] for of_cluster in _typical(drawn, found.centers, min_people)]
+    apart = _apart(pages, compared, strongest, ids, page_names)
+    segments = _segments(found, traits, named, apart, typical, min_people)
+    everybody = None if traits.mix is None else action_mix.publish(traits.mix.of_all(), min_people)
+    distinctive = [[ids[page] for page in of_cluster] for of_cluster in strongest]
+    against = _against(metadata, found, likes, compared, page_names, min_people)
+    return SegmentProfiles(pages, segments, named, everybody, distinctive, against)
+
+
+def _segments(
+    found: Clusters,
+    traits: Traits,
+    named: list[str],
+    apart: list[list[dict[str, Any]]],
+    typical: list[list[str]],
+    min_people: int,
+) -> list[dict[str, Any]]:
+    """The segments by cluster_id, as `summary.json` has them."""
+    activity, mix, total = traits.activity(), traits.mix, int(found.users.sum())
+    return [
         {
             "cluster_id": cluster,
             "name": named[cluster],
@@ -77,28 +93,43 @@ def profile_segments(
             "activity": _activity(activity[cluster], people, min_people),
             "actions": None if mix is None else action_mix.publish(mix.of(cluster), min_people),
             "gender": _genders(traits.genders(cluster), people, min_people),
-            "distinctive": [
-                {
-                    "dimension_id": ids[page],
-                    "dimension_name": page_names[page],
-                    **rows[cluster * d + page],
-                    "lift": published.ratio(compared.lift[cluster, page]),
-                    "low": published.ratio(compared.low[cluster, page]),
-                    "high": published.ratio(compared.high[cluster, page]),
-                }
-                for page in strongest[cluster][:_MOST_DISTINCTIVE]
-            ],
-            "typical": [page_names[page] for page in typical[cluster]],
+            "distinctive": apart[cluster],
+            "typical": typical[cluster],
         }
         for cluster, people in enumerate(found.users.tolist())
     ]
-    everybody = None if mix is None else action_mix.publish(mix.of_all(), min_people)
-    distinctive = [[ids[page] for page in of_cluster] for of_cluster in strongest]
-    counted = baselines.Counted(found.dimensions.member_count, found.users, ids, page_names)
-    against = baselines.nothing_compared()
-    if likes is not None:
-        against = baselines.comparisons(counted, likes, compared, min_people)
-    return SegmentProfiles(pages, segments, named, everybody, distinctive, against)
+
+
+def _apart(
+    pages: pa.Table, compared: Lifts, strongest: list[list[int]], ids: list[str], names: list[str]
+) -> list[list[dict[str, Any]]]:
+    """The pages that set each segment apart most, with their published figures."""
+    shares = pages.select(("people", "share", "rest_share")).to_pylist()
+    return [
+        [
+            {
+                "dimension_id": ids[page],
+                "dimension_name": names[page],
+                **shares[cluster * len(ids) + page],
+                "lift": published.ratio(compared.lift[cluster, page]),
+                "low": published.ratio(compared.low[cluster, page]),
+                "high": published.ratio(compared.high[cluster, page]),
+            }
+            for page in of_cluster[:_MOST_DISTINCTIVE]
+        ]
+        for cluster, of_cluster in enumerate(strongest)
+    ]
+
+
+def _against(
+    metadata: InputsMetadata, found: Clusters, likes: Likes | None, compared: Lifts, names: list[str], min_people: int
+) -> pa.Table:
+    """Each segment beside everybody and beside each other one, as `comparisons.parquet` holds it."""
+    if likes is None:
+        return baselines.nothing_compared()
+    ids = metadata.dimensions["dimension_id"].to_pylist()
+    counted = baselines.Counted(found.dimensions.member_count, found.users, ids, names)
+    return baselines.comparisons(counted, likes, compared, min_people)
 
 
 def _likes(metadata: InputsMetadata, found: Clusters, drawn: Sample, config: KMeansConfig) -> Likes | None:
