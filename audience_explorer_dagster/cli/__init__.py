@@ -2,10 +2,12 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import click
+from pydantic import BaseModel
 
 from audience_explorer_dagster.cli.archive import archive
 from audience_explorer_dagster.cli.aws import AWSGroup
@@ -137,12 +139,8 @@ def pipeline(
             "k_selection": k_selection,
             "kmeans": kmeans,
         }
-        # What was given: the rest is the deployment's own.
-        values: dict[str, Any] = {name: part.model_dump(exclude_unset=True) for name, part in parts.items()}
-        if "fit_min_actions" in kmeans.model_fields_set:
-            values["k_selection"]["fit_min_actions"] = kmeans.fit_min_actions
-        values |= engine.model_dump(exclude_unset=True) | ({"force": True} if force else {})
-        config = MonthRunConfig(**values, promote=promote)
+        forced = {"force": True} if force else {}
+        config = MonthRunConfig(**_given(parts, engine) | forced, promote=promote)
         categories = categories or tuple(config.categories)
         if dry_run:
             plan = project.dry_run(months, categories, config)
@@ -155,6 +153,15 @@ def pipeline(
     elif code:
         tell_table(failures_as_mail(outcomes, last_lines))
     sys.exit(code)
+
+
+def _given(parts: Mapping[str, BaseModel], engine: EngineConfig) -> dict[str, Any]:
+    """What was given of a run's config: the rest is the deployment's own."""
+    values: dict[str, Any] = {name: part.model_dump(exclude_unset=True) for name, part in parts.items()}
+    kmeans = values["kmeans"]
+    if "fit_min_actions" in kmeans:
+        values["k_selection"]["fit_min_actions"] = kmeans["fit_min_actions"]
+    return values | engine.model_dump(exclude_unset=True)
 
 
 @main.command()
