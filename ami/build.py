@@ -223,7 +223,8 @@ class Build:
     def _wait_until_available(self, image: str) -> None:
         while True:
             # By filter, since an image that is very new may not be known by its id yet, which is no error then.
-            found = self._ec2.describe_images(Filters=[{"Name": "image-id", "Values": [image]}])["Images"]
+            wanted = [{"Name": "image-id", "Values": [image]}]
+            found = self._ec2.describe_images(Owners=["self"], Filters=wanted)["Images"]  # type: ignore[arg-type]
             state = found[0]["State"] if found else "pending"
             if state == "available":
                 return

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from botocore.exceptions import ClientError
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -71,11 +72,19 @@ def named(ec2: "EC2Client", wanted: str) -> list[Image]:
     """The image of an id, or those of this account whose names fit a pattern such as `audience-explorer-*`, the newest
     first."""
     if wanted.startswith("ami-"):
-        filters = [{"Name": "image-id", "Values": [wanted]}]
-    else:
-        filters = [{"Name": "name", "Values": [wanted]}, {"Name": "state", "Values": ["available"]}]
-    owners = [] if wanted.startswith("ami-") else ["self"]
-    return _newest_first(ec2.describe_images(Filters=filters, Owners=owners)["Images"])  # type: ignore[arg-type]
+        return _newest_first(_with_id(ec2, wanted))
+    filters = [{"Name": "name", "Values": [wanted]}, {"Name": "state", "Values": ["available"]}]
+    return _newest_first(ec2.describe_images(Filters=filters, Owners=["self"])["Images"])  # type: ignore[arg-type]
+
+
+def _with_id(ec2: "EC2Client", image: str) -> list["ImageTypeDef"]:
+    """The image of an id, whosever it is; nothing if there is none. A filter would search all public images."""
+    try:
+        return ec2.describe_images(ImageIds=[image])["Images"]
+    except ClientError as error:
+        if error.response["Error"]["Code"] in ("InvalidAMIID.NotFound", "InvalidAMIID.Malformed"):
+            return []
+        raise
 
 
 def ours(ec2: "EC2Client") -> list[Image]:

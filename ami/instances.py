@@ -30,6 +30,7 @@ class Instance:
     launched_at: datetime
     tags: dict[str, str]
     reason: str = ""  # why it ended: EC2's code, such as Server.SpotInstanceTermination
+    explanation: str = ""  # of that, in EC2's words
     address: str = ""  # inside its network
     image: str = ""
     key_pair: str = ""
@@ -92,6 +93,7 @@ def instance_of(described: dict[str, Any]) -> Instance:
         launched_at=described["LaunchTime"],
         tags={tag["Key"]: tag["Value"] for tag in described.get("Tags", [])},
         reason=described.get("StateReason", {}).get("Code", ""),
+        explanation=described.get("StateReason", {}).get("Message", ""),
         address=described.get("PrivateIpAddress", ""),
         image=described.get("ImageId", ""),
         key_pair=described.get("KeyName", ""),

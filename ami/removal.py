@@ -28,7 +28,8 @@ def dispensable(images: Sequence[Image], keep: int, spared: Iterable[str]) -> li
 
 def discard(ec2: "EC2Client", image: str) -> None:
     """Remove an image and its snapshots, which EC2 would leave."""
-    found: list[Any] = list(ec2.describe_images(Filters=[{"Name": "image-id", "Values": [image]}])["Images"])
+    wanted = [{"Name": "image-id", "Values": [image]}]
+    found: list[Any] = list(ec2.describe_images(Owners=["self"], Filters=wanted)["Images"])  # type: ignore[arg-type]
     disks = [disk for each in found for disk in each.get("BlockDeviceMappings", [])]
     ec2.deregister_image(ImageId=image)
     for disk in disks:

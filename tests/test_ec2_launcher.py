@@ -120,6 +120,27 @@ def test_a_type_without_capacity_is_asked_for_once_and_each_request_has_a_token_
         start(ec2, *(LaunchOption(t, None, "spot") for t in "ab"))
 
 
+@pytest.mark.parametrize(
+    ("answer", "quota"), [("MaxSpotInstanceCountExceeded", "L-34B43A08"), ("VcpuLimitExceeded", "L-1216C47A")]
+)
+def test_an_account_with_too_small_a_quota_learns_which_one_and_what_to_do(answer: str, quota: str) -> None:
+    options = [LaunchOption(name, None, "spot") for name in "ab"]
+    with pytest.raises(NoCapacity, match=rf"\({quota}\)” in AWS's Service Quotas, or name smaller instance_types"):
+        start(Requests(refuse={"a": answer, "b": "UnfulfillableCapacity"}), *options)
+    with pytest.raises(NoCapacity) as raised:
+        start(Requests(refuse=dict.fromkeys("ab", "UnfulfillableCapacity")), *options)
+    assert "Quotas" not in raised.value.what
+
+
+def test_a_new_account_gets_an_instance_by_default() -> None:
+    """Its quota is 5 vCPUs, so each larger type is refused."""
+    cores = {"m7i.2xlarge": 8, "m6i.2xlarge": 8, "m5.2xlarge": 8, "m7i.xlarge": 4, "m6i.xlarge": 4}
+    types = EC2StepLauncher(launches="s3://b", instance_profile="profile").instance_types
+    too_large = {name: "MaxSpotInstanceCountExceeded" for name in types if cores[name] > 5}
+    options = launch_options(types, [], "spot-then-on-demand")
+    assert start(Requests(refuse=too_large), *options) == LaunchOption("m7i.xlarge", None, "spot")
+
+
 def test_a_request_that_is_refused_for_good_is_not_repeated() -> None:
     ec2 = Requests(refuse={"a": "InvalidParameterValue"})
     ec2.run_instances = _with_status(ec2.run_instances, 400)  # type: ignore[method-assign]
@@ -196,7 +217,11 @@ def test_the_newest_image_of_the_account_is_taken() -> None:
             find_image(ec2, "audience-explorer-*")
         for day in ("01", "02"):
             ec2.register_image(Name=f"audience-explorer-2026-01-{day}", RootDeviceName="/dev/sda1")
-        assert find_image(ec2, "audience-explorer-*").name == "audience-explorer-2026-01-02"
+        newest = find_image(ec2, "audience-explorer-*")
+        assert newest.name == "audience-explorer-2026-01-02"
+        assert find_image(ec2, newest.id) == newest
+        with pytest.raises(NoImage, match="ami-00000000"):
+            find_image(ec2, "ami-00000000")
 
 
 def test_the_code_of_a_launch_is_the_same_file_each_time_and_holds_the_jobs() -> None:
@@ -363,6 +388,8 @@ def test_ways_to_end_are_told_apart(
         ("Server.InsufficientInstanceCapacity", NoCapacity),
         ("Client.UserInitiatedShutdown", TerminatedFromOutside),
         ("Client.InstanceInitiatedShutdown", BootFailed),
+        ("Client.InternalError", Refused),
+        ("Client.VolumeLimitExceeded", Refused),
         ("", BootFailed),
     ],
 )
@@ -399,6 +426,52 @@ def test_an_instance_that_was_started_though_no_answer_came_is_ended_once_ec2_kn
     with pytest.raises(told):
         watched.run()
     assert watched.terminated == ["i-1"]
+
+
+def test_an_instance_that_cannot_be_started_is_told_in_ec2s_words(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = {"InstanceId": "i-1", "InstanceType": "t", "State": {"Name": "terminated"}, "LaunchTime": None}
+    reason = {"Code": "Client.InternalError", "Message": "Client.InternalError: the key is not accessible"}
+    monkeypatch.setattr(instances, "describe", lambda *_: instances.instance_of({**described, "StateReason": reason}))
+    with pytest.raises(Refused, match=r"the key is not accessible\), with 2 jobs not done"):
+        watched.run()
+
+
+def test_an_instance_that_ec2_does_not_know_yet_and_so_forbids_to_end_is_ended_a_little_later(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A right that hangs on tags does not reach an instance whose tags are not known yet."""
+    end, forbidden = instances.terminate, [True, True]
+
+    def forbid(ec2: Any, found: Any) -> set[str]:
+        if forbidden and forbidden.pop():
+            answer = {"Error": {"Code": "UnauthorizedOperation"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+            raise ClientError(cast(Any, answer), "TerminateInstances")
+        return end(ec2, found)
+
+    monkeypatch.setattr(instances, "terminate", forbid)
+    watched.write(report("a"), report("b"))
+    watched.end()
+    watched.run()
+    assert watched.terminated == ["i-1"]
+    assert watched.errors == []
+
+
+def test_an_instance_that_may_never_be_ended_is_named_with_the_way_out(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbid(*_: Any) -> None:
+        answer = {"Error": {"Code": "UnauthorizedOperation"}, "ResponseMetadata": {"HTTPStatusCode": 403}}
+        raise ClientError(cast(Any, answer), "TerminateInstances")
+
+    monkeypatch.setattr(instances, "terminate", forbid)
+    monkeypatch.setattr(launch, "_UNKNOWN_SECONDS", 0.05)
+    watched.write(report("a"), report("b"))
+    watched.end()
+    watched.run()
+    (error,) = watched.errors
+    assert f"audience-explorer ec2 rm launch={TAGS.launch}" in error
 
 
 def test_a_launch_that_was_refused_leaves_nothing_to_look_for(

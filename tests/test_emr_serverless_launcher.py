@@ -228,6 +228,20 @@ def test_a_job_run_is_asked_for_as_configured(account: Account) -> None:
     assert logs == f"{submit['entryPointArguments'][0]}/spark/"
 
 
+def test_a_launch_fits_by_default_into_the_quota_of_a_new_account() -> None:
+    settings = {name: field.default for name, field in EMRServerlessLauncher.model_fields.items()}
+    assert settings["driver_cores"] + settings["max_executors"] * settings["executor_cores"] <= 16
+
+
+def test_the_driver_and_the_executors_know_the_region_by_both_names_that_clients_read(account: Account) -> None:
+    account.launch(all_done)
+    (run,) = account.runs
+    parameters = f"{run.job_driver['sparkSubmit']['sparkSubmitParameters']} "
+    for process in ("spark.emr-serverless.driverEnv", "spark.executorEnv"):
+        for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+            assert f"--conf {process}.{name}=us-east-1 " in parameters
+
+
 def test_the_archive_and_the_program_are_on_s3_before_the_job_run(account: Account) -> None:
     account.launch(all_done)
     account.launch(all_done)

@@ -14,6 +14,7 @@ from ami import instances
 from ami.images import Image
 from ami.instances import Instance
 from audience_explorer_dagster.launchers import Job, Report, pipes_context, receive
+from audience_explorer_dagster.launchers.aws import is_unauthorized
 from audience_explorer_dagster.launchers.ec2 import code, prices
 from audience_explorer_dagster.launchers.ec2.errors import (
     EC2LaunchFailed,
@@ -273,21 +274,26 @@ class Launch:
         known = {self._instance.id} if self._instance else set[str]()
         ended = set[str]()
         unknown = _Timer(_UNKNOWN_SECONDS)
+        failure: Exception | None = None
         # EC2 may not know yet what it has just started, so this is repeated until it does.
         while self._may_be_started and not ended and not unknown.is_over():
             try:
                 ended |= known - instances.terminate(self._settings.ec2, known)
                 strays = {of.id for of in instances.find(self._settings.ec2, {"launch": self._tags.launch})} - ended
                 ended |= strays - instances.terminate(self._settings.ec2, strays)
+                failure = None
             except (BotoCoreError, ClientError) as error:
-                if not ended:
-                    self._context.log.error(
-                        f"launch {self._tags.launch} could not be ended: {error}. Its instance ends itself, at"
-                        f" max_runtime at the latest; or now: audience-explorer ec2 rm launch={self._tags.launch}"
-                    )
-                return
+                failure = error
+                # What we may end, we may by its tags, which are not known yet either.
+                if ended or not is_unauthorized(error):
+                    break
             if not ended:
                 time.sleep(self._settings.poll_seconds)
+        if failure is not None and not ended:
+            self._context.log.error(
+                f"launch {self._tags.launch} could not be ended: {failure}. Its instance ends itself, at"
+                f" max_runtime at the latest; or now: audience-explorer ec2 rm launch={self._tags.launch}"
+            )
 
     # --- what they share ---
 

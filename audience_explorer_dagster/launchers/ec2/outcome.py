@@ -12,6 +12,7 @@ from audience_explorer_dagster.launchers.ec2.errors import (
     NoCapacity,
     OutOfMemory,
     Overdue,
+    Refused,
     SpotInterrupted,
     TerminatedFromOutside,
 )
@@ -19,6 +20,9 @@ from spark_jobs.launch.status import Status
 
 _MISSING_SECONDS = 30.0  # how long what the status counts may take to arrive
 _GRACE_SECONDS = 60.0  # how long the instance may outlive max_runtime, which it counts from its boot
+
+# The request can't be fulfilled, however often: a key of the disk's encryption, a quota of volumes, a snapshot.
+_REFUSED = {"Client.InternalError", "Client.InvalidSnapshot.NotFound", "Client.VolumeLimitExceeded"}
 
 Problem = tuple[type[EC2LaunchFailed], str]
 
@@ -122,6 +126,8 @@ def _problem_by_end(seen: Snapshot, limits: Limits) -> Problem | None:
         return SpotInterrupted, f"AWS took the instance back ({reason}), with {seen.jobs}"
     if reason == "Server.InsufficientInstanceCapacity":
         return NoCapacity, f"EC2 had no {instance.type} in {instance.zone} after all"
+    if reason in _REFUSED:
+        return Refused, f"EC2 can't start it ({instance.explanation or reason}), with {seen.jobs}"
     if reason == "Client.UserInitiatedShutdown":
         return TerminatedFromOutside, f"somebody ended the instance, with {seen.jobs}"
     if seen.alive_seconds is not None and seen.alive_seconds >= limits.max_runtime:

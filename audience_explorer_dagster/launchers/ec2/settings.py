@@ -26,8 +26,11 @@ class EC2Settings(Launcher, ABC):
     )
     region: str | None = Field(default=None, description="The region; by default AWS's usual settings name it.")
     image: str = Field(default=f"{NAME}*", description="An image's id, or a pattern of names, whose newest is taken.")
+    # The last ones fit into the quota of a new account, which is 5 vCPUs.
     instance_types: list[str] = Field(
-        default=["m7i.2xlarge", "m6i.2xlarge", "m5.2xlarge"], min_length=1, description="Types, the preferred first."
+        default=["m7i.2xlarge", "m6i.2xlarge", "m5.2xlarge", "m7i.xlarge", "m6i.xlarge"],
+        min_length=1,
+        description="Types, the preferred first.",
     )
     market: Literal["spot", "on-demand", "spot-then-on-demand"] = Field(
         default="spot-then-on-demand",

@@ -1,7 +1,7 @@
 """Starting an instance: what is asked of EC2, and where it may be asked for."""
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +27,14 @@ NO_CAPACITY = {
     "InstanceLimitExceeded",
     "MaxSpotInstanceCountExceeded",
     "SpotMaxPriceTooLow",
+    "UnfulfillableCapacity",
     "Unsupported",  # the type is not offered in the subnet's zone
     "VcpuLimitExceeded",
+}
+# A new account's are 5 vCPUs each. https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-resource-limits.html
+_QUOTAS = {
+    "MaxSpotInstanceCountExceeded": "All Standard Spot Instance Requests (L-34B43A08)",
+    "VcpuLimitExceeded": "Running On-Demand Standard instances (L-1216C47A)",
 }
 _THROTTLED = {"RequestLimitExceeded", "Throttling", "ThrottlingException", "TooManyRequestsException"}
 
@@ -88,19 +94,31 @@ def start_instance(
     Raises:
         NoCapacity: No option had one.
     """
-    refused = []
+    refused, quotas = [], set()
     for number, option in enumerate(options):
         request = _request(settings, option, tags, image)
         request |= {"ClientToken": f"{token}-{number}", "UserData": user_data(ec2.meta.region_name, folder)}
         try:
             answer = _run_instances(ec2, request)
         except ClientError as error:
-            if error.response["Error"]["Code"] not in NO_CAPACITY:
+            code = error.response["Error"]["Code"]
+            if code not in NO_CAPACITY:
                 raise
-            refused.append(f"{option}: {error.response['Error']['Code']}")
+            refused.append(f"{option}: {code}")
+            quotas |= {_QUOTAS[code]} if code in _QUOTAS else set()
         else:
             return instance_of(answer["Instances"][0]), option  # type: ignore[arg-type]
-    raise NoCapacity("; ".join(refused))
+    raise NoCapacity("; ".join(refused) + _way_out(quotas))
+
+
+def _way_out(quotas: Set[str]) -> str:
+    """What to do about quotas that are too small."""
+    if not quotas:
+        return ""
+    return (
+        f". The account may have too few vCPUs at a time: ask for more of “{'” and “'.join(sorted(quotas))}” in AWS's"
+        " Service Quotas, or name smaller instance_types"
+    )
 
 
 def _request(settings: EC2Settings, option: LaunchOption, tags: Mapping[str, str], image: Image) -> dict[str, Any]:

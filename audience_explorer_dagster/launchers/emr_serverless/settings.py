@@ -27,7 +27,12 @@ class EMRServerlessSettings(Launcher, ABC):
     driver_memory_gb: int = Field(default=16, ge=2, description="Its memory; how much goes with how many vCPUs: AWS's.")
     executor_cores: int = Field(default=4, ge=1, description="vCPUs of an executor.")
     executor_memory_gb: int = Field(default=16, ge=2, description="Its memory.")
-    max_executors: int = Field(default=20, ge=1, description="How many executors there may be at a time.")
+    max_executors: int = Field(
+        default=3,
+        ge=1,
+        description="How many executors there may be at a time. By default a launch has 16 vCPUs in all, which is a new"
+        " account's quota (Service Quotas: Max concurrent vCPUs per account).",
+    )
     python_share: float = Field(
         default=0.5, ge=0.1, le=0.9, description="The share of memory that is Python's; the rest is the JVM's heap."
     )
@@ -66,8 +71,12 @@ class EMRServerlessSettings(Launcher, ABC):
             "spark.emr-serverless.driverEnv.PYSPARK_DRIVER_PYTHON": packing.PYTHON,
             "spark.emr-serverless.driverEnv.PYSPARK_PYTHON": packing.PYTHON,
             "spark.executorEnv.PYSPARK_PYTHON": packing.PYTHON,
-            "spark.emr-serverless.driverEnv.AWS_REGION": region,
-            "spark.executorEnv.AWS_REGION": region,
+            # boto3 reads the second one alone, and others the first.
+            **{
+                f"{process}.{name}": region
+                for process in ("spark.emr-serverless.driverEnv", "spark.executorEnv")
+                for name in ("AWS_REGION", "AWS_DEFAULT_REGION")
+            },
         }
 
     @cached_property
