@@ -199,6 +199,22 @@ def test_reports_come_while_the_jobs_run(account: Account) -> None:
     assert account.reports[2].folder == "seen 2"
 
 
+def properties_of(run: Any) -> dict[str, str]:
+    """Spark's properties of a job run, as AWS is given them."""
+    (defaults,) = run.configuration_overrides["applicationConfiguration"]
+    assert defaults["classification"] == "spark-defaults"
+    return cast(dict[str, str], defaults["properties"])
+
+
+def test_a_property_may_have_any_characters(account: Account) -> None:
+    """AWS takes the text of parameters apart by blanks, and a quote in it may be taken for a part of the value."""
+    account.launch(all_done, conf={"spark.driver.extraJavaOptions": "-Da='b c' -De=#"})
+    (run,) = account.runs
+    assert properties_of(run)["spark.driver.extraJavaOptions"] == "-Da='b c' -De=#"
+    parameters = run.job_driver["sparkSubmit"]["sparkSubmitParameters"]
+    assert not set("'\"#") & set(parameters), "what is left there is Dagster's own"
+
+
 def test_a_job_run_is_asked_for_as_configured(account: Account) -> None:
     account.launch(
         all_done,
@@ -211,17 +227,16 @@ def test_a_job_run_is_asked_for_as_configured(account: Account) -> None:
     )
     (run,) = account.runs
     submit = run.job_driver["sparkSubmit"]
-    parameters = submit["sparkSubmitParameters"]
-    for expected in (
-        "spark.driver.memory=12288m",
-        "spark.executor.memory=6553m",
-        "spark.emr-serverless.memoryOverheadFactor=1.5",
-        "spark.dynamicAllocation.maxExecutors=7",
-        "spark.sql.shuffle.partitions=64",
-        "spark.executorEnv.PYSPARK_PYTHON=./environment/bin/python",
-        "spark.emr-serverless.driverEnv.PYSPARK_DRIVER_PYTHON=./environment/bin/python",
-    ):
-        assert f"--conf {expected} " in f"{parameters} "
+    expected = {
+        "spark.driver.memory": "12288m",
+        "spark.executor.memory": "6553m",
+        "spark.emr-serverless.memoryOverheadFactor": "1.5",
+        "spark.dynamicAllocation.maxExecutors": "7",
+        "spark.sql.shuffle.partitions": "64",
+        "spark.executorEnv.PYSPARK_PYTHON": "./environment/bin/python",
+        "spark.emr-serverless.driverEnv.PYSPARK_DRIVER_PYTHON": "./environment/bin/python",
+    }
+    assert expected.items() <= properties_of(run).items()
     assert (run.execution_role, run.execution_timeout_minutes) == (ROLE, 60)
     assert {"project": "audience-explorer", "label": "2024-01", "team": "data"}.items() <= run.tags.items()
     logs = run.configuration_overrides["monitoringConfiguration"]["s3MonitoringConfiguration"]["logUri"]
@@ -236,10 +251,9 @@ def test_a_launch_fits_by_default_into_the_quota_of_a_new_account() -> None:
 def test_the_driver_and_the_executors_know_the_region_by_both_names_that_clients_read(account: Account) -> None:
     account.launch(all_done)
     (run,) = account.runs
-    parameters = f"{run.job_driver['sparkSubmit']['sparkSubmitParameters']} "
     for process in ("spark.emr-serverless.driverEnv", "spark.executorEnv"):
         for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
-            assert f"--conf {process}.{name}=us-east-1 " in parameters
+            assert properties_of(run)[f"{process}.{name}"] == "us-east-1"
 
 
 def test_the_archive_and_the_program_are_on_s3_before_the_job_run(account: Account) -> None:
@@ -250,7 +264,8 @@ def test_the_archive_and_the_program_are_on_s3_before_the_job_run(account: Accou
     code = [f"s3://bucket/{key}" for key in keys if "/code/" in key]
     submit = account.runs[1].job_driver["sparkSubmit"]
     assert sorted(code) == sorted([submit["entryPoint"], f"{LAUNCHES}/code/{packing.name('x86_64')}"])
-    assert f"spark.archives={LAUNCHES}/code/{packing.name('x86_64')}#environment" in submit["sparkSubmitParameters"]
+    archive = f"{LAUNCHES}/code/{packing.name('x86_64')}#environment"
+    assert properties_of(account.runs[1])["spark.archives"] == archive
 
 
 def test_what_the_jobs_are_is_in_the_description_and_no_secret_in_what_aws_keeps(account: Account) -> None:

@@ -7,7 +7,6 @@ many and as large as this machine can bear, Spark is that of PySpark, and creden
 
 import gzip
 import os
-import shlex
 import subprocess
 import sys
 import tarfile
@@ -99,8 +98,7 @@ class EMRServerless:
 
     def _run(self, run: Any) -> None:
         began, submit = time.monotonic(), run.job_driver["sparkSubmit"]
-        parameters = shlex.split(submit["sparkSubmitParameters"])
-        properties = dict(pair.split("=", 1) for pair in parameters[1::2])
+        properties = _properties_of(run)
         work = self._folder / run.id
         work.mkdir(parents=True)
         self._fetch(submit["entryPoint"], work / "main.py")
@@ -151,3 +149,12 @@ class EMRServerless:
     def _fetch(self, location: str, target: Path) -> None:
         parts = urlsplit(location)
         self.s3.download_file(parts.netloc, parts.path.lstrip("/"), str(target))
+
+
+def _properties_of(run: Any) -> dict[str, str]:
+    """Spark's properties of a job run. Its parameters are taken apart by blanks, as by AWS: no quote has a meaning."""
+    parameters = run.job_driver["sparkSubmit"].get("sparkSubmitParameters", "").split()
+    given = [pair.split("=", 1) for pair in parameters[1::2]]
+    defaults = run.configuration_overrides.get("applicationConfiguration", [])
+    of_spark = [each["properties"] for each in defaults if each["classification"] == "spark-defaults"]
+    return {name: value for properties in of_spark for name, value in properties.items()} | dict(given)

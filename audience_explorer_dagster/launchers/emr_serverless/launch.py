@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 import math
-import shlex
 import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -122,15 +121,14 @@ class Launch:
                 "sparkSubmit": {
                     "entryPoint": program,
                     "entryPointArguments": [self._folder.location],
-                    "sparkSubmitParameters": " ".join(
-                        f"--conf {shlex.quote(f'{name}={value}')}" for name, value in properties.items()
-                    ),
                 }
             },
             "configurationOverrides": {
+                # Not as text of sparkSubmitParameters: that is taken apart by blanks, and a quote is part of a value.
+                "applicationConfiguration": [{"classification": "spark-defaults", "properties": properties}],
                 "monitoringConfiguration": {
                     "s3MonitoringConfiguration": {"logUri": f"{self._folder.location}/spark/"},
-                }
+                },
             },
         }
         return request, description
