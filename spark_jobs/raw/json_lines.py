@@ -12,7 +12,7 @@ import pyarrow.json
 
 from spark_jobs.errors import UnreadableFile
 from spark_jobs.raw.rules import NOT_JSON, NOT_UTF8, RAW, RawRows, not_a_string
-from spark_jobs.raw.text import BOM, read_blocks
+from spark_jobs.raw.text import BOM, Block, read_blocks, with_lf
 
 
 def read_gzipped_json_lines(file: IO[bytes], location: str) -> Iterator[RawRows]:
@@ -30,39 +30,45 @@ def read_gzipped_json_lines(file: IO[bytes], location: str) -> Iterator[RawRows]
         raise UnreadableFile(location, error) from error
 
 
-def read_json_lines(file: IO[bytes] | gzip.GzipFile, _location: str) -> Iterator[RawRows]:
-    """Read an open `.jsonl`, block by block."""
-    for block, first, lines in read_blocks(file):
-        text = block.removeprefix(BOM) if first == 1 else block
-        yield _parse_json_fast(text, first, lines) or _parse_json_lines(text, first)
+def read_json_lines(file: IO[bytes] | gzip.GzipFile, location: str) -> Iterator[RawRows]:
+    """Read an open `.jsonl`, block by block.
+
+    Raises:
+        UnreadableFile: A line is too long.
+    """
+    for read in read_blocks(file, location):
+        # No JSON text has a CR but between its tokens, and there it ends a line.
+        data = with_lf(read.data.removeprefix(BOM) if read.first == 1 else read.data)
+        block = Block(data, read.first, read.lines)
+        yield _parse_json_fast(block) or _parse_json_lines(block)
 
 
-def _parse_json_fast(block: bytes, first: int, lines: int) -> RawRows | None:
+def _parse_json_fast(block: Block) -> RawRows | None:
     """Parse a block with Arrow; None if a line may hold anything but one object: then it is parsed line by line."""
-    starts = block.startswith(b"{") + block.count(b"\n{")
-    ends = block.count(b"}\n") + block.count(b"}\r\n")
-    if not starts == ends == lines:
+    data, lines = block.data, block.lines
+    starts = data.startswith(b"{") + data.count(b"\n{")
+    if not starts == data.count(b"}\n") == lines:
         return None
     try:
-        block.decode()
+        data.decode()
         table = pa.json.read_json(
-            pa.BufferReader(block),
-            pa.json.ReadOptions(block_size=len(block) + 1),
+            pa.BufferReader(data),
+            pa.json.ReadOptions(block_size=len(data) + 1),
             pa.json.ParseOptions(explicit_schema=RAW, unexpected_field_behavior="ignore"),
         )
     except (pa.ArrowInvalid, UnicodeDecodeError):
         return None
     if table.num_rows != lines:
         return None
-    return RawRows(table.select(RAW.names).combine_chunks(), np.arange(first, first + lines), [])
+    return RawRows(table.select(RAW.names).combine_chunks(), np.arange(block.first, block.first + lines), [])
 
 
-def _parse_json_lines(block: bytes, first: int) -> RawRows:
+def _parse_json_lines(block: Block) -> RawRows:
     """Parse a block line by line, with a reason for each line that holds no row."""
     rows: list[dict[str, Any]] = []
     numbers: list[int] = []
     broken: list[tuple[int, str]] = []
-    for number, line in enumerate(block.split(b"\n")[:-1], first):
+    for number, line in enumerate(block.split_lines(), block.first):
         if not line.strip():
             continue
         row, why = _parse_json_line(line)
