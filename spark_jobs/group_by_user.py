@@ -17,7 +17,7 @@ from spark_jobs.errors import InputError, TooManyRejects
 from spark_jobs.options import config_options
 from spark_jobs.outputs.fingerprints import files_fingerprint, fingerprint
 from spark_jobs.outputs.tables import read_table
-from spark_jobs.raw.files import check_file_type
+from spark_jobs.raw.folder import list_raw_files
 from spark_jobs.raw.rules import Month
 from spark_jobs.reporting import Reporter, heartbeat, run_as_command
 from spark_jobs.resources import Resources, ResourcesConfig
@@ -111,20 +111,6 @@ def _summary(found: RawCounts, users: UserCounts) -> dict[str, Any]:
         "rejected": found.rejected,
         "rejects": dict(found.rejects.most_common()),
     }
-
-
-def list_raw_files(folder: str) -> list[storage.StoredFile]:
-    """The raw files of a month.
-
-    Raises:
-        InputError: There are none, or one is of an unknown type.
-    """
-    files = storage.list_files(folder)
-    if not files:
-        raise InputError(f"There is no raw data in {folder}. Put the month's files there, or pick another month.")
-    for file in files:
-        check_file_type(file.location)
-    return files
 
 
 def _month_of(raw: str) -> str:
