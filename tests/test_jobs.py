@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from spark_jobs import group_by_user, kmeans, make_clustering_inputs, outputs, select_k
-from spark_jobs.errors import InputError, TooManyRejects
+from spark_jobs.errors import InputError, OutputExists, TooManyRejects
 from tests.conftest import Engine
 from tests.golden import assert_golden, read_json_lines
 
@@ -137,6 +137,16 @@ def test_markers_and_hidden_files_are_no_raw_files(tmp_path: Path, engine: Engin
     assert engine.run("group_by_user", raw, tmp_path / "out").outputs == said.outputs
     engine.run("group_by_user", raw, tmp_path / "again")
     assert users_of(tmp_path / "again") == users_of(tmp_path / "out")
+
+
+def test_the_same_files_are_other_grouped_users_in_another_month(local: Engine, tmp_path: Path) -> None:
+    raw = raw_month(tmp_path, [{**GOOD, "timestamp": "2024-01-05"}] * 200 + [GOOD])
+    local.run("group_by_user", raw, tmp_path / "out")
+    assert local.run("group_by_user", raw, tmp_path / "out", "--month", "2024-1").outputs, "the same month"
+    with pytest.raises(OutputExists):
+        local.run("group_by_user", raw, tmp_path / "out", "--month", "2024-02")
+    with pytest.raises(TooManyRejects, match="200 × timestamp is outside the month"):
+        local.run("group_by_user", raw, tmp_path / "february", "--month", "2024-02")
 
 
 def test_a_month_with_nothing_but_a_marker_has_no_raw_data(local: Engine, tmp_path: Path) -> None:

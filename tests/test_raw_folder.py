@@ -1,14 +1,16 @@
 """A month's folder of raw files: whatever lies there is read, or refused by name."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from spark_jobs import outputs
+from spark_jobs import outputs, storage
 from spark_jobs.errors import InputError
 from spark_jobs.raw.folder import list_raw_files
+from spark_jobs.raw.rules import CheckedRows, Month
+from spark_jobs.users import shuffle
 from tests.conftest import Engine
 
 GOOD = '{"user_id": "u", "page_id": "p", "action": "page_like"}\n'
@@ -93,3 +95,51 @@ def test_what_may_not_be_read_is_named_in_a_line(raw: Path, monkeypatch: pytest.
     named = raw if refused == "iterdir" else raw / "a.jsonl"
     with pytest.raises(InputError, match=f"{named} can't be read: Permission denied"):
         list_raw_files(str(raw))
+
+
+def change(file: Path) -> None:
+    """Another content of the same size, as quickly as it may be."""
+    before = file.stat()
+    file.write_text(GOOD.replace('"u"', '"v"'))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + 4_000_000))
+
+
+@pytest.mark.parametrize("what", [change, Path.unlink, lambda file: file.write_text(GOOD * 2)])
+@pytest.mark.parametrize("when", ["after it was read", "after its fingerprint was taken"])
+def test_a_raw_file_that_changes_while_it_is_read_fails_the_step(
+    raw: Path, tmp_path: Path, local: Engine, monkeypatch: pytest.MonkeyPatch, what: Callable[[Path], None], when: str
+) -> None:
+    read, describe = shuffle.read_file, storage.describe
+
+    def read_file(location: str, month: Month) -> Iterator[CheckedRows]:
+        yield from read(location, month)
+        what(raw / "a.jsonl")
+
+    def describe_file(path: Path) -> storage.StoredFile:
+        described = describe(path)
+        what(raw / "a.jsonl")
+        return described
+
+    if when == "after it was read":
+        monkeypatch.setattr(shuffle, "read_file", read_file)
+    else:
+        monkeypatch.setattr(storage, "describe", describe_file)
+    with pytest.raises(InputError, match=r"a\.jsonl (changed|vanished) while it was read\. Run again"):
+        local.run("group_by_user", raw, tmp_path / "out")
+    assert not outputs.is_finished(str(tmp_path / "out"))
+
+
+def test_a_raw_file_that_comes_while_others_are_read_is_for_the_next_run(
+    raw: Path, tmp_path: Path, local: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = shuffle.read_file
+
+    def read_file(location: str, month: Month) -> Iterator[CheckedRows]:
+        yield from read(location, month)
+        (raw / "b.jsonl").write_text(GOOD)
+
+    monkeypatch.setattr(shuffle, "read_file", read_file)
+    (first,) = local.run("group_by_user", raw, tmp_path / "out").outputs
+    monkeypatch.undo()
+    (again,) = local.run("group_by_user", raw, tmp_path / "again").outputs
+    assert (first["raw_files"], again["raw_files"]) == (1, 2)

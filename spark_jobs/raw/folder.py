@@ -3,11 +3,15 @@
 Names that begin with `_` or `.` are the exception: there other programs keep what is not data.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TypeAlias
 
 from spark_jobs import storage
 from spark_jobs.errors import InputError, UnreadableFile
 from spark_jobs.raw.files import check_file_type
+
+FileState: TypeAlias = tuple[int, str | float]
 
 _WAY_OUT = {
     "folder": "is a folder, and only files directly in a month's folder are read. Move its files up, or remove it",
@@ -32,16 +36,50 @@ def list_raw_files(folder: str) -> list[storage.StoredFile]:
     Raises:
         InputError: There are none, the folder can't be read, or something else lies in it.
     """
-    try:
+    with _named(folder):
         problems = find_problems(folder)
         files = [] if problems else storage.list_files(folder)
-    except OSError as error:
-        raise UnreadableFile(str(error.filename or folder), error.strerror or error) from error
     if problems:
         raise NotRawData(problems)
     if not files:
         raise InputError(f"There is no raw data in {folder}. Put the month's files there, or pick another month.")
     return files
+
+
+def file_states(folder: str) -> dict[str, FileState]:
+    """What changes with a raw file, of each file in a month's folder, by name. No file is read.
+
+    Raises:
+        InputError: The folder can't be read.
+    """
+    with _named(folder):
+        found = storage.list_below(folder).items()
+    # An ETag stands for the content, so a copy of the same content is no change on S3.
+    return {
+        name: (file.size, file.etag or file.modified)
+        for name, file in found
+        if "/" not in name and not storage.is_ignored(name)
+    }
+
+
+def check_unchanged(folder: str, before: Mapping[str, FileState]) -> None:
+    """Check that raw files are as they were before they were read. One that came since is of no account.
+
+    Args:
+        folder: The month's folder.
+        before: Their states before anything else was done with them, `file_states`.
+
+    Raises:
+        InputError: One has changed, or is gone.
+    """
+    now = file_states(folder)
+    changed = sorted(name for name, state in before.items() if now.get(name) != state)
+    if changed:
+        others = f" (and {len(changed) - 1} more files)" if len(changed) > 1 else ""
+        what = "changed" if changed[0] in now else "vanished"
+        raise InputError(
+            f"{storage.join(folder, changed[0])}{others} {what} while it was read. Run again when nothing writes there."
+        )
 
 
 def find_problems(folder: str) -> list[str]:
@@ -60,6 +98,15 @@ def _problem(entry: storage.Entry) -> str | None:
     except UnreadableFile as error:
         return str(error)
     return None
+
+
+@contextmanager
+def _named(folder: str) -> Iterator[None]:
+    """Make an error of the file system one that names what can't be read."""
+    try:
+        yield
+    except OSError as error:
+        raise UnreadableFile(str(error.filename or folder), error.strerror or error) from error
 
 
 def _is_utf8(name: str) -> bool:

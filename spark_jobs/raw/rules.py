@@ -85,6 +85,11 @@ class Month:
             raise InputError(f"{key!r} is not a month; one is named YYYY-MM, such as 2024-01.") from None
         return cls(start, end)
 
+    @property
+    def key(self) -> str:
+        """Its partition key, YYYY-MM."""
+        return self.start.date().isoformat()[:7]
+
 
 @dataclass
 class RawRows:
