@@ -11,6 +11,7 @@ import pytest
 
 from spark_jobs.errors import UnreadableFile
 from spark_jobs.raw import rules, text
+from spark_jobs.users.grouped_users import read_json_lines
 from tests.conftest import Engine
 from tests.test_raw_actions import read
 
@@ -124,3 +125,21 @@ def test_a_month_with_every_line_end_keeps_all_its_users(tmp_path: Path, engine:
     said = engine.run("group_by_user", raw, tmp_path / "out")
     (output,) = said.outputs
     assert (output["users"], output["actions"], output["rejected"]) == (12, 3 * (10 + 11 + 12), 0)
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_lines_of_grouped_users_end_as_raw_ones_do(tmp_path: Path, end: str) -> None:
+    lines = [json.dumps({"user_id": user, "page_like": {"p": 1}}) for user in "ab"]
+    path = write_text(tmp_path / "users.jsonl", end.join(lines))
+    assert [row["user_id"] for batch in read_json_lines(str(path)) for row in batch.to_pylist()] == ["a", "b"]
+    write_text(path, end.join([*lines, "[" * 100_000]))
+    with pytest.raises(UnreadableFile, match=r"users\.jsonl, line 3"):
+        list(read_json_lines(str(path)))
+
+
+@pytest.mark.parametrize("beside", [[], ["{"]], ids=["alone", "beside a broken line"])
+def test_a_row_nested_beyond_all_measure_is_a_reject_or_a_row_and_no_crash(tmp_path: Path, beside: list[str]) -> None:
+    deep = '{"user_id": "u", "page_id": "p", "action": "page_like", "more": ' + "[" * 100_000 + "]" * 100_000 + "}"
+    lines = [*rows_of("a.jsonl", 1), deep, *beside]
+    accepted, rejected = read(write_text(tmp_path / "a.jsonl", "\n".join(lines)))
+    assert len(accepted) + len(rejected) == len(lines)

@@ -14,11 +14,11 @@ import pyarrow.csv
 
 from spark_jobs.errors import UnreadableFile
 from spark_jobs.raw.rules import NOT_CSV, NOT_UTF8, RAW, RawRows, require_columns
-from spark_jobs.raw.text import BOM, MAX_LINE_BYTES, Block, read_blocks, with_lf
+from spark_jobs.raw.text import BOM, MAX_LINE_BYTES, Block, read_blocks
 
 _RECORDS = 1 << 19  # that are parsed at a time
 _LINES_A_RECORD = 100  # most lines that a record may have
-_EMPTY_LINES = (b"\n\n", b"\n\r", b"\r\r")  # how an empty line after another line looks
+_EMPTY_LINES = (b"\n\n", b"\n\r", b"\r\r")  # how an empty line after another looks; the last where a CR ends lines
 
 # The module has a limit for fields and Arrow has none, and a field's neighbours decide which of them parses it.
 csv.field_size_limit(MAX_LINE_BYTES)
@@ -57,10 +57,9 @@ def _parse_header(line: bytes, location: str) -> list[str]:
 
 
 def _parse_fast(block: Block, names: list[str]) -> RawRows | None:
-    """Parse a block with Arrow; None if a line may hold anything but one record."""
-    # Within quotes a CR is part of a field.
-    data = block.data if b'"' in block.data else with_lf(block.data)
-    if data.startswith((b"\n", b"\r")) or any(empty in data for empty in _EMPTY_LINES):
+    """Parse a block with Arrow, which takes the same line ends; None if a line may hold anything but one record."""
+    data = block.data
+    if data.startswith((b"\n", b"\r")) or any(empty in data for empty in _EMPTY_LINES[: 3 if block.crs else 2]):
         return None
     known = [name for name in RAW.names if name in names]
     try:

@@ -12,7 +12,7 @@ import pyarrow.json
 
 from spark_jobs.errors import UnreadableFile
 from spark_jobs.raw.rules import NOT_JSON, NOT_UTF8, RAW, RawRows, not_a_string
-from spark_jobs.raw.text import BOM, Block, read_blocks, with_lf
+from spark_jobs.raw.text import BOM, Block, read_blocks
 
 
 def read_gzipped_json_lines(file: IO[bytes], location: str) -> Iterator[RawRows]:
@@ -37,8 +37,9 @@ def read_json_lines(file: IO[bytes] | gzip.GzipFile, location: str) -> Iterator[
         UnreadableFile: A line is too long.
     """
     for read in read_blocks(file, location):
-        # No JSON text has a CR but between its tokens, and there it ends a line.
-        data = with_lf(read.data.removeprefix(BOM) if read.first == 1 else read.data)
+        data = read.data.removeprefix(BOM) if read.first == 1 else read.data
+        if read.crs:  # No JSON text has a CR but between its tokens, and there it ends a line.
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         block = Block(data, read.first, read.lines)
         yield _parse_json_fast(block) or _parse_json_lines(block)
 
@@ -47,7 +48,8 @@ def _parse_json_fast(block: Block) -> RawRows | None:
     """Parse a block with Arrow; None if a line may hold anything but one object: then it is parsed line by line."""
     data, lines = block.data, block.lines
     starts = data.startswith(b"{") + data.count(b"\n{")
-    if not starts == data.count(b"}\n") == lines:
+    ends = data.count(b"}\n") + (data.count(b"}\r\n") if b"\r" in data else 0)
+    if not starts == ends == lines:
         return None
     try:
         data.decode()

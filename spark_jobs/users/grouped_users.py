@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +14,7 @@ from spark_jobs import outputs, storage
 from spark_jobs.config import ACTIONS
 from spark_jobs.errors import InputError, UnreadableFile
 from spark_jobs.outputs.fingerprints import files_fingerprint
+from spark_jobs.raw.text import read_blocks
 from spark_jobs.users.grouping import CODED_USER, GROUPED_USER, UNKNOWN_GENDER
 
 _STEP = "grouped_users"
@@ -108,17 +109,22 @@ def read_json_lines(location: str) -> Iterator[pa.RecordBatch]:
     number = 0
     try:
         with storage.at(location).open("rb") as raw:
-            lines = gzip.GzipFile(fileobj=raw) if location.endswith(".gz") else raw
+            text = gzip.GzipFile(fileobj=raw) if location.endswith(".gz") else raw
             users: list[dict[str, Any]] = []
-            for number, line in enumerate(lines, 1):  # noqa: B007 - the error names it
+            for number, line in _numbered_lines(text, location):  # noqa: B007 - the error names it
                 if line.strip():
                     users.append(_parse_user(line))
                 if len(users) == _USERS_A_BATCH:
                     yield pa.RecordBatch.from_pylist(users, schema=CODED_USER)
                     users = []
             yield pa.RecordBatch.from_pylist(users, schema=CODED_USER)
-    except (OSError, EOFError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, AttributeError, RecursionError) as error:
         raise UnreadableFile(f"{location}, line {number or 1}", repr(error)) from error
+
+
+def _numbered_lines(text: IO[bytes] | gzip.GzipFile, location: str) -> Iterator[tuple[int, bytes]]:
+    for block in read_blocks(text, location):
+        yield from enumerate(block.split_lines(), block.first)
 
 
 def _parse_user(line: bytes) -> dict[str, Any]:
