@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from click.testing import CliRunner
 
 from spark_jobs import group_by_user, kmeans, make_clustering_inputs, outputs, select_k
 from spark_jobs.errors import InputError, OutputExists, TooManyRejects
+from tests import bad_users
 from tests.conftest import Engine
 from tests.golden import assert_golden, read_json_lines
 
@@ -275,6 +277,19 @@ def test_a_line_of_grouped_users_that_makes_no_sense_is_named(
     category = write_category("x", "p")
     with pytest.raises(InputError, match=r"^\S+users\.jsonl, line 2 can't be read"):
         engine.run("make_clustering_inputs", file, tmp_path / "in", "--category", category)
+
+
+@pytest.mark.parametrize("bad", ["parquet: raw actions", "parquet: a page is listed twice", "jsonl: a raw action"])
+def test_grouped_users_that_break_a_rule_are_refused_by_name(
+    tmp_path: Path, engine: Engine, write_category: Callable[..., Path], bad: str
+) -> None:
+    """On each engine some of the corpus, of which the local one is given all."""
+    (users,) = (user for user in bad_users.users() if user.what == bad)
+    file = users.write(tmp_path)
+    with pytest.raises(InputError, match=re.escape(str(users.expected))) as caught:
+        engine.run("make_clustering_inputs", file, tmp_path / "in", "--category", write_category("x", "p"))
+    assert str(file) in str(caught.value)
+    assert not outputs.is_finished(str(tmp_path / "in"))
 
 
 @pytest.mark.spark

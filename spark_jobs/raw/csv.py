@@ -45,11 +45,13 @@ def read_csv(file: IO[bytes], location: str) -> Iterator[RawRows]:
 
 
 def _parse_header(line: bytes, location: str) -> list[str]:
-    header = line.removeprefix(BOM).decode().rstrip("\r\n")
     try:
+        header = line.removeprefix(BOM).decode().rstrip("\r\n")
         names = next(csv.reader([header], strict=True), [])
+    except UnicodeDecodeError as error:
+        raise UnreadableFile(location, "its header is not UTF-8") from error
     except csv.Error as error:
-        raise UnreadableFile(location, error) from error
+        raise UnreadableFile(location, f"its header is not CSV: {error}") from error
     require_columns(set(names), location)
     if len(set(names)) < len(names):
         raise UnreadableFile(location, "its header names a column twice")

@@ -3,7 +3,7 @@
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.json
 
 from spark_jobs.errors import UnreadableFile
-from spark_jobs.raw.rules import NOT_JSON, NOT_UTF8, RAW, RawRows, not_a_string
+from spark_jobs.raw.rules import NOT_JSON, NOT_UTF8, RAW, TWICE, RawRows, not_a_string
 from spark_jobs.raw.text import BOM, Block, read_blocks
 
 
@@ -88,12 +88,15 @@ def _parse_json_line(line: bytes) -> tuple[dict[str, Any] | None, str]:
     except UnicodeDecodeError:
         return None, NOT_UTF8
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=tuple)
     except (ValueError, RecursionError):
         return None, NOT_JSON
-    if not isinstance(value, dict):
+    if not isinstance(value, tuple):  # which stands for an object; an array is a list
         return None, NOT_JSON
-    row = {name: value.get(name) for name in RAW.names}
+    fields = dict(value)
+    if len(fields) < len(value) and not _are_once(name for name, _ in value):
+        return None, TWICE
+    row = {name: fields.get(name) for name in RAW.names}
     for name in ("user_id", "page_id", "action", "gender", "timestamp"):
         field = row[name]
         if field is not None and not isinstance(field, str):
@@ -104,3 +107,9 @@ def _parse_json_line(line: bytes) -> tuple[dict[str, Any] | None, str]:
     if count is not None and (type(count) is not int or not 1 <= count < 2**63):
         row["count"] = 0  # not a reason yet: a rule that comes before may be broken as well
     return row, ""
+
+
+def _are_once(keys: Iterable[str]) -> bool:
+    """Whether no field of a raw action is there twice. Which one counts is not said, so none does."""
+    known = [key for key in keys if key in RAW.names]
+    return len(set(known)) == len(known)

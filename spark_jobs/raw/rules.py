@@ -56,6 +56,7 @@ BAD_TIMESTAMP = "timestamp is not ISO 8601"
 OTHER_MONTH = "timestamp is outside the month"
 NOT_UTF8 = "line is not UTF-8"
 NOT_JSON = "line is no JSON object"
+TWICE = "a field is there twice"
 NOT_CSV = "line is no record with as many fields as the header"
 
 

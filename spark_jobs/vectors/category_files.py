@@ -1,6 +1,7 @@
 """Category files: named lists of pages."""
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from typing import Any, TypeGuard
@@ -92,7 +93,7 @@ def read_content(location: str) -> Any:
     try:
         # Decoded here, for `json.loads` lets bytes pass that stand for half a surrogate pair.
         text = data.decode(json.detect_encoding(data))
-        content = json.loads(text, object_pairs_hook=_object_of, parse_constant=_refuse_constant)
+        content = json.loads(text, object_pairs_hook=_object_of, parse_constant=_refuse_constant, parse_float=_finite)
         _check_depth(content)
     except ValueError as error:
         raise BadCategory(f"{location} is not JSON: {as_clause(error)}.") from None
@@ -118,6 +119,14 @@ def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(text: str) -> Any:
     raise ValueError(f"{text} is not a JSON value")
+
+
+def _finite(text: str) -> float:
+    """A number, which Python makes infinite where it is too large: no other program could read what is made of it."""
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text} is too large for a number")
+    return number
 
 
 def _check_depth(content: Any) -> None:
