@@ -330,6 +330,13 @@ def parquet(columns: Mapping[str, pa.Array], **options: Any) -> bytes:
 
 
 _GOOD = {"user_id": pa.array(["u", "v"]), "page_id": pa.array(["p", "p"]), "action": pa.array(["page_like"] * 2)}
+
+
+def good_parquet() -> bytes:
+    """A Parquet file of raw actions that is fine."""
+    return parquet(_GOOD)
+
+
 _NOW = datetime(2024, 1, 5, tzinfo=timezone.utc)
 _LATER = datetime(2024, 2, 1, tzinfo=timezone.utc)
 _WRONG_TYPES: dict[str, pa.Array] = {
