@@ -15,8 +15,11 @@ class S3Error(Exception):
 
 
 def as_clause(error: object) -> str:
-    """The message of another library's error, to go on with in a sentence: some end with a full stop, most don't."""
-    return str(error).rstrip(". ")
+    """The message of another library's error, to go on with in a sentence.
+
+    Some end with a full stop, most don't, and Arrow's may have several lines.
+    """
+    return " ".join(str(error).splitlines()).rstrip(". ")
 
 
 def as_line(error: OSError) -> str:

@@ -17,7 +17,7 @@ from spark_jobs.errors import InputError, TooManyRejects
 from spark_jobs.options import config_options
 from spark_jobs.outputs.fingerprints import files_fingerprint, fingerprint
 from spark_jobs.outputs.tables import read_table
-from spark_jobs.raw.files import check_file_type
+from spark_jobs.raw.folder import check_unchanged, file_states, list_raw_files
 from spark_jobs.raw.rules import Month
 from spark_jobs.reporting import Reporter, heartbeat, run_as_command
 from spark_jobs.resources import Resources, ResourcesConfig
@@ -27,12 +27,12 @@ from spark_jobs.users.grouping import GROUPED_USER
 from spark_jobs.users.shuffle import grouping_exchange, write_users
 
 STEP = "grouped_users"
-CODE_VERSION = "1"  # raise it with every change of what comes out: partitions are then made again
+CODE_VERSION = "2"  # raise it with every change of what comes out: partitions are then made again
 
 
-def step_fingerprint(config: GroupedUsersConfig, raw: str) -> str:
-    """The fingerprint of a month's grouped users; `raw` is that of its raw files."""
-    return fingerprint(STEP, CODE_VERSION, config.fingerprinted(), [raw])
+def step_fingerprint(config: GroupedUsersConfig, month: str, raw: str) -> str:
+    """The fingerprint of the grouped users of a month, YYYY-MM; `raw` is that of its raw files."""
+    return fingerprint(STEP, CODE_VERSION, {**config.fingerprinted(), "month": month}, [raw])
 
 
 @click.command(help=__doc__)
@@ -66,6 +66,7 @@ def run(
     started = time.monotonic()
     raw, folder = storage.absolute(raw), storage.absolute(output)
     of_month = Month.parse(month or _month_of(raw))
+    before = file_states(raw)  # also before the files' content is made a fingerprint
     files = list_raw_files(raw)
     source = files_fingerprint(files)
     with outputs.writing(
@@ -75,7 +76,7 @@ def run(
         report,
         config=config,
         inputs=[source],
-        fingerprint=step_fingerprint(config, source),
+        fingerprint=step_fingerprint(config, of_month.key, source),
         started=started,
     ) as made:
         if made.finished:
@@ -85,6 +86,7 @@ def run(
         runs_on = engines.start(engine, resources)
         with heartbeat(report, runs_on.progress):
             done = runs_on.exchange(grouping_exchange(raw, files, of_month, folder, engine.strict_schema))
+        check_unchanged(raw, before)
         found, users = RawCounts.total(done.counted), UserCounts.total(done.merged.values())
         _refuse_bad_files(found, raw, folder, config.max_reject_ratio)
         if users.actions != found.accepted:
@@ -111,20 +113,6 @@ def _summary(found: RawCounts, users: UserCounts) -> dict[str, Any]:
         "rejected": found.rejected,
         "rejects": dict(found.rejects.most_common()),
     }
-
-
-def list_raw_files(folder: str) -> list[storage.StoredFile]:
-    """The raw files of a month.
-
-    Raises:
-        InputError: There are none, or one is of an unknown type.
-    """
-    files = storage.list_files(folder)
-    if not files:
-        raise InputError(f"There is no raw data in {folder}. Put the month's files there, or pick another month.")
-    for file in files:
-        check_file_type(file.location)
-    return files
 
 
 def _month_of(raw: str) -> str:

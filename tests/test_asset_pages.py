@@ -3,8 +3,9 @@
 import asyncio
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -26,6 +27,7 @@ from audience_explorer_dagster.definitions import defs
 from audience_explorer_dagster.launchers import Job, Report
 from audience_explorer_dagster.partitions import Partition, month_by_category, months
 from audience_explorer_dagster.records import variants
+from audience_explorer_dagster.records.raw_data import check_file_types
 from audience_explorer_dagster.run_config import MonthRunConfig
 from tests.project import InProcessLauncher, Project
 
@@ -206,6 +208,15 @@ def test_a_file_of_another_type_is_a_failed_check_until_it_is_gone(project: Proj
     stray.unlink()
     project.run_month("2024-02", categories=["tea"])
     assert passed()
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("gone")], ids=["folder", "broken link"])
+def test_a_folder_or_a_broken_link_beside_raw_files_is_a_failed_check(
+    project: Project, make: Callable[[Path], None]
+) -> None:
+    assert check_file_types(project.store).passed
+    make(project.root / "raw" / "month=2024-02" / "part.parquet")
+    assert not check_file_types(project.store).passed
 
 
 # --- what is late ----------------------------------------------------------------------------------------------------

@@ -155,7 +155,7 @@ def test_a_file_that_is_no_good_is_mended_where_the_rows_can(folder: Path) -> No
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=4)
 _CATEGORIES = st.dictionaries(
-    st.from_regex(r"[a-z0-9_-]{1,5}", fullmatch=True),
+    st.from_regex(r"[a-z0-9-][a-z0-9_-]{0,4}", fullmatch=True),
     st.dictionaries(_TEXT, _TEXT, min_size=1, max_size=4),
     min_size=1,
     max_size=4,

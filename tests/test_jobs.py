@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 from spark_jobs import group_by_user, kmeans, make_clustering_inputs, outputs, select_k
-from spark_jobs.errors import InputError, TooManyRejects
+from spark_jobs.errors import InputError, OutputExists, TooManyRejects
+from tests import bad_users
 from tests.conftest import Engine
 from tests.golden import assert_golden, read_json_lines
 
@@ -137,6 +139,16 @@ def test_markers_and_hidden_files_are_no_raw_files(tmp_path: Path, engine: Engin
     assert engine.run("group_by_user", raw, tmp_path / "out").outputs == said.outputs
     engine.run("group_by_user", raw, tmp_path / "again")
     assert users_of(tmp_path / "again") == users_of(tmp_path / "out")
+
+
+def test_the_same_files_are_other_grouped_users_in_another_month(local: Engine, tmp_path: Path) -> None:
+    raw = raw_month(tmp_path, [{**GOOD, "timestamp": "2024-01-05"}] * 200 + [GOOD])
+    local.run("group_by_user", raw, tmp_path / "out")
+    assert local.run("group_by_user", raw, tmp_path / "out", "--month", "2024-1").outputs, "the same month"
+    with pytest.raises(OutputExists):
+        local.run("group_by_user", raw, tmp_path / "out", "--month", "2024-02")
+    with pytest.raises(TooManyRejects, match="200 × timestamp is outside the month"):
+        local.run("group_by_user", raw, tmp_path / "february", "--month", "2024-02")
 
 
 def test_a_month_with_nothing_but_a_marker_has_no_raw_data(local: Engine, tmp_path: Path) -> None:
@@ -265,6 +277,19 @@ def test_a_line_of_grouped_users_that_makes_no_sense_is_named(
     category = write_category("x", "p")
     with pytest.raises(InputError, match=r"^\S+users\.jsonl, line 2 can't be read"):
         engine.run("make_clustering_inputs", file, tmp_path / "in", "--category", category)
+
+
+@pytest.mark.parametrize("bad", ["parquet: raw actions", "parquet: a page is listed twice", "jsonl: a raw action"])
+def test_grouped_users_that_break_a_rule_are_refused_by_name(
+    tmp_path: Path, engine: Engine, write_category: Callable[..., Path], bad: str
+) -> None:
+    """On each engine some of the corpus, of which the local one is given all."""
+    (users,) = (user for user in bad_users.users() if user.what == bad)
+    file = users.write(tmp_path)
+    with pytest.raises(InputError, match=re.escape(str(users.expected))) as caught:
+        engine.run("make_clustering_inputs", file, tmp_path / "in", "--category", write_category("x", "p"))
+    assert str(file) in str(caught.value)
+    assert not outputs.is_finished(str(tmp_path / "in"))
 
 
 @pytest.mark.spark

@@ -605,6 +605,11 @@ def test_raw_data_is_known_by_its_content(tmp_path: Path) -> None:
     assert "There is no raw data in" in str(none)
 
 
+def test_the_same_raw_files_are_other_grouped_users_in_another_month() -> None:
+    config = GroupedUsersConfig()
+    assert len({group_by_user.step_fingerprint(config, month, "raw") for month in ("2024-01", "2024-02")}) == 2
+
+
 def test_a_category_without_a_file_or_with_a_bad_name_is_named(tmp_path: Path) -> None:
     found = category_fingerprints(Store(root=str(tmp_path)), ["nowhere", "../x"])
     assert "nowhere.json does not exist" in str(found["nowhere"])

@@ -157,12 +157,25 @@ TIMES = {
     "2024-01-05T10:20:30+05:30": True,
     "2023-12-31T23:30:00-01:00": True,
     "2024-01-05": True,
+    "2024-01-06T22:00:00+23:59": True,
+    "2024-01-05T10:20:30+25:00": False,
+    "2024-01-05T10:20:30-24:00": False,
+    "2024-01-05T10:20:30+05:60": False,
+    "2024-01-05T10:20:30+05:": False,
+    "0000-01-05T10:20:30Z": False,
+    "0001-01-01T00:00:00+01:00": False,
     "2024-01-32T00:00:00Z": False,
     "2024-01-05T25:00:00Z": False,
     "20240105T000000Z": False,
     "2024-W01-1": False,
     "": False,
 }
+
+
+@pytest.mark.parametrize("time", TIMES)
+def test_a_timestamp_alone_is_accepted_or_not_as_beside_others(tmp_path: Path, time: str) -> None:
+    _, rejected = read(json_lines(tmp_path / "a.jsonl", {**GOOD, "timestamp": time}))
+    assert rejected == ([] if TIMES[time] else [(1, rules.BAD_TIMESTAMP)])
 
 
 def test_a_row_is_accepted_or_not_whatever_its_neighbours_are(tmp_path: Path) -> None:
@@ -250,7 +263,6 @@ def test_a_parquet_file_may_have_timestamps_and_smaller_integers(tmp_path: Path)
         ("a.csv", b"user,page\n1,2\n", "no column user_id, page_id, action"),
         ("a.csv", b"", "no column user_id"),
         ("a.csv", b"user_id,page_id,action,action\n", "names a column twice"),
-        ("a.csv", b"user_id,page_id,action\ru,p,page_like\r", "can't be read"),
         ("a.jsonl.gz", b"", "empty"),
         ("a.txt", b"", r"end in \.parquet, \.jsonl"),
     ],

@@ -26,7 +26,8 @@ from moto.server import ThreadedMotoServer
 
 from audience_explorer_dagster.cli import main
 from spark_jobs import select_k, storage
-from spark_jobs.errors import S3Error
+from spark_jobs.errors import InputError, S3Error
+from spark_jobs.raw.folder import check_unchanged, file_states, list_raw_files
 from spark_jobs.reporting import run_as_command
 from spark_jobs.storage import s3
 
@@ -243,6 +244,27 @@ def test_markers_of_folders_are_folders_and_no_files(folder: str) -> None:
     assert [file.name for file in storage.list_files(f"{folder}/raw")] == ["a"]
     assert [file.name for file in storage.list_files("s3://audience")] == []
     assert storage.at("s3://audience").is_dir()
+
+
+def test_a_folder_within_a_month_of_raw_data_is_refused_by_name(folder: str) -> None:
+    raw = f"{folder}/raw/month=2024-01"
+    for name in ("a.jsonl", "_temporary/b.parquet", "_SUCCESS"):
+        put(f"explorer/raw/month=2024-01/{name}")
+    assert [file.name for file in list_raw_files(raw)] == ["a.jsonl"]
+    put("explorer/raw/month=2024-01/part.parquet/part-0.parquet")
+    with pytest.raises(InputError, match=rf"{raw}/part\.parquet is a folder"):
+        list_raw_files(raw)
+
+
+def test_a_raw_file_on_s3_that_changes_while_it_is_read_is_named(folder: str) -> None:
+    raw = f"{folder}/raw/month=2024-01"
+    storage.write_text(f"{raw}/a.jsonl", "1")
+    before = file_states(raw)
+    storage.write_text(f"{raw}/a.jsonl", "1")
+    check_unchanged(raw, before)
+    storage.write_text(f"{raw}/a.jsonl", "2")
+    with pytest.raises(InputError, match=rf"{raw}/a\.jsonl changed while it was read"):
+        check_unchanged(raw, before)
 
 
 def test_odd_names_are_kept(folder: str) -> None:

@@ -20,7 +20,7 @@ from audience_explorer_dagster.partitions import months
 from audience_explorer_dagster.store import Store
 from spark_jobs import storage
 from spark_jobs.outputs.fingerprints import digest_of
-from spark_jobs.vectors.category_files import BadCategory, read_category
+from spark_jobs.vectors.category_files import BadCategory, category_of, read_category
 
 _MARKER = "_SUCCESS"
 _REQUESTS_A_TICK = 12  # the others wait in the cursor for the next tick, half a minute
@@ -117,9 +117,9 @@ class Seen(BaseModel):
     def look_at_categories(self, store: Store, wanted: Sequence[str]) -> list[str]:
         """Find the categories that are new or changed, of those wanted, or of all; what is wrong with files of them."""
         listed = {
-            name.removesuffix(".json"): listing_digest([(name, file)])
-            for name, file in storage.list_below(store.categories).items()
-            if name.endswith(".json") and "/" not in name and (not wanted or name.removesuffix(".json") in wanted)
+            name: listing_digest([(path, file)])
+            for path, file in storage.list_below(store.categories).items()
+            if "/" not in path and (name := category_of(path)) is not None and (not wanted or name in wanted)
         }
         before = self.categories
         # A bad one is read again each time: it may be that it could not be read just then.

@@ -272,9 +272,8 @@ class _Steps:
         """Decide for a month's grouped users."""
         if isinstance(raw, Exception):
             return Impossible(str(raw))
-        recipe = Recipe(
-            group_by_user.step_fingerprint(config, raw), group_by_user.CODE_VERSION, config, {RAW_DATA: raw}
-        )
+        fingerprint = group_by_user.step_fingerprint(config, month.month, raw)
+        recipe = Recipe(fingerprint, group_by_user.CODE_VERSION, config, {RAW_DATA: raw})
 
         def job(folder: str) -> JobConfig:
             source = self.store.raw(month.month)

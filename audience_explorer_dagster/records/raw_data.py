@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import dagster as dg
@@ -11,9 +12,9 @@ from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.records.history import FINGERPRINT, FOLDER
 from audience_explorer_dagster.store import Store
 from spark_jobs import storage
-from spark_jobs.errors import InputError, UnreadableFile
+from spark_jobs.errors import UnreadableFile
 from spark_jobs.outputs.fingerprints import files_fingerprint
-from spark_jobs.raw.files import check_file_type
+from spark_jobs.raw.folder import find_problems
 
 RAW_AUDIENCE = "raw_audience"
 KNOWN_FILE_TYPES = "known_file_types"
@@ -44,20 +45,24 @@ def record_raw_data(instance: dg.DagsterInstance, store: Store, listed: Mapping[
 
 def check_file_types(store: Store) -> dg.AssetCheckResult:
     """Whether every month's folder that is there holds raw files, and only of the types that are read."""
-    problems: dict[str, list[str]] = {}
-    for path in storage.list_below(store.all_raw):
-        folder, _, name = path.partition("/")
-        of_month = problems.setdefault(folder, [])
-        if name and name[0] not in "._":
-            try:
-                check_file_type(path)
-            except InputError as error:
-                of_month.append(str(error))
+    folders = [entry for entry in storage.list_entries(store.all_raw) if entry.kind != "file"]
+    with ThreadPoolExecutor(8) as pool:
+        problems = dict(zip((entry.name for entry in folders), pool.map(_problems_in, folders), strict=True))
     rows = [{"folder": folder, "problems": " ".join(of_month)} for folder, of_month in sorted(problems.items())]
     return dg.AssetCheckResult(
         passed=not any(problems.values()),
         metadata={"folders": len(rows), "found": dg.MetadataValue.table([dg.TableRecord(row) for row in rows])},
     )
+
+
+def _problems_in(folder: storage.Entry) -> list[str]:
+    """What lies in a folder of raw data and can't be read, each with the way out."""
+    if folder.kind != "folder":
+        return [f"{folder.location} is a {folder.kind}, not a folder."]
+    try:
+        return find_problems(folder.location)
+    except OSError as error:
+        return [f"{folder.location} can't be read: {error.strerror or error}."]
 
 
 def _record_change(

@@ -14,10 +14,10 @@ from audience_explorer_dagster.planning import (
     SEGMENTS,
 )
 from audience_explorer_dagster.store import Store
-from spark_jobs import group_by_user
 from spark_jobs.errors import InputError
 from spark_jobs.following.edits import Edit, read_edits
 from spark_jobs.outputs.fingerprints import files_fingerprint
+from spark_jobs.raw import folder
 from spark_jobs.storage import StoredFile
 from spark_jobs.vectors.category_files import check_name, read_category
 
@@ -27,7 +27,7 @@ Value = TypeVar("Value")
 
 def list_raw_files(store: Store, months: Sequence[Partition]) -> dict[Partition, list[StoredFile] | Exception]:
     """Each month's raw files, or why there are none."""
-    return _ask_all(months, lambda month: group_by_user.list_raw_files(store.raw(month.month)))
+    return _ask_all(months, lambda month: folder.list_raw_files(store.raw(month.month)))
 
 
 def raw_fingerprints(files: Mapping[Partition, list[StoredFile] | Exception]) -> dict[Partition, str | Exception]:

@@ -14,55 +14,64 @@ import pyarrow.csv
 
 from spark_jobs.errors import UnreadableFile
 from spark_jobs.raw.rules import NOT_CSV, NOT_UTF8, RAW, RawRows, require_columns
-from spark_jobs.raw.text import BOM, read_blocks
+from spark_jobs.raw.text import BOM, MAX_LINE_BYTES, Block, read_blocks
 
 _RECORDS = 1 << 19  # that are parsed at a time
 _LINES_A_RECORD = 100  # most lines that a record may have
+_EMPTY_LINES = (b"\n\n", b"\n\r", b"\r\r")  # how an empty line after another looks; the last where a CR ends lines
+
+# The module has a limit for fields and Arrow has none, and a field's neighbours decide which of them parses it.
+csv.field_size_limit(MAX_LINE_BYTES)
 
 
 def read_csv(file: IO[bytes], location: str) -> Iterator[RawRows]:
     """Read an open `.csv`, block by block.
 
     Raises:
-        UnreadableFile: Its header is not one, lacks a column, or names one twice.
+        UnreadableFile: Its header is not one, lacks a column, or names one twice; or a line is too long.
     """
-    names = _read_header(file, location)
-    blocks = read_blocks(file, first=2)
-    for block, first, lines in blocks:
-        rows = _parse_fast(block, names, first, lines)
+    blocks = read_blocks(file, location)
+    first = next(blocks, Block(b"\n", 1, 1))
+    header, beside = first.split_first()
+    names = _parse_header(header, location)
+    blocks = itertools.chain([beside] if beside.lines else [], blocks)
+    for block in blocks:
+        rows = _parse_fast(block, names)
         if rows is None:
             # A quoted field may go on in the next block, so the rest of the file is read record by record.
-            rest = itertools.chain([block], (block for block, _, _ in blocks))
-            yield from _parse_records(rest, names, first)
+            yield from _parse_records(itertools.chain([block], blocks), names, block.first)
             return
         yield rows
 
 
-def _read_header(file: IO[bytes], location: str) -> list[str]:
-    header = file.readline().removeprefix(BOM).decode()
+def _parse_header(line: bytes, location: str) -> list[str]:
     try:
+        header = line.removeprefix(BOM).decode().rstrip("\r\n")
         names = next(csv.reader([header], strict=True), [])
+    except UnicodeDecodeError as error:
+        raise UnreadableFile(location, "its header is not UTF-8") from error
     except csv.Error as error:
-        raise UnreadableFile(location, error) from error
+        raise UnreadableFile(location, f"its header is not CSV: {error}") from error
     require_columns(set(names), location)
     if len(set(names)) < len(names):
         raise UnreadableFile(location, "its header names a column twice")
     return names
 
 
-def _parse_fast(block: bytes, names: list[str], first: int, lines: int) -> RawRows | None:
-    """Parse a block with Arrow; None if a line may hold anything but one record."""
-    if block.startswith((b"\n", b"\r\n")) or b"\n\n" in block or b"\n\r\n" in block:
+def _parse_fast(block: Block, names: list[str]) -> RawRows | None:
+    """Parse a block with Arrow, which takes the same line ends; None if a line may hold anything but one record."""
+    data = block.data
+    if data.startswith((b"\n", b"\r")) or any(empty in data for empty in _EMPTY_LINES[: 3 if block.crs else 2]):
         return None
     known = [name for name in RAW.names if name in names]
     try:
-        text = block.decode()
+        text = data.decode()
         if '"' in text:
             # Arrow accepts `"a"b` as ab. Python's parser, which reads records, must accept the block as well.
             deque(csv.reader(io.StringIO(text, newline=""), strict=True), maxlen=0)
         table = pa.csv.read_csv(
-            pa.BufferReader(block),
-            pa.csv.ReadOptions(column_names=names, block_size=len(block) + 1, use_threads=False),
+            pa.BufferReader(data),
+            pa.csv.ReadOptions(column_names=names, block_size=len(data) + 1, use_threads=False),
             pa.csv.ParseOptions(ignore_empty_lines=False),
             pa.csv.ConvertOptions(
                 include_columns=known,
@@ -73,14 +82,15 @@ def _parse_fast(block: bytes, names: list[str], first: int, lines: int) -> RawRo
         )
     except (pa.ArrowInvalid, UnicodeDecodeError, csv.Error):
         return None
-    if table.num_rows != lines:
+    if table.num_rows != block.lines:
         return None
-    return _to_rows({name: table[name].combine_chunks() for name in known}, np.arange(first, first + lines), [])
+    numbers = np.arange(block.first, block.first + block.lines)
+    return _to_rows({name: table[name].combine_chunks() for name in known}, numbers, [])
 
 
-def _parse_records(blocks: Iterable[bytes], names: list[str], first: int) -> Iterator[RawRows]:
+def _parse_records(blocks: Iterable[Block], names: list[str], first: int) -> Iterator[RawRows]:
     """Parse record by record, with a reason for each line that holds no row."""
-    lines = itertools.chain.from_iterable(block.split(b"\n")[:-1] for block in blocks)
+    lines = itertools.chain.from_iterable(block.split_lines() for block in blocks)
     records = _records(lines, len(names), first)
     while batch := list(itertools.islice(records, _RECORDS)):
         good = [(number, fields) for number, fields, _ in batch if fields is not None]
@@ -96,8 +106,9 @@ def _parse_records(blocks: Iterable[bytes], names: list[str], first: int) -> Ite
 def _records(lines: Iterator[bytes], width: int, first: int) -> Iterator[tuple[int, list[str] | None, str]]:
     """The records of a CSV: the line each starts on, its fields, or what is wrong with that line.
 
-    A quoted field may hold line breaks. Where a quote is not closed within `_LINES_A_RECORD` lines in a way that gives
-    the right number of fields, only the line with the quote is broken, and the next one starts a record.
+    A quoted field may hold line breaks. Where a quote is not closed within `_LINES_A_RECORD` lines (and as many bytes
+    as a line may have) in a way that gives the right number of fields, only the line with the quote is broken, and the
+    next one starts a record.
     """
     number, waiting = first, deque(itertools.islice(lines, 1))
     while waiting:
@@ -115,20 +126,23 @@ def _next_record(waiting: "deque[bytes]", lines: Iterator[bytes], width: int) ->
     """The record at the front of `waiting`, which grows from `lines`: how many lines, its fields, what is wrong."""
     if not waiting[0].strip():
         return 1, None, ""
-    text = ""
+    text, size = "", 0
     for taken in range(1, _LINES_A_RECORD + 1):
         if taken > len(waiting):
             line = next(lines, None)
             if line is None:
                 break
             waiting.append(line)
+        size += len(waiting[taken - 1])
+        if taken > 1 and size > MAX_LINE_BYTES:
+            break
         try:
-            text += ("\n" if taken > 1 else "") + waiting[taken - 1].decode()
+            text += waiting[taken - 1].decode()
         except UnicodeDecodeError:
             return 1, None, NOT_UTF8 if taken == 1 else NOT_CSV
         try:
             # Before Python 3.11 the module refuses NUL. Half a surrogate pair, which UTF-8 never has, stands for it.
-            record = io.StringIO(text.removesuffix("\r").replace("\0", "\udc00"), newline="")
+            record = io.StringIO(text.rstrip("\r\n").replace("\0", "\udc00"), newline="")
             fields = [field.replace("\udc00", "\0") for field in next(csv.reader(record, strict=True))]
         except csv.Error as error:
             if "unexpected end of data" in str(error):

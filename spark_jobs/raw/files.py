@@ -29,11 +29,23 @@ def read_file(location: str, month: Month) -> Iterator[CheckedRows]:
     Raises:
         UnreadableFile: It can't be read, or lacks a column.
     """
-    read = _reader_of(location)
+    reader_of(location)
     try:
         with storage.at(location).open("rb") as file:
-            for rows in read(file, location):
-                yield check_rows(rows, location, month)
+            yield from check_read(location, file, month)
+    except OSError as error:
+        raise UnreadableFile(location, error) from error
+
+
+def check_read(location: str, file: IO[bytes], month: Month) -> Iterator[CheckedRows]:
+    """Read and check an open raw file of the format that its location's ending names.
+
+    Raises:
+        UnreadableFile: It can't be read, or lacks a column.
+    """
+    try:
+        for rows in reader_of(location)(file, location):
+            yield check_rows(rows, location, month)
     except (OSError, EOFError, pa.ArrowException, UnicodeError, KeyError) as error:
         raise UnreadableFile(location, error) from error
 
@@ -44,10 +56,15 @@ def check_file_type(location: str) -> None:
     Raises:
         UnreadableFile: It does not.
     """
-    _reader_of(location)
+    reader_of(location)
 
 
-def _reader_of(location: str) -> Reader:
+def reader_of(location: str) -> Reader:
+    """The reader of a file's format.
+
+    Raises:
+        UnreadableFile: No format has its ending.
+    """
     for ending, read in FORMATS.items():
         if location.endswith(ending):
             return read

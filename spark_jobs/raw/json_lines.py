@@ -3,7 +3,7 @@
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
 import numpy as np
@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.json
 
 from spark_jobs.errors import UnreadableFile
-from spark_jobs.raw.rules import NOT_JSON, NOT_UTF8, RAW, RawRows, not_a_string
-from spark_jobs.raw.text import BOM, read_blocks
+from spark_jobs.raw.rules import NOT_JSON, NOT_UTF8, RAW, TWICE, RawRows, not_a_string
+from spark_jobs.raw.text import BOM, Block, read_blocks
 
 
 def read_gzipped_json_lines(file: IO[bytes], location: str) -> Iterator[RawRows]:
@@ -30,39 +30,47 @@ def read_gzipped_json_lines(file: IO[bytes], location: str) -> Iterator[RawRows]
         raise UnreadableFile(location, error) from error
 
 
-def read_json_lines(file: IO[bytes] | gzip.GzipFile, _location: str) -> Iterator[RawRows]:
-    """Read an open `.jsonl`, block by block."""
-    for block, first, lines in read_blocks(file):
-        text = block.removeprefix(BOM) if first == 1 else block
-        yield _parse_json_fast(text, first, lines) or _parse_json_lines(text, first)
+def read_json_lines(file: IO[bytes] | gzip.GzipFile, location: str) -> Iterator[RawRows]:
+    """Read an open `.jsonl`, block by block.
+
+    Raises:
+        UnreadableFile: A line is too long.
+    """
+    for read in read_blocks(file, location):
+        data = read.data.removeprefix(BOM) if read.first == 1 else read.data
+        if read.crs:  # No JSON text has a CR but between its tokens, and there it ends a line.
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        block = Block(data, read.first, read.lines)
+        yield _parse_json_fast(block) or _parse_json_lines(block)
 
 
-def _parse_json_fast(block: bytes, first: int, lines: int) -> RawRows | None:
+def _parse_json_fast(block: Block) -> RawRows | None:
     """Parse a block with Arrow; None if a line may hold anything but one object: then it is parsed line by line."""
-    starts = block.startswith(b"{") + block.count(b"\n{")
-    ends = block.count(b"}\n") + block.count(b"}\r\n")
+    data, lines = block.data, block.lines
+    starts = data.startswith(b"{") + data.count(b"\n{")
+    ends = data.count(b"}\n") + (data.count(b"}\r\n") if b"\r" in data else 0)
     if not starts == ends == lines:
         return None
     try:
-        block.decode()
+        data.decode()
         table = pa.json.read_json(
-            pa.BufferReader(block),
-            pa.json.ReadOptions(block_size=len(block) + 1),
+            pa.BufferReader(data),
+            pa.json.ReadOptions(block_size=len(data) + 1),
             pa.json.ParseOptions(explicit_schema=RAW, unexpected_field_behavior="ignore"),
         )
     except (pa.ArrowInvalid, UnicodeDecodeError):
         return None
     if table.num_rows != lines:
         return None
-    return RawRows(table.select(RAW.names).combine_chunks(), np.arange(first, first + lines), [])
+    return RawRows(table.select(RAW.names).combine_chunks(), np.arange(block.first, block.first + lines), [])
 
 
-def _parse_json_lines(block: bytes, first: int) -> RawRows:
+def _parse_json_lines(block: Block) -> RawRows:
     """Parse a block line by line, with a reason for each line that holds no row."""
     rows: list[dict[str, Any]] = []
     numbers: list[int] = []
     broken: list[tuple[int, str]] = []
-    for number, line in enumerate(block.split(b"\n")[:-1], first):
+    for number, line in enumerate(block.split_lines(), block.first):
         if not line.strip():
             continue
         row, why = _parse_json_line(line)
@@ -80,12 +88,15 @@ def _parse_json_line(line: bytes) -> tuple[dict[str, Any] | None, str]:
     except UnicodeDecodeError:
         return None, NOT_UTF8
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=tuple)
     except (ValueError, RecursionError):
         return None, NOT_JSON
-    if not isinstance(value, dict):
+    if not isinstance(value, tuple):  # which stands for an object; an array is a list
         return None, NOT_JSON
-    row = {name: value.get(name) for name in RAW.names}
+    fields = dict(value)
+    if len(fields) < len(value) and not _are_once(name for name, _ in value):
+        return None, TWICE
+    row = {name: fields.get(name) for name in RAW.names}
     for name in ("user_id", "page_id", "action", "gender", "timestamp"):
         field = row[name]
         if field is not None and not isinstance(field, str):
@@ -96,3 +107,9 @@ def _parse_json_line(line: bytes) -> tuple[dict[str, Any] | None, str]:
     if count is not None and (type(count) is not int or not 1 <= count < 2**63):
         row["count"] = 0  # not a reason yet: a rule that comes before may be broken as well
     return row, ""
+
+
+def _are_once(keys: Iterable[str]) -> bool:
+    """Whether no field of a raw action is there twice. Which one counts is not said, so none does."""
+    known = [key for key in keys if key in RAW.names]
+    return len(set(known)) == len(known)

@@ -22,16 +22,16 @@ def read_parquet(file: IO[bytes], location: str) -> Iterator[RawRows]:
         UnreadableFile: It lacks a column, or one is of a wrong type.
     """
     footer = pq.read_metadata(file)
-    names = set(footer.schema.to_arrow_schema().names)
+    schema = footer.schema.to_arrow_schema()
+    names = set(schema.names)
     require_columns(names, location)
+    _check_columns(schema, location)
     parquet = pq.ParquetFile(file, metadata=footer, read_dictionary=[name for name in REPETITIVE if name in names])
     line = 1
     wanted = [name for name in RAW.names if name in names]
     for batch in parquet.iter_batches(batch_size=_ROWS, columns=wanted, use_threads=False):  # tasks run one a core
         columns = [
-            _as_raw(batch.column(field.name), field, location)
-            if field.name in names
-            else pa.nulls(batch.num_rows, field.type)
+            _as_raw(batch.column(field.name), field) if field.name in names else pa.nulls(batch.num_rows, field.type)
             for field in RAW
         ]
         lines = np.arange(line, line + batch.num_rows)
@@ -70,17 +70,32 @@ def _decodes(value: bytes | None) -> bool:
     return True
 
 
-def _as_raw(column: pa.Array, field: pa.Field, location: str) -> pa.Array:
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    fits = {
-        "count": pa.types.is_integer(kind),
-        "timestamp": pa.types.is_timestamp(kind) or is_text,
-    }.get(field.name, is_text)
-    if not fits and not pa.types.is_null(kind):
-        raise UnreadableFile(location, f"its column {field.name} is of type {kind}, not {field.type}")
+def _check_columns(schema: pa.Schema, location: str) -> None:
+    for field in RAW:
+        if schema.names.count(field.name) > 1:
+            raise UnreadableFile(location, f"it has the column {field.name} twice")
+        if field.name in schema.names:
+            kind = _type_of_values(schema.field(field.name).type)
+            fits = {
+                "count": pa.types.is_integer(kind),
+                "timestamp": pa.types.is_timestamp(kind) or _is_text(kind),
+            }.get(field.name, _is_text(kind))
+            if not fits and not pa.types.is_null(kind):
+                raise UnreadableFile(location, f"its column {field.name} is of type {kind}, not {field.type}")
+
+
+def _type_of_values(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _as_raw(column: pa.Array, field: pa.Field) -> pa.Array:
+    kind = _type_of_values(column.type)
     if pa.types.is_dictionary(column.type):
-        if is_text and field.name != "timestamp":
+        if _is_text(kind) and field.name != "timestamp":
             values = column.dictionary.cast(field.type)
             return pa.DictionaryArray.from_arrays(column.indices.cast(pa.int32()), values)
         column = column.dictionary_decode()

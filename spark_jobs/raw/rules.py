@@ -56,6 +56,7 @@ BAD_TIMESTAMP = "timestamp is not ISO 8601"
 OTHER_MONTH = "timestamp is outside the month"
 NOT_UTF8 = "line is not UTF-8"
 NOT_JSON = "line is no JSON object"
+TWICE = "a field is there twice"
 NOT_CSV = "line is no record with as many fields as the header"
 
 
@@ -84,6 +85,11 @@ class Month:
         except ValueError:
             raise InputError(f"{key!r} is not a month; one is named YYYY-MM, such as 2024-01.") from None
         return cls(start, end)
+
+    @property
+    def key(self) -> str:
+        """Its partition key, YYYY-MM."""
+        return self.start.date().isoformat()[:7]
 
 
 @dataclass

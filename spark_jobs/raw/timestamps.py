@@ -10,12 +10,13 @@ UTC_SECONDS = pa.timestamp("s", tz="UTC")
 
 _ISO_8601 = re.compile(
     r"(\d{4})-(\d{2})-(\d{2})"
-    r"(?:[Tt ](\d{2}):(\d{2})(?::(\d{2})(?:[.,]\d{1,9})?)?(?:[Zz]|([+-])(\d{2}):?(\d{2})?)?)?",
+    r"(?:[Tt ](\d{2}):(\d{2})(?::(\d{2})(?:[.,]\d{1,9})?)?(?:[Zz]|([+-])([01]\d|2[0-3])(?::?([0-5]\d))?)?)?",
     re.ASCII,
 )
 # Nearly all timestamps have the second form once fractions of a second are cut off and zero offsets are written as Z.
 _TO_SECONDS = r"^(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:\d{2})(?:[.,]\d{1,9})?(?:[Zz]|[+-]00(?::?00)?)?$"
-_SECONDS = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$"
+# Arrow has a year 0000, and Python has none: it is left to Python, so that what is beside a text does not matter.
+_SECONDS = r"^(?:\d{3}[1-9]|\d{2}[1-9]\d|\d[1-9]\d{2}|[1-9]\d{3})-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$"
 
 
 def parse_timestamps(column: pa.StringArray) -> pa.TimestampArray:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, Union
 
 from spark_jobs.errors import InputError
 
@@ -124,17 +124,49 @@ def list_files(folder: str) -> list[StoredFile]:
     if not path.is_dir():
         return []
     if isinstance(path, Path):
-        local = [entry for entry in path.iterdir() if entry.is_file() and _is_listed(entry.name)]
+        local = [entry for entry in path.iterdir() if entry.is_file() and not is_ignored(entry.name)]
         with ThreadPoolExecutor(8) as pool:
             found = list(pool.map(describe, local))
     else:  # a listing has size and ETag
         infos = [info for info in path.fs.ls(path.path, detail=True) if info["type"] == "file"]
-        found = [file for file in map(_stored_object, infos) if _is_listed(file.name)]
+        found = [file for file in map(_stored_object, infos) if not is_ignored(file.name)]
     return sorted(found, key=lambda file: file.name)
 
 
-def _is_listed(name: str) -> bool:
-    return name[0] not in "._"
+def is_ignored(name: str) -> bool:
+    """Whether a file or folder of this name is not data: it is hidden, or a marker."""
+    return name[0] in "._"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something in a folder. A link is what it points to."""
+
+    location: str
+    name: str
+    kind: Literal["file", "folder", "broken link", "special file"]
+
+
+def list_entries(folder: str) -> list[Entry]:
+    """All that lies directly in a folder, by name; nothing if it is missing."""
+    path = at(folder)
+    if not path.is_dir():
+        return []
+    if isinstance(path, Path):
+        found = [_local_entry(entry) for entry in path.iterdir()]
+    else:
+        kinds: dict[str, Literal["file", "folder"]] = {"file": "file", "directory": "folder"}
+        named = [(f"s3://{info['name']}", kinds[info["type"]]) for info in path.fs.ls(path.path, detail=True)]
+        found = [Entry(location, location.rpartition("/")[2], kind) for location, kind in named]
+    return sorted(found, key=lambda entry: entry.name)
+
+
+def _local_entry(path: Path) -> Entry:
+    if path.is_file():
+        return Entry(str(path), path.name, "file")
+    if path.is_dir():
+        return Entry(str(path), path.name, "folder")
+    return Entry(str(path), path.name, "special file" if path.exists() else "broken link")
 
 
 def describe(path: AnyPath) -> StoredFile:

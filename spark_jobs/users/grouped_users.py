@@ -2,10 +2,11 @@
 
 import gzip
 import json
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,10 +15,13 @@ from spark_jobs import outputs, storage
 from spark_jobs.config import ACTIONS
 from spark_jobs.errors import InputError, UnreadableFile
 from spark_jobs.outputs.fingerprints import files_fingerprint
+from spark_jobs.raw.text import BOM, read_blocks
+from spark_jobs.users.foreign import RAW_ACTIONS, check_columns, check_users, is_raw
 from spark_jobs.users.grouping import CODED_USER, GROUPED_USER, UNKNOWN_GENDER
 
 _STEP = "grouped_users"
 _USERS_A_BATCH = 1 << 16
+_NO_ACTIONS = dict.fromkeys(ACTIONS, 0)
 
 
 def fingerprint_of(location: str) -> str:
@@ -64,7 +68,7 @@ def list_parts(location: str) -> list[Part]:
             if file["path"].startswith("users/")
         ]
     files = _files(location)
-    read_file = read_parquet if files[0].name.endswith(".parquet") else read_json_lines
+    read_file = read_foreign_parquet if files[0].name.endswith(".parquet") else read_json_lines
     return [Part(file.size, partial(read_file, file.location)) for file in files]
 
 
@@ -88,6 +92,24 @@ def read_parquet(location: str) -> Iterator[pa.RecordBatch]:
         raise UnreadableFile(location, error) from error
 
 
+def read_foreign_parquet(location: str) -> Iterator[pa.RecordBatch]:
+    """As `read_parquet`, of a file that another program may have written: it is checked.
+
+    Raises:
+        UnreadableFile: It is gone, can't be read, or a user breaks a rule of grouped users; the message names the row.
+    """
+    try:
+        with storage.at(location).open("rb") as file:
+            check_columns(pq.read_schema(file), location)
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise UnreadableFile(location, error) from error
+    row = 1
+    for users in read_parquet(location):
+        check_users(users, row, location)
+        row += users.num_rows
+        yield users
+
+
 def _read_part(folder: str, location: str) -> Iterator[pa.RecordBatch]:
     """A file of our own output."""
     try:
@@ -103,40 +125,79 @@ def read_json_lines(location: str) -> Iterator[pa.RecordBatch]:
         Rows of CODED_USER, a user's pages by `page_id`.
 
     Raises:
-        UnreadableFile: A line is not of that layout; the message names it.
+        UnreadableFile: A line is not of that layout, or breaks a rule of grouped users; the message names it.
     """
     number = 0
     try:
         with storage.at(location).open("rb") as raw:
-            lines = gzip.GzipFile(fileobj=raw) if location.endswith(".gz") else raw
+            text = gzip.GzipFile(fileobj=raw) if location.endswith(".gz") else raw
             users: list[dict[str, Any]] = []
-            for number, line in enumerate(lines, 1):  # noqa: B007 - the error names it
+            for number, line in _numbered_lines(text, location):  # noqa: B007 - the error names it
                 if line.strip():
                     users.append(_parse_user(line))
                 if len(users) == _USERS_A_BATCH:
                     yield pa.RecordBatch.from_pylist(users, schema=CODED_USER)
                     users = []
             yield pa.RecordBatch.from_pylist(users, schema=CODED_USER)
-    except (OSError, EOFError, ValueError, KeyError, AttributeError) as error:
-        raise UnreadableFile(f"{location}, line {number or 1}", repr(error)) from error
+    except (ValueError, RecursionError) as error:
+        why = "it is nested too deep" if isinstance(error, RecursionError) else error
+        raise UnreadableFile(f"{location}, line {number or 1}", why) from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise UnreadableFile(location, error) from error
+
+
+def _numbered_lines(text: IO[bytes] | gzip.GzipFile, location: str) -> Iterator[tuple[int, bytes]]:
+    for block in read_blocks(text, location):
+        yield from enumerate(block.split_lines(), block.first)
 
 
 def _parse_user(line: bytes) -> dict[str, Any]:
-    user = json.loads(line)
+    """A user (a row of CODED_USER) of a line.
+
+    Raises:
+        ValueError: The line breaks a rule.
+    """
+    user = json.loads(line.removeprefix(BOM).decode(), object_pairs_hook=_object_of)
+    if not isinstance(user, dict):
+        raise ValueError("it is not a JSON object")
+    if is_raw(user.keys()):
+        raise ValueError(RAW_ACTIONS)
     pages: dict[str, dict[str, Any]] = {}
     for action in ACTIONS:
-        for page, count in user.get(action, {}).items():
+        entries = user.get(action) or {}
+        if not isinstance(entries, dict):
+            raise ValueError(f"{action} is not an object of counts by page")
+        for page, count in entries.items():
             if type(count) is not int or not 0 <= count < 2**63:
-                raise ValueError(f"{action} of {page} is {count!r}, not a whole number from 0 to 2^63-1")
-            entry = pages.setdefault(page, {"page_id": page, **dict.fromkeys(ACTIONS, 0)})
-            entry[action] = count
-    if not isinstance(user["user_id"], str) or not isinstance(user.get("gender", ""), str):
+                raise ValueError(f"{action} of {page!a} is {count!r}, not a whole number from 0 to 2^63-1")
+            if page not in pages:
+                pages[page] = {"page_id": page, **_NO_ACTIONS}
+            pages[page][action] = count
+    user_id, gender = user.get("user_id"), user.get("gender") or UNKNOWN_GENDER
+    if not isinstance(user_id, str) or not isinstance(gender, str):
         raise ValueError("user_id and gender must be strings")
-    return {
-        "user_id": user["user_id"],
-        "gender": user.get("gender") or UNKNOWN_GENDER,
-        "pages": [pages[page] for page in sorted(pages)],
-    }
+    if not user_id or "" in pages:
+        raise ValueError("user_id or a page's id is empty")
+    if b"\\u" in line:
+        _check_characters([user_id, gender, *pages])
+    return {"user_id": user_id, "gender": gender, "pages": [pages[page] for page in sorted(pages)]}
+
+
+def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Python takes the last one of equal keys, and the counts of the others would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is there twice in one object")
+    return found
+
+
+def _check_characters(texts: Iterable[str]) -> None:
+    """Check that no text has half a surrogate pair, which JSON can write and which is not a character."""
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{text!a} has half a surrogate pair, which is not a character") from None
 
 
 def _files(location: str) -> list[storage.StoredFile]:

@@ -82,6 +82,11 @@ MEMBERS = TableRules(
     key="user_id",
 )
 
+
+class ListedTwice(InputError):
+    """A user has two rows in grouped users, which other programs may have made."""
+
+
 _LARGEST = 2**63 - 1  # that 64 bits hold
 
 
@@ -223,7 +228,7 @@ def build_inputs(category: Category, vectors: pa.Table, scaling: str) -> Cluster
         The inputs. Profiles are numbered by weight, the heaviest first, ties by their entries.
 
     Raises:
-        InputError: A user is listed twice.
+        ListedTwice: A user is.
     """
     code, distinct_vectors = _distinct(vectors["vector"])
     weight = np.bincount(code, minlength=len(distinct_vectors)).astype(np.int64)
@@ -269,7 +274,7 @@ def _members(vectors: pa.Table, profile: np.ndarray) -> pa.Table:
     place, user_ids = rank(pa.concat_arrays(vectors["user_id"].chunks))
     if len(user_ids) < vectors.num_rows:
         twice = int(np.flatnonzero(np.bincount(place) > 1)[0])
-        raise InputError(f"User {user_ids[twice].as_py()!r} is listed twice in the grouped users.")
+        raise ListedTwice(f"User {user_ids[twice].as_py()!r} is listed twice in the grouped users.")
     by_user = np.empty(len(place), np.int64)
     by_user[place] = np.arange(len(place))
     gender = vectors["gender"].unify_dictionaries().combine_chunks().take(pa.array(by_user)).cast(pa.string())

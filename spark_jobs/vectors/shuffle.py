@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from spark_jobs import engines
 from spark_jobs.config import ACTIONS, ClusteringInputsConfig
 from spark_jobs.engines.pieces import pack, unpack
+from spark_jobs.errors import UnreadableFile
 from spark_jobs.outputs.schemas import TableRules, strictness
 from spark_jobs.outputs.tables import write_table
 from spark_jobs.users.counts import exact_sum
@@ -26,6 +27,7 @@ from spark_jobs.vectors.profiles import (
     PROFILES,
     VECTOR,
     VECTORS,
+    ListedTwice,
     PageIndex,
     build_inputs,
     vectors_of,
@@ -85,7 +87,10 @@ def inputs_exchange(
 
     def merge(place: int, pieces: Iterator[bytes]) -> InputsCounts:
         vectors = pa.Table.from_batches([unpack(piece) for piece in pieces])
-        return write_inputs(folders[place], categories[place], vectors, config.scaling, checked)
+        try:
+            return write_inputs(folders[place], categories[place], vectors, config.scaling, checked)
+        except ListedTwice as error:
+            raise UnreadableFile(grouped, error) from None
 
     return engines.Exchange(
         f"Making the clustering inputs of {grouped}",
