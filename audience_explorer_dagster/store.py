@@ -11,7 +11,7 @@ from pydantic import Field
 
 from audience_explorer_dagster.partitions import Partition
 from spark_jobs import storage
-from spark_jobs.outputs import is_finished
+from spark_jobs.outputs import is_finished, is_whole
 from spark_jobs.vectors.category_files import category_folder, check_name, list_category_files
 
 _CURRENT = "current.json"
@@ -125,7 +125,7 @@ class Store(dg.ConfigurableResource[None]):
         """
         written = self._read_current(asset, partition)
         known = self._current_of(asset, partition, written)
-        if known is not None and known.folder != folder and not is_finished(known.folder):
+        if known is not None and known.folder != folder and not is_whole(known.folder, asset):
             known = None
         if promoted:
             current = Current(folder, promoted=True, fingerprint=fingerprint, why=promoted)

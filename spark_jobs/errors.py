@@ -52,6 +52,24 @@ class TooManyRejects(InputError):
     """More than `max_reject_ratio` of the raw rows break a rule."""
 
 
+class DamagedOutput(InputError):
+    """An output whose manifest can't be read, or whose files are not those that the manifest lists."""
+
+    def __init__(self, what: str, folder: str):
+        self.what = what
+        super().__init__(f"{what}. Delete {folder}, and the next run makes the output again.")
+
+
+class NewerVersion(InputError):
+    """A file that a newer version of Audience Explorer wrote, in a layout that this one does not know."""
+
+    def __init__(self, location: str, version: object, known: int):
+        super().__init__(
+            f"{location} has schema version {version}, and this version of Audience Explorer reads up to {known}."
+            " Install the version that wrote it, or a newer one."
+        )
+
+
 class OutputExists(InputError):
     """The output folder holds a finished output already; outputs are written once."""
 

@@ -98,6 +98,14 @@ def make_kmeans(
     return str(folder)
 
 
+def list_again(folder: Path) -> None:
+    """Let the manifest of an output that was changed by hand list its files as they are now."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    names = [file["path"] for file in manifest["files"]]
+    manifest["files"] = [{"path": name, "bytes": (folder / name).stat().st_size} for name in names]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
 def _write_assignments(folder: Path, sizes: Sequence[int]) -> None:
     """Of the people of a cluster, all clearly belong but 1 in 2 + its number."""
     rows = {
@@ -141,6 +149,7 @@ def make_k_selection(folder: Path, k: int = 4, users: int = 10_944, verdict: str
         "step": "k_selection",
         "fingerprint": "b" * 32,
         "inputs": ["a" * 32],
+        "files": [{"path": "k.json", "bytes": (folder / "k.json").stat().st_size}],
         "config": KSelectionConfig().model_dump(mode="json"),
         "summary": {**summary, "users": users},
     }

@@ -54,6 +54,9 @@ class Records:
         found = (record for record in self.made if (record.partition, record.fingerprint) == wanted)
         return next((record for record in found if record.folder not in self.gone), None)
 
+    def damage_of(self, record: Record) -> str:
+        return "" if record.folder in self.gone else "a file of it is cut"
+
     def made_from(self, partition: Partition, fingerprint: str | None) -> Record | None:
         found = (record for record in self.made if record.partition == partition and fingerprint in record.inputs)
         return next((record for record in found if record.folder not in self.gone), None)

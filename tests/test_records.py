@@ -10,7 +10,11 @@ import pytest
 
 from audience_explorer_dagster.definitions import definitions
 from audience_explorer_dagster.launchers import Job, LaunchFailed, Report
+from audience_explorer_dagster.run_config import MonthRunConfig
+from audience_explorer_dagster.running.dry_run import dry_run
 from audience_explorer_dagster.running.pipeline import Outcome
+from spark_jobs.errors import InputError
+from spark_jobs.segments import load_segments
 from tests.project import LAUNCHES, InProcessLauncher, Project, why
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -200,16 +204,35 @@ def test_a_job_that_fails_costs_only_what_depends_on_it(project: Project) -> Non
 
 def test_an_output_of_which_a_file_is_gone_is_not_read_as_if_it_were_whole(project: Project) -> None:
     outcomes = project.pipeline(["2024-01"], ["tea"])
-    users = Path(str(outcomes["grouped_users 2024-01"].folder), "users")
-    next(users.iterdir()).unlink()
-    again = project.pipeline(["2024-01"], ["tea"], clustering_inputs={"scaling": "none"})
-    said = str(again["clustering_inputs tea|2024-01"].error)
-    assert "part-00000.parquet can't be read" in said
-    assert f"Delete {users.parent}/manifest.json" in said
-    Path(str(outcomes["clustering_inputs tea|2024-01"].folder), "profiles.parquet").unlink()
-    again = project.pipeline(["2024-01"], ["tea"], kmeans={"k": 1})
-    assert "profiles.parquet can't be read" in str(again["kmeans tea|2024-01"].error)
-    assert "manifest.json, and the next run makes the output again" in str(again["kmeans tea|2024-01"].error)
+    at = {name: Path(str(outcomes[f"{name} tea|2024-01"].folder)) for name in ("k_selection", "kmeans")}
+    next(Path(str(outcomes["grouped_users 2024-01"].folder), "users").iterdir()).unlink()
+    (at["k_selection"] / "manifest.json").write_text("")
+    (at["kmeans"] / "data.json").write_text("{")
+    config = MonthRunConfig()
+    planned = {
+        target.asset: target.why
+        for target in dry_run(project.instance, project.store, ["2024-01"], ["tea"], config).targets
+        if target.action == "launch"
+    }
+    assert planned == {
+        "grouped_users": f"its output is damaged: {outcomes['grouped_users 2024-01'].folder}: its file"
+        " users/part-00000.parquet is gone, or has another size than its manifest says",
+        "k_selection": f"its output is damaged: {at['k_selection']}/manifest.json is not a whole manifest: it is empty,"
+        " or cut off",
+        "kmeans": f"its output is damaged: {at['kmeans']}: its file data.json is gone, or has another size than its"
+        " manifest says",
+    }
+    made_again = {"grouped_users 2024-01", *segments("tea|2024-01", assets=tuple(at))}
+    assert computed(project.pipeline(["2024-01"], ["tea"])) == made_again
+
+
+def test_a_damaged_output_is_current_no_longer_once_there_is_a_whole_one(project: Project) -> None:
+    first = project.pipeline(["2024-01"], ["tea"], kmeans={"k": 2}, promote=True)["kmeans tea|2024-01"]
+    Path(str(first.folder), "manifest.json").write_text("")
+    with pytest.raises(InputError, match=r"manifest.json is not a whole manifest: it is empty, or cut off\. Delete"):
+        load_segments(str(project.root), "2024-01", "tea")
+    project.pipeline(["2024-01"], ["tea"])
+    assert load_segments(str(project.root), "2024-01", "tea").folder != first.folder
 
 
 def test_an_interrupt_starts_nothing_more_and_keeps_what_is_done(

@@ -15,7 +15,7 @@ from spark_jobs.config import EngineConfig, ReportConfig
 from spark_jobs.errors import InputError
 from spark_jobs.reporting import Reporter
 from spark_jobs.resources import ResourcesConfig
-from tests.published_segments import make_k_selection, make_kmeans
+from tests.published_segments import list_again, make_k_selection, make_kmeans
 
 EVIL = [
     '<script>alert("x")</script>',
@@ -271,6 +271,7 @@ def test_clusters_of_an_earlier_version_are_refused_by_name(tmp_path: Path) -> N
     summary = json.loads(Path(clusters, "summary.json").read_text())
     del summary["segments"]
     Path(clusters, "summary.json").write_text(json.dumps(summary))
+    list_again(Path(clusters))
     with pytest.raises(InputError, match="made by an earlier version"):
         run(clusters, str(tmp_path / "report"))
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from spark_jobs.audience_report import baselines
-from tests.published_segments import make_kmeans
+from tests.published_segments import list_again, make_kmeans
 from tests.test_report import Page, make, run
 
 
@@ -85,6 +85,7 @@ def test_against_everybody_the_whole_month_has_a_column_where_its_people_are_kno
     column = rows.schema.get_field_index("month_share")
     month = pa.array([0.07] * rows.num_rows, pa.float64())
     pq.write_table(rows.set_column(column, "month_share", month), clusters / "profiles.parquet")
+    list_again(clusters)
     run(str(clusters), str(tmp_path / "report"))
     for card in cards((tmp_path / "report" / "report.html").read_text()):
         everybody, *others = card.split("<h4>Compared with")[1:]

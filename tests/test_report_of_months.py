@@ -67,7 +67,13 @@ def follow(
     folder.mkdir(parents=True)
     (folder / "segments.json").write_text(json.dumps(described))
     pq.write_table(files.flows(before, returned, now, np.array(sizes), 10), folder / "flows.parquet")
-    manifest = {"step": "segments", "fingerprint": "e" * 32, "inputs": ["f" * 32, "d" * 32], "summary": described}
+    manifest = {
+        "step": "segments",
+        "fingerprint": "e" * 32,
+        "inputs": ["f" * 32, "d" * 32],
+        "files": [],
+        "summary": described,
+    }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return str(folder)
 

@@ -36,7 +36,14 @@ def make_grouped(folder: Path, fingerprint: str = "9" * 32) -> str:
 
 
 def write(folder: Path, step: str, fingerprint: str, inputs: list[str], summary: dict[str, Any]) -> str:
-    manifest = {"step": step, "fingerprint": fingerprint, "inputs": inputs, "config": {}, "summary": summary}
+    manifest = {
+        "step": step,
+        "fingerprint": fingerprint,
+        "inputs": inputs,
+        "files": [],
+        "config": {},
+        "summary": summary,
+    }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return str(folder)
 

@@ -22,7 +22,7 @@ from spark_jobs import make_report
 from spark_jobs.config import EngineConfig, ReportConfig
 from spark_jobs.reporting import Reporter
 from spark_jobs.resources import ResourcesConfig
-from tests.published_segments import make_kmeans
+from tests.published_segments import list_again, make_kmeans
 
 SECRET = "user-0"
 
@@ -118,6 +118,7 @@ def test_what_becomes_current_is_served_at_once(tmp_path: Path) -> None:
         assert "coffee/2024-02" in site.get("/")
         new = publish(tmp_path, "coffee", "2024-01", name="newer")
         (new / "report.html").write_text((new / "report.html").read_text().replace("<h1>", "<h1>Newer: "))
+        list_again(new)
         assert "Newer: " in site.get("/coffee/2024-01")
         (new / "manifest.json").unlink()
         assert site.ask("/coffee/2024-01")[0] == 404
@@ -215,9 +216,9 @@ def test_a_name_that_was_made_to_point_here_is_refused(site: Site) -> None:
 
 def test_a_root_that_cannot_be_read_is_told_without_saying_where_it_is(tmp_path: Path) -> None:
     folder = publish(tmp_path, "coffee", "2024-01")
-    page = folder / "report.html"
-    page.unlink()
-    page.mkdir()
+    current = folder.with_name("current.json")
+    current.unlink()
+    current.mkdir()
     with serving(tmp_path) as site:
         status, _, text = site.ask("/coffee/2024-01")
         assert (status, text) == (503, "The reports can't be read just now. Try again later.\n")

@@ -577,7 +577,8 @@ def test_what_cannot_be_promoted_is_told_with_what_can(project: Project) -> None
 def finished(store: Store, name: str) -> str:
     folder = Path(store.outputs("kmeans", TEA), name)
     folder.mkdir(parents=True)
-    (folder / "manifest.json").write_text("{}")
+    manifest = {"step": "kmeans", "fingerprint": name, "files": [], "summary": {}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     return str(folder)
 
 

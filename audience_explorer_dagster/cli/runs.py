@@ -18,7 +18,7 @@ from audience_explorer_dagster.cli.project import (
     tell,
 )
 from spark_jobs.errors import InputError
-from spark_jobs.outputs import is_finished
+from spark_jobs.outputs import is_whole
 from spark_jobs.terminal import as_table
 
 if TYPE_CHECKING:
@@ -175,8 +175,10 @@ def _one_a_partition(tweaks: "Sequence[tuple[Partition, Tweak]]") -> "list[tuple
 
 def _are_there(tweaks: "Sequence[Tweak]") -> list[bool]:
     """Whether the output of each is still there."""
+    from audience_explorer_dagster.planning import KMEANS
+
     with ThreadPoolExecutor(8) as pool:
-        return list(pool.map(is_finished, [tweak.folder for tweak in tweaks]))
+        return list(pool.map(lambda tweak: is_whole(tweak.folder, KMEANS), tweaks))
 
 
 def find_output(project: Project, name: str, month: str, category: str) -> str:

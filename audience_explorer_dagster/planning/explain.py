@@ -1,6 +1,6 @@
 """Why a target is computed: what changed since its newest record."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,12 +26,19 @@ class Recipe:
     otherwise: str = "made from something else"  # why, where nothing of these changed
 
 
-def why_not_reused(newest: Record | None, recipe: Recipe) -> str:
-    """What keeps the newest record of a target from being reused, such as `code version 3 → 4, k 12 → 13`."""
+def why_not_reused(newest: Record | None, recipe: Recipe, damage_of: Callable[[Record], str] = lambda _: "") -> str:
+    """What keeps the newest record of a target from being reused, such as `code version 3 → 4, k 12 → 13`.
+
+    Args:
+        newest: The record, if there is one.
+        recipe: What the target is to be.
+        damage_of: What is wrong with a record's output; empty if that is gone.
+    """
     if newest is None:
         return "never made"
     if newest.fingerprint == recipe.fingerprint:
-        return "its output is gone"
+        damage = damage_of(newest)
+        return f"its output is damaged: {damage}" if damage else "its output is gone"
     changes = [*_changed_code(newest, recipe), *_changed_config(newest, recipe), *_changed_inputs(newest, recipe)]
     # Records of early versions do not have all that this compares.
     return ", ".join(changes) or recipe.otherwise

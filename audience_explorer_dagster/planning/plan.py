@@ -55,6 +55,8 @@ class Records(Protocol):
 
     def reusable(self, partition: Partition, fingerprint: str) -> Record | None: ...
 
+    def damage_of(self, record: Record) -> str: ...
+
     def made_from(self, partition: Partition, fingerprint: str | None) -> Record | None: ...
 
 
@@ -568,7 +570,8 @@ class _Steps:
         record = records.reusable(target.partition, recipe.fingerprint)
         if record is not None and not self.run.force:
             return Reuse(record)
-        why = "forced" if record is not None else why_not_reused(records.newest(target.partition), recipe)
+        newest = records.newest(target.partition)
+        why = "forced" if record is not None else why_not_reused(newest, recipe, records.damage_of)
         folders: list[str] = []
         for source in sources:
             if source.folder is None:

@@ -88,7 +88,7 @@ def find(instance: dg.DagsterInstance, store: Store) -> Found:
         history = History(instance, store, asset, partitions)
         known = {record.folder for partition in partitions for record in history.all(partition)}
         on_record += len(known & targets.keys())
-        sizes = {storage.join(below, path): file.size for path, file in files.items()}
+        sizes = _by_folder(targets, {storage.join(below, path): file.size for path, file in files.items()})
         new = {folder: target for folder, target in targets.items() if folder not in known}
         for found in _read_all(new, store, sizes):
             if isinstance(found, Unrecorded):
@@ -151,12 +151,25 @@ def _target(asset: str, path: str) -> Target | None:
     return Target(asset, Partition(place[1], place[2]))
 
 
-def _read_all(folders: Mapping[str, Target], store: Store, sizes: Mapping[str, int]) -> list[Unrecorded | str]:
+def _by_folder(folders: Iterable[str], sizes: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """The sizes of the files in each folder, by their names in it."""
+    found: dict[str, dict[str, int]] = {folder: {} for folder in folders}
+    for path, size in sizes.items():
+        place = path
+        while place := place.rpartition("/")[0]:
+            if place in found:
+                found[place][path.removeprefix(f"{place}/")] = size
+    return found
+
+
+def _read_all(
+    folders: Mapping[str, Target], store: Store, sizes: Mapping[str, Mapping[str, int]]
+) -> list[Unrecorded | str]:
     """The output in each folder, or what is wrong with it."""
 
     def read(folder: str) -> Unrecorded | str:
         try:
-            return _read(folders[folder], folder, store, sizes)
+            return _read(folders[folder], folder, store, sizes[folder])
         except InputError as error:
             return str(error)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -166,11 +179,8 @@ def _read_all(folders: Mapping[str, Target], store: Store, sizes: Mapping[str, i
         return list(pool.map(read, folders))
 
 
-def _read(target: Target, folder: str, store: Store, sizes: Mapping[str, int]) -> Unrecorded | str:
-    manifest = read_manifest(folder, target.asset)
-    for file in manifest["files"]:
-        if sizes.get(storage.join(folder, file["path"])) != file["bytes"]:
-            return f"{folder}: its file {file['path']} is gone, or has another size than its manifest says"
+def _read(target: Target, folder: str, store: Store, sizes: Mapping[str, int]) -> Unrecorded:
+    manifest = read_manifest(folder, target.asset, sizes)
     made_at = datetime.fromisoformat(manifest["created_at"]).astimezone(timezone.utc)
     details = {
         **metadata.of_computed(target.asset, folder, store, manifest, {}),

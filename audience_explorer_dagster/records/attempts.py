@@ -55,7 +55,6 @@ class HistoryWithAttempts(History):
         earlier: Sequence[Attempt],
     ):
         super().__init__(instance, store, asset, partitions)
-        self._asset = asset
         self._earlier = earlier
 
     def reusable(self, partition: Partition, fingerprint: str) -> Record | None:
@@ -64,10 +63,10 @@ class HistoryWithAttempts(History):
         return super().reusable(partition, fingerprint) or next(filter(None, finished), None)
 
     def _finished(self, attempt: Attempt, partition: Partition, fingerprint: str) -> Record | None:
-        folder = join(self.store.outputs(self._asset, partition), attempt.folder_name)
-        if not outputs.is_finished(folder):
+        folder = join(self.store.outputs(self.asset, partition), attempt.folder_name)
+        if not outputs.is_whole(folder, self.asset):
             return None
-        manifest = outputs.read_manifest(folder, self._asset)
+        manifest = outputs.read_manifest(folder, self.asset)
         if manifest["fingerprint"] != fingerprint:
             return None
         return Record(
@@ -77,6 +76,6 @@ class HistoryWithAttempts(History):
             tuple(manifest["inputs"]),
             attempt.run_id,
             datetime.fromisoformat(manifest["created_at"]).astimezone(timezone.utc),
-            metadata.of_computed(self._asset, folder, self.store, manifest, {}),
+            metadata.of_computed(self.asset, folder, self.store, manifest, {}),
             on_record=False,
         )

@@ -57,6 +57,7 @@ class History:
 
     def __init__(self, instance: dg.DagsterInstance, store: Store, asset: str, partitions: Sequence[Partition]):
         self.store = store
+        self.asset = asset
         self._pages = _pages(instance, store, asset, partitions)
         self._known: dict[Partition, list[Record]] = {partition: [] for partition in partitions}
 
@@ -72,12 +73,16 @@ class History:
     def reusable(self, partition: Partition, fingerprint: str) -> Record | None:
         """The newest record of a partition with this fingerprint whose output is still there."""
         matching = (record for record in self.all(partition) if record.fingerprint == fingerprint)
-        return next((record for record in matching if outputs.is_finished(record.folder)), None)
+        return next((record for record in matching if outputs.is_whole(record.folder, self.asset)), None)
+
+    def damage_of(self, record: Record) -> str:
+        """What is wrong with a record's output; empty if nothing is, or if it is gone."""
+        return outputs.damage_of(record.folder, self.asset)
 
     def made_from(self, partition: Partition, fingerprint: str | None) -> Record | None:
         """The newest record of a partition whose output is still there, and was made from one of this fingerprint."""
         made = (record for record in self.all(partition) if fingerprint in record.inputs)
-        return next((record for record in made if outputs.is_finished(record.folder)), None)
+        return next((record for record in made if outputs.is_whole(record.folder, self.asset)), None)
 
     def all(self, partition: Partition) -> Iterator[Record]:
         """All records of a partition, looked up as they are asked for."""

@@ -19,7 +19,7 @@ from audience_explorer_dagster.run_config import MonthRunConfig
 from audience_explorer_dagster.store import Current, Store
 from spark_jobs.config import ClusteringInputsConfig, KMeansConfig
 from spark_jobs.errors import InputError
-from spark_jobs.outputs import is_finished
+from spark_jobs.outputs import is_whole
 
 CURRENT = "current"
 LABEL = "label"
@@ -161,7 +161,7 @@ def promote(
     records = list(histories[KMEANS].all(partition))
     if choice.automatic:
         current = store.end_promotion(KMEANS, partition)
-        found = next((r for r in records if is_finished(r.folder) and is_own(r, histories, own)), None)
+        found = next((r for r in records if is_whole(r.folder, KMEANS) and is_own(r, histories, own)), None)
         if found is not None:
             current = store.point_current(KMEANS, partition, found.folder, found.fingerprint)
     else:
@@ -255,7 +255,7 @@ def choose(records: Sequence[Record], choice: Choice) -> Record:
         listed = ", ".join(filter(None, dict.fromkeys(known))) or "none"
         raise InputError(f"No output on record has the {wanted}. There are: {listed}.")
     newest = found[0]
-    if not is_finished(newest.folder):
+    if not is_whole(newest.folder, KMEANS):
         gone = _tweak([newest], None)
         raise InputError(
             f"The output {newest.folder} is gone. Make it again, by a pipeline with its parameters:"

@@ -1,6 +1,5 @@
 """The current report of each partition, by the files below a root alone: no record of Dagster's is read."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,7 +11,8 @@ from audience_explorer_dagster.records.findings import SEGMENTS, VERDICTS
 from audience_explorer_dagster.store import Store
 from spark_jobs import make_report, storage
 from spark_jobs.audience_report.page import Listed
-from spark_jobs.outputs import MANIFEST
+from spark_jobs.errors import InputError
+from spark_jobs.outputs import read_manifest
 from spark_jobs.raw.months import list_months
 from spark_jobs.vectors.category_files import BadCategory, read_category
 
@@ -46,9 +46,9 @@ def _find(store: Store, partition: Partition) -> Listed | None:
     if current is None:
         return None
     try:
-        manifest = json.loads(storage.at(storage.join(current.folder, MANIFEST)).read_text(encoding="utf-8"))
+        manifest = read_manifest(current.folder, AUDIENCE_REPORT)
         listed, made_from = as_listed(partition, current.folder, manifest["summary"]), manifest["inputs"]
-    except (FileNotFoundError, ValueError, KeyError):
+    except (InputError, KeyError):
         return None
     # Clusters that were made or promoted by themselves have no report yet.
     clusters = store.current_fingerprint(KMEANS, partition)

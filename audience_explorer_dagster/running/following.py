@@ -22,7 +22,7 @@ from audience_explorer_dagster.run_config import RunConfig
 from audience_explorer_dagster.running.inputs import edits_of_segments, needed_records
 from audience_explorer_dagster.running.materializing import carry_out
 from audience_explorer_dagster.store import Store, new_folder_name
-from spark_jobs.outputs import is_finished
+from spark_jobs.outputs import is_whole
 
 _MOST_ROUNDS = 5  # runs that end meanwhile may change what was just followed
 
@@ -108,7 +108,7 @@ def _plan(
 def _current(store: Store, target: Target) -> Source | None:
     """The current output of a target; None if there is none, or it is gone."""
     current = store.current(target.asset, target.partition)
-    if current is None or current.fingerprint is None or not is_finished(current.folder):
+    if current is None or current.fingerprint is None or not is_whole(current.folder, target.asset):
         return None
     return Source(target, current.fingerprint, current.folder)
 

@@ -1,6 +1,16 @@
 """Outputs: `lifecycle` writes them, `manifest` and `tables` read them, `read_back` and `checks` inspect them."""
 
 from spark_jobs.outputs.lifecycle import Output, writing
-from spark_jobs.outputs.manifest import MANIFEST, Manifest, broken, is_finished, read_manifest
+from spark_jobs.outputs.manifest import MANIFEST, Manifest, broken, damage_of, is_finished, is_whole, read_manifest
 
-__all__ = ["MANIFEST", "Manifest", "Output", "broken", "is_finished", "read_manifest", "writing"]
+__all__ = [
+    "MANIFEST",
+    "Manifest",
+    "Output",
+    "broken",
+    "damage_of",
+    "is_finished",
+    "is_whole",
+    "read_manifest",
+    "writing",
+]

@@ -9,16 +9,15 @@ from typing import IO, TYPE_CHECKING, Any
 
 from spark_jobs import storage
 from spark_jobs.config import StepConfig
-from spark_jobs.errors import OutputExists
-from spark_jobs.outputs.manifest import MANIFEST, Manifest, new_manifest
+from spark_jobs.errors import DamagedOutput, InputError, NewerVersion, OutputExists
+from spark_jobs.outputs.claims import MARKER, claimed
+from spark_jobs.outputs.manifest import Manifest, new_manifest, read_manifest
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from spark_jobs.outputs.checks import CheckResult
     from spark_jobs.reporting import Reporter
-
-_MARKER = "_unfinished"
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def writing(
 
     If the folder holds the finished output of the same fingerprint, that is reported, and the body finds
     `Output.finished`: a repeated launch goes on where it ended. If the body raises, the folder stays unfinished, and
-    the next one who writes there clears it.
+    the next one who writes there clears it. While another job makes the same output there, this waits for its end.
 
     Args:
         step: The step that it is an output of.
@@ -106,48 +105,48 @@ def writing(
         started: When the job started, by `time.monotonic`; by default now.
 
     Raises:
-        OutputExists: The folder holds another finished output, or other files.
+        OutputExists: The folder holds another finished output, or other files, or another job makes another one there.
     """
     started = time.monotonic() if started is None else started
-    if finished := _start(folder, fingerprint):
-        report.output(folder, finished)
-        yield Output(folder, finished=True)
-        return
-    output = Output(folder, finished=False)
-    yield output
-    content = output.content
-    checks = content.inspect()
-    manifest = new_manifest(
-        step=step,
-        code_version=code_version,
-        fingerprint=fingerprint,
-        inputs=inputs,
-        config=config.model_dump(mode="json"),
-        rows=dict(content.rows),
-        files=_files_of(folder),
-        summary={**content.summary, "seconds": round(time.monotonic() - started, 3)},
-        checks=checks,
-    )
-    _finish(folder, manifest)
+    with claimed(folder, fingerprint, report) as claim:
+        if claim is None:
+            report.output(folder, _finished(folder, step, fingerprint))
+            yield Output(folder, finished=True)
+            return
+        output = Output(folder, finished=False)
+        yield output
+        content = output.content
+        checks = content.inspect()
+        manifest = new_manifest(
+            step=step,
+            code_version=code_version,
+            fingerprint=fingerprint,
+            inputs=inputs,
+            config=config.model_dump(mode="json"),
+            rows=dict(content.rows),
+            files=_files_of(folder),
+            summary={**content.summary, "seconds": round(time.monotonic() - started, 3)},
+            checks=checks,
+        )
+        claim.finish(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
     if content.message:
         report.progress(content.message)
     report.output(folder, manifest)
 
 
-def _start(folder: str, fingerprint: str) -> Manifest | None:
-    """Empty the folder of an unfinished output, and mark it; or the manifest of the output that it holds already."""
-    path = storage.at(folder)
-    if (path / MANIFEST).exists():
-        manifest: Manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        if manifest["fingerprint"] == fingerprint:
-            return manifest
+def _finished(folder: str, step: str, fingerprint: str) -> Manifest:
+    """The manifest of the output that a folder holds already, if it is the one that is to be made."""
+    try:
+        manifest = read_manifest(folder, step)
+    except DamagedOutput as error:
+        raise OutputExists(f"{error.what}. Delete {folder}, or name another folder.") from None
+    except NewerVersion:
+        raise
+    except InputError as error:
+        raise OutputExists(f"{error} Name another folder.") from None
+    if manifest["fingerprint"] != fingerprint:
         raise OutputExists(f"{folder} holds another finished output already. Name another folder.")
-    if path.exists() and any(path.iterdir()):
-        if not (path / _MARKER).exists():
-            raise OutputExists(f"{folder} is not empty. Name a folder that is new or empty.")
-        storage.delete_folder(folder)
-    storage.write_text(storage.join(folder, _MARKER), "This output is not finished: nothing reads it.\n")
-    return None
+    return manifest
 
 
 def _files_of(folder: str) -> dict[str, int]:
@@ -157,11 +156,6 @@ def _files_of(folder: str) -> dict[str, int]:
     for name, file in sorted(storage.list_below(folder).items()):
         if storage.is_draft(root / name):
             (root / name).unlink()
-        elif name != _MARKER:
+        elif name != MARKER:
             files[name] = file.size
     return files
-
-
-def _finish(folder: str, manifest: Manifest) -> None:
-    storage.write_text(storage.join(folder, MANIFEST), json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
-    (storage.at(folder) / _MARKER).unlink()

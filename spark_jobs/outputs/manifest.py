@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from spark_jobs import storage
-from spark_jobs.errors import InputError, as_clause
+from spark_jobs.errors import DamagedOutput, InputError, NewerVersion, as_clause
 
 if TYPE_CHECKING:
     from spark_jobs.outputs.checks import CheckResult
@@ -19,26 +19,100 @@ Manifest = dict[str, Any]
 
 
 def is_finished(folder: str) -> bool:
-    """Whether the folder holds a finished output."""
+    """Whether the folder has a manifest; whether its output is whole is not checked: see `is_whole`."""
     return bool(storage.at(storage.join(folder, MANIFEST)).exists())
 
 
-def read_manifest(folder: str, step: str) -> Manifest:
-    """The manifest of a finished output of `step`.
+def is_whole(folder: str, step: str) -> bool:
+    """Whether the folder holds a finished output of `step` and all of its files.
 
     Raises:
+        NewerVersion: A newer version wrote its manifest.
+    """
+    try:
+        read_manifest(folder, step)
+    except NewerVersion:
+        raise
+    except InputError:
+        return False
+    return True
+
+
+def damage_of(folder: str, step: str) -> str:
+    """What is wrong with an output that was finished; empty if nothing is, or if it is not there at all."""
+    try:
+        read_manifest(folder, step)
+    except DamagedOutput as error:
+        return error.what
+    except InputError:
+        pass
+    return ""
+
+
+def read_manifest(folder: str, step: str, sizes: Mapping[str, int] | None = None) -> Manifest:
+    """The manifest of a finished output of `step`, all of whose files are there.
+
+    Args:
+        folder: The folder of the output.
+        step: The step.
+        sizes: Bytes by file in the folder, where it was listed already.
+
+    Raises:
+        DamagedOutput: Its manifest can't be read, or a file is gone or has another size than the manifest says.
+        NewerVersion: A newer version wrote its manifest.
         InputError: The folder holds no finished output, or another step's.
     """
-    path = storage.at(storage.join(folder, MANIFEST))
+    if sizes is None:
+        sizes = {name: file.size for name, file in storage.list_below(folder).items()}
+    if MANIFEST not in sizes:
+        raise InputError(f"{folder} holds no finished output: it has no {MANIFEST}. Make it with {step} first.")
+    location = storage.join(folder, MANIFEST)
     try:
-        manifest: Manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(
-            f"{folder} holds no finished output: it has no {MANIFEST}. Make it with {step} first."
-        ) from None
+        manifest = _parse(storage.read_bytes(location), location)
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedOutput(f"{location} is not a whole manifest: {_in_words(error)}", folder) from None
     if manifest["step"] != step:
         raise InputError(f"{folder} is an output of {manifest['step']}; one of {step} is needed.")
+    for file in manifest["files"]:
+        if sizes.get(file["path"]) != file["bytes"]:
+            raise DamagedOutput(
+                f"{folder}: its file {file['path']} is gone, or has another size than its manifest says", folder
+            )
     return manifest
+
+
+def _parse(text: bytes, location: str) -> Manifest:
+    """A manifest, with the parts that readers count on.
+
+    Raises:
+        NewerVersion: A newer version wrote it.
+        ValueError, KeyError, TypeError, AttributeError: It is not a whole one.
+    """
+    manifest: Manifest = json.loads(text)
+    check_schema_version(manifest, location, SCHEMA_VERSION)
+    parts = {"step": str, "fingerprint": str, "files": list, "summary": dict}
+    wrong = [name for name, kind in parts.items() if not isinstance(manifest[name], kind)]
+    if wrong or not all({"path", "bytes"} <= file.keys() for file in manifest["files"]):
+        raise ValueError(f"its {wrong[0] if wrong else 'files'} can't be understood")
+    return manifest
+
+
+def check_schema_version(written: Mapping[str, Any], location: str, known: int) -> None:
+    """Check that a file is not of a newer schema version than this code knows; one that names none is of the first.
+
+    Raises:
+        NewerVersion: It is.
+        ValueError, TypeError, AttributeError: It is not what names a version.
+    """
+    version = written.get("schema_version", 1)
+    if int(version) > known:
+        raise NewerVersion(location, version, known)
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"it has no {error}"
+    return "it is empty, or cut off" if isinstance(error, json.JSONDecodeError) else as_clause(error)
 
 
 def broken(folder: str, location: str, why: object) -> InputError:

@@ -9,7 +9,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, Union
@@ -66,17 +66,41 @@ def join(location: str, *parts: str) -> str:
     return "/".join([location.rstrip("/"), *parts])
 
 
-def write_text(location: str, text: str) -> None:
-    """Write a small file so that a reader sees the old or the new one, never a part."""
-    with new_file(location) as file:
+def read_bytes(location: str) -> bytes:
+    """A small file, in one request.
+
+    Raises:
+        FileNotFoundError: It does not exist.
+    """
+    path = at(location)
+    if isinstance(path, Path):
+        return path.read_bytes()
+    from spark_jobs.storage import s3
+
+    return s3.read_object(str(path))
+
+
+def write_text(location: str, text: str, *, lasting: bool = False) -> None:
+    """Write a small file so that a reader sees the old or the new one, never a part.
+
+    Args:
+        location: Where.
+        text: What.
+        lasting: It outlives a power loss from now on; see `settle`.
+    """
+    with new_file(location, lasting=lasting) as file:
         file.write(text.encode())
 
 
 @contextmanager
-def new_file(location: str) -> Iterator[IO[bytes]]:
+def new_file(location: str, *, lasting: bool = False) -> Iterator[IO[bytes]]:
     """Open a file for writing; it is there, whole, when the body has ended, and not at all if that fails.
 
     A task that runs twice, even at the same time, leaves one complete file.
+
+    Args:
+        location: Where.
+        lasting: When the body has ended, the file outlives a power loss.
     """
     path = at(location)
     if isinstance(path, Path):
@@ -85,15 +109,47 @@ def new_file(location: str) -> Iterator[IO[bytes]]:
         try:
             with draft.open("wb") as file:
                 yield file
+                if lasting:
+                    file.flush()
+                    os.fsync(file.fileno())
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
         draft.rename(path)
+        if lasting:
+            _sync(path.parent)
     else:
         from spark_jobs.storage import s3
 
         with s3.new_object(str(path)) as file:
             yield file
+
+
+def settle(folder: str) -> None:
+    """Let all files below a folder, and the folder itself, outlive a power loss; what is on S3 does so anyway.
+
+    Files are synced together in the end, not one by one as they are written: it is several times as fast.
+    """
+    path = at(folder)
+    if not isinstance(path, Path):
+        return
+    files = [path / name for name in list_below(folder)]
+    # The folders above may be as new as this one: those of its asset, month and category, and the root.
+    folders = {parent for file in files for parent in file.parents if parent.is_relative_to(path)}
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(_sync, [*files, *folders, *path.parents[:4]]))
+
+
+def _sync(path: Path) -> None:
+    """Write to the disk what the kernel has of a file or folder. A folder that can't be read was not written to."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def visible_files(folder: str) -> list[AnyPath]:
@@ -213,10 +269,7 @@ def list_below(folder: str) -> dict[str, ListedFile]:
     """All files below a folder, at any depth, by their path from it; none if it is missing. One listing on S3."""
     path = at(folder)
     if isinstance(path, Path):
-        # Links are followed, as by everything else that reads files.
-        below = [Path(parent, name) for parent, _, names in os.walk(path, followlinks=True) for name in names]
-        stats = {file.relative_to(path).as_posix(): file.stat() for file in below if file.exists()}
-        return {name: ListedFile(stat.st_size, stat.st_mtime, "") for name, stat in stats.items()}
+        return dict(_scan(path, ""))
     prefix = path.path.rstrip("/") + "/"
     # Objects that S3's console makes for folders are not files.
     return {
@@ -226,3 +279,18 @@ def list_below(folder: str) -> dict[str, ListedFile]:
         for location, info in path.fs.find(path.path, detail=True).items()
         if info["type"] == "file" and location.startswith(prefix) and not location.endswith("/")
     }
+
+
+def _scan(folder: str | Path, prefix: str) -> Iterator[tuple[str, ListedFile]]:
+    """The files below a local folder, in one look at each folder. Links are followed, as by all that reads files."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    yield from _scan(entry.path, f"{prefix}{entry.name}/")
+                else:
+                    with suppress(FileNotFoundError):  # it was deleted meanwhile, or is a broken link
+                        stat = entry.stat()
+                        yield f"{prefix}{entry.name}", ListedFile(stat.st_size, stat.st_mtime, "")
+    except (FileNotFoundError, NotADirectoryError):
+        return

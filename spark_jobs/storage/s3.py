@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from email.utils import parsedate_to_datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -189,6 +190,54 @@ def new_object(location: str) -> Iterator[IO[bytes]]:
     except BaseException:
         writing.abort()
         raise
+
+
+def read_object(location: str) -> bytes:
+    """A small object, in one request.
+
+    Raises:
+        FileNotFoundError: It does not exist.
+    """
+    bucket, key = _split(location)
+    with _errors_of_boto(location):
+        return bucket.client.get_object(Bucket=bucket.name, Key=key)["Body"].read()
+
+
+def put_if(location: str, body: bytes, etag: str | None) -> str | None:
+    """Write a small object on a condition; its ETag, or None if the condition does not hold.
+
+    Args:
+        location: The object.
+        body: Its content.
+        etag: It is to replace the object with this ETag; None if there is to be none yet.
+    """
+    from botocore.exceptions import ClientError
+
+    bucket, key = _split(location)
+    condition: Any = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
+    with _errors_of_boto(location):
+        try:
+            answer = bucket.client.put_object(Bucket=bucket.name, Key=key, Body=body, **condition)
+        except ClientError as error:
+            # 409: another request for the same object came in between; 404: there is none to replace.
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] in (404, 409, 412):
+                if error.response["Error"]["Code"] == "NoSuchBucket":
+                    raise
+                return None
+            raise
+    return answer["ETag"].strip('"')
+
+
+def age(location: str) -> float | None:
+    """Seconds since an object was written, by the clock of S3; None if it does not exist."""
+    bucket, key = _split(location)
+    try:
+        with _errors_of_boto(location):
+            head = bucket.client.head_object(Bucket=bucket.name, Key=key)
+    except FileNotFoundError:
+        return None
+    now = parsedate_to_datetime(head["ResponseMetadata"]["HTTPHeaders"]["date"])
+    return (now - head["LastModified"]).total_seconds()
 
 
 def link_that_expires(location: str, good_for: timedelta) -> str:
