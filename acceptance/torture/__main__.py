@@ -13,10 +13,15 @@ from pathlib import Path
 
 import click
 
+from acceptance.torture import at_once
 from acceptance.torture.rounds import Round, Undisturbed, as_table, kill_round, run_undisturbed
 
 KINDS: dict[str, Callable[[Path, Undisturbed, str], Round]] = {
     "kills": kill_round,
+    "two-commands": at_once.two_commands,
+    "two-orchestrators": at_once.two_orchestrators,
+    "two-orchestrators-on-s3": at_once.two_orchestrators_on_s3,
+    "promotion-in-between": at_once.promotion_in_between,
 }
 
 
@@ -47,7 +52,7 @@ def rounds(
         while only is None or number == only:
             if (deadline is not None and time.monotonic() > deadline) or (count is not None and number > count):
                 break
-            kind = wanted[number % len(wanted)]
+            kind = wanted[(number - 1) % len(wanted)]
             done.append(_round(folder / f"round-{number}", kind, undisturbed, f"{kind} {seed}/{number}"))
             number += 1
     except KeyboardInterrupt:

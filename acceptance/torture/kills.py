@@ -35,6 +35,8 @@ class Kill:
 def draw(chance: random.Random, victims: Iterable[str], seconds: float, stages: Iterable[str] = STAGES) -> Kill:
     """Choose a victim and a moment of something that lasts so many seconds undisturbed."""
     victim = chance.choice(list(victims))
+    if victim == "worker":  # which are there while k is chosen and clusters are found
+        return Kill(victim, chance.choice(STAGES[2:4]), chance.uniform(0, 1))
     stage = chance.choice([*stages]) if chance.random() < 0.5 else None
     return Kill(victim, stage, chance.uniform(0, seconds if stage is None else 0.4))
 

@@ -20,9 +20,9 @@ from acceptance.conftest import PROJECT
 from acceptance.torture import kills, outputs
 from acceptance.torture.audience import MONTHS, TinyExplorer, make_audience
 
-VICTIMS = ("command", "command", "job", "worker", "all")
+VICTIMS = ("command", "command", "command", "job", "job", "worker", "all", "all")
 MOST_SECONDS = 240  # of a command that is left alone, on a busy machine
-_MOST_KILLS = 4  # in a round
+_MOST_KILLS = 8  # in a round
 
 
 @dataclass
@@ -98,9 +98,8 @@ def kill_round(folder: Path, undisturbed: Undisturbed, seed: str, most_kills: in
                 f"the command that was left alone failed: {last.stdout[-3000:]}{last.stderr[-3000:]}"
             )
     done.violations += watcher.violations
-    done.violations += _not_as_undisturbed(explorer, undisturbed)
-    done.violations += _made_again(explorer, on_record)
-    done.violations += left_behind(explorer)
+    done.violations += differences(explorer, undisturbed)
+    done.violations += _made_again(explorer, on_record) + going_on(explorer) + left_behind(explorer)
     done.figures["seen whole"] = watcher.outputs
     done.figures["unfinished"] = outputs.unfinished(explorer.root)
     done.figures["made again"] = sum(n - 1 for name, n in outputs.finished(explorer.root).items() if _is_once(name))
@@ -136,7 +135,7 @@ def _is_once(name: str) -> bool:
     return name.startswith(outputs.ONCE)
 
 
-def _not_as_undisturbed(explorer: TinyExplorer, undisturbed: Undisturbed) -> list[str]:
+def differences(explorer: TinyExplorer, undisturbed: Undisturbed) -> list[str]:
     """The files that are not those of an undisturbed pipeline."""
     found, wanted = outputs.results(explorer.root), undisturbed.results
     names = [name for name in sorted(found.keys() | wanted.keys()) if found.get(name) != wanted.get(name)]
@@ -156,15 +155,16 @@ def computed_on_record(explorer: TinyExplorer) -> Counter[str]:
 
 
 def _made_again(explorer: TinyExplorer, before: Counter[str]) -> list[str]:
-    """What was on record when the last command began, and computed all the same; and runs that are not over."""
+    """What was on record when the last command began, and was computed all the same."""
     after = computed_on_record(explorer)
     again = [name for name, times in before.items() if times and after[name] != times]
+    return [f"computed again, though on record: {', '.join(again)}"] if again else []
+
+
+def going_on(explorer: TinyExplorer) -> list[str]:
+    """Runs that are not over, though their commands are."""
     with dg.DagsterInstance.from_config(str(explorer.home)) as instance:
-        going_on = [f"{run.run_id} {run.status.value}" for run in instance.get_runs() if not run.is_finished]
-    return [
-        *([f"computed again, though on record: {', '.join(again)}"] if again else []),
-        *([f"runs that are not over: {', '.join(going_on)}"] if going_on else []),
-    ]
+        return [f"run {run.run_id} is {run.status.value}" for run in instance.get_runs() if not run.is_finished]
 
 
 def left_behind(explorer: TinyExplorer) -> list[str]:
@@ -175,7 +175,7 @@ def left_behind(explorer: TinyExplorer) -> list[str]:
     drafts = [
         f"draft {path}"
         for path in (*explorer.root.rglob(".*"), *explorer.home.glob(".*.*"))
-        if path.is_file() and not (path.parent / "_unfinished").exists() and path.name != ".launch.lock"
+        if path.is_file() and not (path.parent / "_unfinished").exists() and not path.name.endswith(".lock")
     ]
     locks = [f"lock {file}" for file in explorer.home.glob(".*lock") if _is_locked(file)]
     return [f"left behind: {found}" for found in (*processes, *temporary, *drafts, *locks)]
