@@ -29,6 +29,7 @@ from audience_explorer_dagster.running.inputs import (
 )
 from audience_explorer_dagster.running.materializing import carry_out
 from audience_explorer_dagster.running.recording import record_checks_again, record_intent
+from audience_explorer_dagster.running.turns import turn
 from audience_explorer_dagster.store import Store
 from spark_jobs import follow_segments, group_by_user, kmeans, make_clustering_inputs, make_report, select_k
 from spark_jobs.clusters import learned
@@ -136,10 +137,11 @@ def grouped_users(
         yield from _results_of_checks(context)
         return
     partitions = _partitions_of_run(context)
-    raw = _fingerprint_raw_data(context.instance, store, partitions)
-    attempt, records = _records(context.op_execution_context, store, {planning.GROUPED_USERS: partitions})
-    plan = plan_grouping(raw, config, records[planning.GROUPED_USERS], store, attempt.folder_name)
-    carry_out(context.op_execution_context, plan, launcher, store, records)
+    with turn(context.op_execution_context, partitions):
+        raw = _fingerprint_raw_data(context.instance, store, partitions)
+        attempt, records = _records(context.op_execution_context, store, {planning.GROUPED_USERS: partitions})
+        plan = plan_grouping(raw, config, records[planning.GROUPED_USERS], store, attempt.folder_name)
+        carry_out(context.op_execution_context, plan, launcher, store, records)
     yield from _results_of_checks(context)
 
 
@@ -229,12 +231,13 @@ def segments(
     partitions = _partitions_of_run(context)
     names = sorted({str(partition.category) for partition in partitions})
     selected = {key.to_user_string() for key in context.selected_asset_keys}
-    attempt, records = _records(context.op_execution_context, store, needed_records(partitions))
-    categories = category_fingerprints(store, names)
-    following = find_following(context.instance, store, partitions)
-    plan = plan_segments(partitions, selected, categories, config, records, following, store, attempt.folder_name)
-    carry_out(context.op_execution_context, plan, launcher, store, records)
-    follow_on(context.op_execution_context, plan.followed, following, config, launcher, store)
+    with turn(context.op_execution_context, partitions):
+        attempt, records = _records(context.op_execution_context, store, needed_records(partitions))
+        categories = category_fingerprints(store, names)
+        following = find_following(context.instance, store, partitions)
+        plan = plan_segments(partitions, selected, categories, config, records, following, store, attempt.folder_name)
+        carry_out(context.op_execution_context, plan, launcher, store, records)
+        follow_on(context.op_execution_context, plan.followed, following, config, launcher, store)
     yield from _results_of_checks(context)
 
 
@@ -269,15 +272,16 @@ def month(
     names = config.categories or list_categories(context.instance, store)
     if not names:
         raise dg.Failure(f"There is no category file in {store.categories}. Put one there, NAME.json.")
-    raw = _fingerprint_raw_data(context.instance, store, [of_month])[of_month]
     partitions = [Partition(of_month.month, name) for name in names]
-    attempt, records = _records(context, store, needed_records(partitions))
-    categories = category_fingerprints(store, names)
-    following = find_following(context.instance, store, partitions)
-    plan = plan_month(of_month, raw, categories, config, records, following, store, attempt.folder_name)
-    record_intent(context, plan)
-    carry_out(context, plan, launcher, store, records)
-    follow_on(context, plan.followed, following, config, launcher, store)
+    with turn(context, partitions):
+        raw = _fingerprint_raw_data(context.instance, store, [of_month])[of_month]
+        attempt, records = _records(context, store, needed_records(partitions))
+        categories = category_fingerprints(store, names)
+        following = find_following(context.instance, store, partitions)
+        plan = plan_month(of_month, raw, categories, config, records, following, store, attempt.folder_name)
+        record_intent(context, plan)
+        carry_out(context, plan, launcher, store, records)
+        follow_on(context, plan.followed, following, config, launcher, store)
 
 
 @dg.job(

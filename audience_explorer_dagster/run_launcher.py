@@ -1,5 +1,7 @@
 """The run launcher of a deployment: Dagster's default one, which lets no run go on without a process."""
 
+import time
+
 import dagster as dg
 from dagster._core.errors import DagsterUserCodeUnreachableError
 from dagster._core.launcher import CheckRunHealthResult, ResumeRunContext, WorkerStatus
@@ -8,6 +10,7 @@ from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionRes
 from dagster._serdes import deserialize_value
 
 _TIMEOUT = 10  # seconds that the code server may take to answer
+_STARTING = 30  # seconds within which a run that starts has come to its code server
 
 
 class MonitoredRunLauncher(dg.DefaultRunLauncher):
@@ -53,6 +56,37 @@ class MonitoredRunLauncher(dg.DefaultRunLauncher):
         starting = dg.DagsterEvent(dg.DagsterEventType.RUN_STARTING.value, run.job_name)
         self._instance.report_dagster_event(starting, run.run_id)
         self.launch_run_from_grpc_client(self._instance, run, server)
+
+    def resume_lost_starts(self) -> list[str]:
+        """Give runs that lost their process before they began a new one; their ids.
+
+        Run monitoring looks for the processes of runs that began, and fails those that take too long to begin. That
+        would end a backfill as failed, though a retry does all of it.
+        """
+        instance = self._instance
+        if not instance.run_monitoring_enabled:
+            return []
+        starting = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTING]))
+        lost = [run for run in starting if self._is_lost_start(run)]
+        for run in lost:
+            attempt = instance.count_resume_run_attempts(run.run_id) + 1
+            instance.resume_run(run.run_id, None, attempt)  # type: ignore[arg-type]  # a workspace is not used
+        return [run.run_id for run in lost]
+
+    def _is_lost_start(self, run: dg.DagsterRun) -> bool:
+        launched = self._instance.get_run_stats(run.run_id).launch_time  # type: ignore[union-attr]
+        if launched is None or time.time() < launched + _STARTING:
+            return False
+        if (
+            self._instance.count_resume_run_attempts(run.run_id)
+            >= self._instance.run_monitoring_max_resume_run_attempts
+        ):
+            return False  # run monitoring fails it
+        if self.check_run_worker_health(run).status != WorkerStatus.NOT_FOUND:
+            return False
+        # It may have ended meanwhile.
+        now = self._instance.get_run_by_id(run.run_id)
+        return now is not None and now.status == dg.DagsterRunStatus.STARTING
 
     def _code_server(self, run: dg.DagsterRun) -> DagsterGrpcClient | None:
         """The code server that an unfinished run was launched in, if it was in any."""

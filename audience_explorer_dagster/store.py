@@ -2,9 +2,10 @@
 
 import json
 import secrets
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, TypeVar
 
 import dagster as dg
 from pydantic import Field
@@ -12,6 +13,7 @@ from pydantic import Field
 from audience_explorer_dagster.partitions import Partition
 from spark_jobs import storage
 from spark_jobs.outputs import is_finished, is_whole
+from spark_jobs.storage import conditional
 from spark_jobs.vectors.category_files import category_folder, check_name, list_category_files
 
 _CURRENT = "current.json"
@@ -27,6 +29,9 @@ class Current:
     promoted: bool = False  # asked for by a person, and so until a person ends that
     fingerprint: str | None = field(default=None, compare=False)  # None where an earlier version wrote `current.json`
     why: str = field(default="", compare=False)  # it is current; empty where an earlier version wrote `current.json`
+
+
+CurrentOrNone = TypeVar("CurrentOrNone", bound=Current | None)
 
 
 class Store(dg.ConfigurableResource[None]):
@@ -123,26 +128,17 @@ class Store(dg.ConfigurableResource[None]):
             beside: Why it is to stand beside the others; empty if it has the deployment's own parameters.
             promoted: Who made it current, if a person did.
         """
-        written = self._read_current(asset, partition)
-        known = self._current_of(asset, partition, written)
-        if known is not None and known.folder != folder and not is_whole(known.folder, asset):
-            known = None
-        if promoted:
-            current = Current(folder, promoted=True, fingerprint=fingerprint, why=promoted)
-        elif known is not None and (known.promoted or beside):
-            current, fingerprint = known, known.fingerprint or fingerprint
-        else:
-            current = Current(folder, fingerprint=fingerprint, why=f"there was no other; {beside}" if beside else OWN)
-        named = {
-            "folder": current.folder,
-            "fingerprint": fingerprint,
-            **({"promoted": True} if current.promoted else {}),
-            **({"why": current.why} if current.why else {}),
-        }
-        # It is written again where the root was moved: its readers take the folder as it stands.
-        if named != {name: value for name, value in written.items() if name != "recorded_at"}:
-            self._write_current(asset, partition, named)
-        return current
+
+        def settle(known: Current | None) -> Current:
+            if known is not None and known.folder != folder and not is_whole(known.folder, asset):
+                known = None
+            if promoted:
+                return Current(folder, promoted=True, fingerprint=fingerprint, why=promoted)
+            if known is not None and (known.promoted or beside):
+                return known if known.fingerprint else replace(known, fingerprint=fingerprint)
+            return Current(folder, fingerprint=fingerprint, why=f"there was no other; {beside}" if beside else OWN)
+
+        return self._change_current(asset, partition, settle)
 
     def point_along(
         self, asset: str, partition: Partition, folder: str, fingerprint: str, source: str, made_from: str
@@ -157,13 +153,13 @@ class Store(dg.ConfigurableResource[None]):
             source: The other asset.
             made_from: The fingerprint of the output of it that this one was made from.
         """
-        if self.current_fingerprint(source, partition) != made_from:
-            return False
-        named = {"folder": folder, "fingerprint": fingerprint, "why": f"it was made from the current {source}"}
-        written = self._read_current(asset, partition)
-        if named != {name: value for name, value in written.items() if name != "recorded_at"}:
-            self._write_current(asset, partition, named)
-        return True
+        current = Current(folder, fingerprint=fingerprint, why=f"it was made from the current {source}")
+
+        def follow(_: Current | None) -> Current | None:
+            # Once this file was read: if the source changes from now on, so does this file, by whoever changes that.
+            return current if self.current_fingerprint(source, partition) == made_from else None
+
+        return self._change_current(asset, partition, follow) is not None
 
     def current_fingerprint(self, asset: str, partition: Partition) -> str | None:
         """The fingerprint of the current output of a partition; None if there is no such file."""
@@ -176,22 +172,16 @@ class Store(dg.ConfigurableResource[None]):
 
     def end_promotion(self, asset: str, partition: Partition) -> Current | None:
         """Let the next output with the deployment's own parameters be current; until then, what is current stays."""
-        written = self._read_current(asset, partition)
-        known = self._current_of(asset, partition, written)
-        if known is None or not known.promoted:
-            return known
-        why = "it was promoted, and a person ended that"
-        kept = {name: value for name, value in written.items() if name != "promoted"}
-        self._write_current(asset, partition, {**kept, "folder": known.folder, "why": why})
-        return Current(known.folder, fingerprint=known.fingerprint, why=why)
+
+        def end(known: Current | None) -> Current | None:
+            if known is None or not known.promoted:
+                return known
+            return replace(known, promoted=False, why="it was promoted, and a person ended that")
+
+        return self._change_current(asset, partition, end)
 
     def _read_current(self, asset: str, partition: Partition) -> dict[str, Any]:
-        try:
-            named = json.loads(storage.at(self._current_file(asset, partition)).read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            return {}
-        # A file that says nothing is written anew.
-        return named if isinstance(named, dict) and isinstance(named.get("folder"), str) else {}
+        return _parse(conditional.read(self._current_file(asset, partition))[0])
 
     def _current_of(self, asset: str, partition: Partition, named: dict[str, Any]) -> Current | None:
         # The folder lies beside the file, wherever the root is now.
@@ -201,9 +191,21 @@ class Store(dg.ConfigurableResource[None]):
         folder = storage.join(self.outputs(asset, partition), name)
         return Current(folder, bool(named.get("promoted")), named.get("fingerprint"), str(named.get("why", "")))
 
-    def _write_current(self, asset: str, partition: Partition, named: dict[str, Any]) -> None:
-        now = {"recorded_at": datetime.now(timezone.utc).isoformat(timespec="seconds")}
-        storage.write_text(self._current_file(asset, partition), json.dumps({**named, **now}, indent=1) + "\n")
+    def _change_current(
+        self, asset: str, partition: Partition, change: Callable[[Current | None], CurrentOrNone]
+    ) -> CurrentOrNone:
+        """Change which output is current, from what it is: again and again, if others change that at the same time."""
+        file = self._current_file(asset, partition)
+        while True:
+            text, version = conditional.read(file)
+            written = _parse(text)
+            current = change(self._current_of(asset, partition, written))
+            # It is written again where the root was moved: its readers take the folder as it stands.
+            if current is None or _as_json(current) == {n: v for n, v in written.items() if n != "recorded_at"}:
+                return current
+            now = {"recorded_at": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+            if conditional.replace(file, json.dumps({**_as_json(current), **now}, indent=1) + "\n", version):
+                return current
 
     def _current_file(self, asset: str, partition: Partition) -> str:
         return storage.join(self.outputs(asset, partition), _CURRENT)
@@ -211,6 +213,24 @@ class Store(dg.ConfigurableResource[None]):
     @property
     def _root(self) -> str:
         return storage.absolute(self.root)
+
+
+def _parse(text: str | None) -> dict[str, Any]:
+    """What a file `current.json` says; nothing, if it is not there or makes no sense, so that it is written anew."""
+    try:
+        named = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return named if isinstance(named, dict) and isinstance(named.get("folder"), str) else {}
+
+
+def _as_json(current: Current) -> dict[str, Any]:
+    return {
+        "folder": current.folder,
+        "fingerprint": current.fingerprint,
+        **({"promoted": True} if current.promoted else {}),
+        **({"why": current.why} if current.why else {}),
+    }
 
 
 def new_folder_name() -> str:

@@ -21,6 +21,8 @@ from dagster._core.workspace.load_target import WorkspaceFileTarget
 from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
 from dagster._grpc.client import DagsterGrpcClient
 
+from audience_explorer_dagster import run_launcher
+from audience_explorer_dagster.automation.lost_runs import lost_runs
 from audience_explorer_dagster.run_launcher import MonitoredRunLauncher
 
 SETTINGS = """
@@ -108,6 +110,12 @@ class CodeServer:
         with WorkspaceProcessContext(self.instance, target) as context:
             assert list(execute_run_monitoring_iteration(context, logging.getLogger("monitoring"))) == [None]
 
+    def look_for_lost_runs(self) -> str:
+        """Have the sensor look once; what it says."""
+        said = lost_runs(dg.build_sensor_context(self.instance))
+        assert isinstance(said, dg.SkipReason)
+        return str(said.skip_message)
+
     def status(self) -> dg.DagsterRunStatus:
         (run,) = self.instance.get_runs()
         return run.status
@@ -153,6 +161,32 @@ def test_a_run_goes_on_after_a_restart_and_after_a_kill_of_its_server(server: Co
     assert [ended.run_id for ended in server.instance.get_runs()] == [run.run_id]
     failed = server.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.RUN_FAILURE)
     assert not failed, "nobody is told of a failure"
+
+
+@pytest.mark.filterwarnings("ignore:Error loading repository location")
+def test_a_run_whose_process_is_lost_before_it_began_is_given_a_new_one(
+    server: CodeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run monitoring would fail it in the end, and with it the backfill that it belongs to."""
+    monkeypatch.setattr(run_launcher, "_STARTING", 0)
+    server.start()
+    run = server.launch()
+    until(lambda: server.processes() == 1, "the run began")
+    # As if the process that was given to it had not got as far.
+    starting = dg.DagsterEvent(dg.DagsterEventType.RUN_STARTING.value, run.job_name)
+    server.instance.report_dagster_event(starting, run.run_id)
+    assert server.look_for_lost_runs() == "None is lost.", "its process is there"
+
+    server.end(signal.SIGKILL)
+    assert server.look_for_lost_runs() == "None is lost.", "nothing is known while the server is away"
+    server.start()
+    server.monitor()
+    assert server.status() == dg.DagsterRunStatus.STARTING
+    assert run.run_id in server.look_for_lost_runs()
+    until(lambda: server.processes() == 2, "the run began again")
+    (server.folder / "go").touch()
+    until(lambda: server.status() == dg.DagsterRunStatus.SUCCESS, "the run succeeded")
+    assert server.look_for_lost_runs() == "None is lost."
 
 
 def test_a_run_in_the_process_of_a_command_is_left_alone(instance: dg.DagsterInstance) -> None:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
@@ -26,6 +25,7 @@ from dagster_pipes import (
 from pydantic import Field
 
 from audience_explorer_dagster.launchers import Job, Launcher, LaunchFailed, Report, pipes_context, receive
+from spark_jobs.work_folders import work_folder
 
 _TURN = ".launch.lock"  # in DAGSTER_HOME; who holds it has the machine
 _TAIL = 20  # lines of its output that the error of a crashed launch shows
@@ -46,8 +46,8 @@ class LocalLauncher(Launcher):
     )
 
     def launch(self, context: dg.OpExecutionContext, jobs: Sequence[Job]) -> Generator[Report]:
-        with self._turn(context), tempfile.TemporaryDirectory(prefix="audience-explorer-") as folder:
-            context_file, message_file = Path(folder, "context.json"), Path(folder, "messages.jsonl")
+        with self._turn(context), work_folder() as folder:
+            context_file, message_file = folder / "context.json", folder / "messages.jsonl"
             context_file.write_text(json.dumps(pipes_context(context, jobs)), encoding="utf-8")
             message_file.touch()
             process = self._start(context_file, message_file)

@@ -13,10 +13,9 @@ import os
 import pickle
 import re
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,7 @@ import spark_jobs
 from spark_jobs.engines.engine import Counted, Engine, Exchange, Exchanged, Item, Merged, Turns
 from spark_jobs.errors import InputError
 from spark_jobs.resources import Resources
+from spark_jobs.work_folders import work_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -213,10 +213,10 @@ def _executor_environment() -> dict[str, str]:
 def _ship_code(spark: "SparkSession") -> None:
     """Give the executors this very code, whatever they have."""
     package = Path(spark_jobs.__file__).parent
-    folder = tempfile.TemporaryDirectory(prefix="audience-explorer-")
-    archive = Path(folder.name, f"{package.name}.zip")
+    kept = ExitStack()
+    archive = kept.enter_context(work_folder()) / f"{package.name}.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
         for file in sorted(package.rglob("*.py")):
             packed.write(file, file.relative_to(package.parent))
     spark.sparkContext.addPyFile(str(archive))
-    atexit.register(folder.cleanup)  # executors that come later get it from there, too
+    atexit.register(kept.close)  # executors that come later get it from there, too

@@ -1,0 +1,91 @@
+"""Small files that several processes change: a change is made to what is there, and never lost to another one."""
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from spark_jobs import storage
+
+_CHANGED = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "404")
+_UNKNOWN = ("NotImplemented", "501")  # by stores other than AWS's that have no conditional writes
+
+
+def read(location: str) -> tuple[str | None, str | None]:
+    """The text of a file, and the version that it is; None twice if it does not exist."""
+    path = storage.at(location)
+    if isinstance(path, Path):
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return None, None
+        return content.decode(errors="replace"), hashlib.sha256(content).hexdigest()
+    from spark_jobs.storage import s3
+
+    bucket, key = s3._split(location)
+    try:
+        with s3._errors_of_boto(location):
+            answer = bucket.client.get_object(Bucket=bucket.name, Key=key)
+            content = answer["Body"].read()
+    except FileNotFoundError:
+        return None, None
+    return content.decode(errors="replace"), answer["ETag"]
+
+
+def replace(location: str, text: str, version: str | None) -> bool:
+    """Write a file if it is still in the version that was read; whether that was so.
+
+    A reader sees the old or the new file, never a part. On S3 it is a conditional write. In a local folder it is one
+    as far as the file system has locks.
+
+    Args:
+        location: The file.
+        text: Its content.
+        version: As `read` gave it; None where there was no file.
+    """
+    path = storage.at(location)
+    if isinstance(path, Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(path.parent):
+            if read(location)[1] != version:
+                return False
+            storage.write_text(location, text)
+            return True
+    return _put(location, text, version)
+
+
+def _put(location: str, text: str, version: str | None) -> bool:
+    from botocore.exceptions import ClientError
+
+    from spark_jobs.storage import s3
+
+    bucket, key = s3._split(location)
+    with s3._errors_of_boto(location):
+        try:
+            if version is None:
+                bucket.client.put_object(Bucket=bucket.name, Key=key, Body=text.encode(), IfNoneMatch="*")
+            else:
+                bucket.client.put_object(Bucket=bucket.name, Key=key, Body=text.encode(), IfMatch=version)
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            if code in _UNKNOWN:
+                bucket.client.put_object(Bucket=bucket.name, Key=key, Body=text.encode())
+            elif code in _CHANGED:
+                return False
+            else:
+                raise
+    return True
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Have a folder locked, where its file system can do that; no file is left of it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):  # of a network's file system that locks files only
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
