@@ -26,6 +26,7 @@ import click
 from dagster_pipes import PipesContext, open_dagster_pipes
 
 from spark_jobs.arrow import leave_pandas_out
+from spark_jobs.processes import can_be_terminated
 from spark_jobs.reporting import PipesReporter
 from spark_jobs.workers import Workers, room_for, run_job
 
@@ -101,6 +102,7 @@ def _causes(job: dict[str, Any], failed: dict[str, set[str]]) -> set[str]:
 
 def end_with_stdin() -> None:
     """End this process group when standard input ends."""
+    can_be_terminated()
 
     def wait() -> None:
         while os.read(0, 1):  # not sys.stdin, whose lock a thread must not hold when the interpreter ends

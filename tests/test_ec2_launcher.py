@@ -49,6 +49,7 @@ from tests.jobs import kmeans_job
 
 TAGS = LaunchTags(launch="20260101T000000-00000001", pipeline="p1", run="r1", label="coffee-2024-01")
 IMAGE = Image("ami-1", "audience-explorer-2026-01-01", {}, "/dev/xvda")
+OPTIONS = [LaunchOption(name, None, "spot") for name in ("t", "u", "v")]
 FITTING = {
     **dict.fromkeys(REQUIRES, "9999"),
     **{"loky": "3.7.0", "pyspark": "4.2.0", "pandas": "2.3.3"},
@@ -75,7 +76,7 @@ class Requests:
 
 
 def start(ec2: Requests, *asked: LaunchOption, **changed: Any) -> LaunchOption:
-    settings = EC2StepLauncher(launches="s3://b", instance_profile="profile", **changed)
+    settings = EC2StepLauncher(**{"launches": "s3://b", "instance_profile": "profile", **changed})
     return start_instance(cast(Any, ec2), settings, asked, "token", {"launch": "l"}, IMAGE, "s3://b/l")[1]
 
 
@@ -89,8 +90,18 @@ def test_options_go_through_types_and_subnets_of_a_market_before_the_next() -> N
 
 def test_an_instance_is_asked_for_as_promised() -> None:
     ec2 = Requests()
-    start(ec2, LaunchOption("a", "s1", "spot"), security_groups=["sg-1"])
+    start(ec2, LaunchOption("a", "s1", "spot"), security_groups=["sg-1", "sg-2"], extra_tags={"team": "data"})
     (request,) = ec2.made
+    assert (request["InstanceType"], request["ImageId"], request["SubnetId"]) == ("a", IMAGE.id, "s1")
+    assert (request["MinCount"], request["MaxCount"]) == (1, 1)
+    assert request["SecurityGroupIds"] == ["sg-1", "sg-2"]
+    assert request["IamInstanceProfile"] == {"Name": "profile"}
+    assert request["BlockDeviceMappings"][0]["Ebs"]["DeleteOnTermination"]
+    assert request["InstanceMarketOptions"]["SpotOptions"] == {
+        "SpotInstanceType": "one-time",
+        "InstanceInterruptionBehavior": "terminate",
+    }
+    assert all(of["Tags"] == [{"Key": "launch", "Value": "l"}] for of in request["TagSpecifications"])
     assert request["MetadataOptions"]["HttpTokens"] == "required"
     assert request["InstanceInitiatedShutdownBehavior"] == "terminate"
     assert request["BlockDeviceMappings"][0]["Ebs"]["Encrypted"]
@@ -106,6 +117,21 @@ def test_an_instance_is_asked_for_as_promised() -> None:
         "spot-instances-request",
     }
     assert "KeyName" not in request
+
+
+def test_what_is_not_set_is_not_asked_for() -> None:
+    ec2 = Requests()
+    start(ec2, LaunchOption("a", None, "on-demand"), instance_profile="arn:aws:iam::1:instance-profile/p")
+    (request,) = ec2.made
+    assert not {"SecurityGroupIds", "SubnetId", "KeyName", "InstanceMarketOptions"} & set(request)
+    assert request["IamInstanceProfile"] == {"Arn": "arn:aws:iam::1:instance-profile/p"}
+    assert {of["ResourceType"] for of in request["TagSpecifications"]} == {"instance", "volume"}
+
+
+def test_a_key_pair_is_asked_for_by_its_name() -> None:
+    ec2 = Requests()
+    start(ec2, LaunchOption("a", None, "spot"), key_pair="debugging")
+    assert ec2.made[0]["KeyName"] == "debugging"
 
 
 def test_a_folder_with_strange_characters_reaches_the_shell_quoted() -> None:
@@ -268,6 +294,7 @@ class Watched:
     def __init__(self, launches: LaunchStore, monkeypatch: pytest.MonkeyPatch):
         self.state = "running"
         self.reason = ""
+        self.taken = OPTIONS[0]  # of the options, the one by which its instance was started
         self.terminated: list[str] = []
         self.errors: list[str] = []  # of the run's log
         self.at_second_poll: Callable[[], object] = lambda: None  # done when EC2 is asked a second time
@@ -283,7 +310,7 @@ class Watched:
         monkeypatch.setattr(EC2StepLauncher, "ec2_once", None)
         monkeypatch.setattr(launch, "_STATE_SECONDS", 0.0)
         monkeypatch.setattr(outcome, "_MISSING_SECONDS", 0.1)
-        monkeypatch.setattr(launch, "start_instance", lambda *_: (self.instance(), LaunchOption("t", None, "spot")))
+        monkeypatch.setattr(launch, "start_instance", lambda *_: (self.instance(), self.taken))
         monkeypatch.setattr(instances, "describe", lambda *_: self.poll())
         monkeypatch.setattr(instances, "find", lambda *_: [])
         monkeypatch.setattr(instances, "terminate", lambda _, found: set(self.terminated.extend(found) or ()))
@@ -312,13 +339,17 @@ class Watched:
         flags = {"out_of_memory": False, "overdue": False}
         self.folder.put("status.json", json.dumps({**facts, **flags, **status}).encode())
 
-    def run(self) -> list[Report]:
-        """Run the launch of the jobs a and b; what they report."""
+    def launch(self) -> Launch:
+        """The launch, not run yet."""
         log = SimpleNamespace(**dict.fromkeys(("info", "warning", "log"), lambda *_: None), error=self.errors.append)
         run = SimpleNamespace(run_id="r1", job_name="j")
         context = SimpleNamespace(log=log, run=run, retry_number=0)
-        watched = Launch(self.settings, self.folder, TAGS, cast(dg.OpExecutionContext, context))
-        return list(watched.run(IMAGE, "s3://b/code", [], [kmeans_job("a"), kmeans_job("b")]))
+        return Launch(self.settings, self.folder, TAGS, cast(dg.OpExecutionContext, context))
+
+    def run(self, launch: Launch | None = None) -> list[Report]:
+        """Run the launch of the jobs a and b; what they report."""
+        jobs = [kmeans_job("a"), kmeans_job("b")]
+        return list((launch or self.launch()).run(IMAGE, "s3://b/code", OPTIONS, jobs))
 
 
 def report(job: str, event: str = "done", **facts: Any) -> dict[str, Any]:
@@ -497,7 +528,116 @@ def test_a_failure_is_told_with_the_log_that_comes_a_little_later(watched: Watch
     watched.write(report("a", "failed", error="bad input"), report("b"))
     watched.at_second_poll = lambda: (watched.print("Traceback: why\n"), watched.end(exit_code=1))
     watched.run()
-    assert "a failed; the end of the log:\nTraceback: why" in watched.errors
+    assert watched.errors == ["a failed; the end of the log:\nTraceback: why"], "and nothing of b, which was done"
+
+
+def test_jobs_that_are_done_are_no_errors(watched: Watched) -> None:
+    watched.write(report("a", "output"), report("a"), report("b"))
+    watched.end()
+    watched.run()
+    assert watched.errors == []
+
+
+def test_a_launch_that_the_kernel_ended_a_process_of_logs_it_even_if_all_jobs_ended(watched: Watched) -> None:
+    watched.write(report("a"), report("b"))
+    watched.end(out_of_memory=True)
+    watched.run()
+    assert watched.errors == ["the kernel ended a process, because the machine had no memory left"]
+
+
+def test_a_price_that_is_not_known_is_a_fact_and_no_crash(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prices, "price_of", lambda *_: prices.Price(None, "AWS gives no price"))
+    watched.write(report("a", "output"), report("a"), report("b"))
+    watched.end()
+    launched = watched.launch()
+    facts = watched.run(launched)[0].launch
+    assert facts["dollars_unknown"] == "AWS gives no price"
+    assert "estimated_dollars" not in facts
+    assert launched.uncounted_dollars() is None
+
+
+def test_what_no_output_has_on_record_is_what_was_spent_since_the_last(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+
+    def pass_time(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(launch, "time", SimpleNamespace(monotonic=lambda: now, sleep=lambda _: pass_time(1)))
+    launched = watched.launch()
+    assert launched.uncounted_dollars() == 0, "no instance was started yet"
+
+    def make_an_output() -> None:
+        pass_time(100)
+        watched.write(report("a", "output"))
+        watched.end()
+
+    watched.at_second_poll = make_an_output
+    with pytest.raises(JobFailed):
+        watched.run(launched)
+    assert launched.uncounted_dollars() == 0
+    pass_time(50)
+    assert launched.uncounted_dollars() == pytest.approx(50 * 3.6 / 3600)
+
+
+# --- waiting for the end of an instance
+
+
+def started(watched: Watched) -> Launch:
+    """A launch whose instance was started and lost."""
+    launched = watched.launch()
+    watched.state, watched.reason = "terminated", "Server.SpotInstanceTermination"
+    with pytest.raises(SpotInterrupted):
+        watched.run(launched)
+    return launched
+
+
+def test_an_instance_is_waited_for_until_it_cannot_write_any_more(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched = started(watched)
+    states = ["running", "shutting-down", "terminated", "never asked for"]
+
+    def describe(*_: Any) -> Instance:
+        watched.state = states.pop(0)
+        return watched.instance()
+
+    monkeypatch.setattr(instances, "describe", describe)
+    launched.wait_until_gone()
+    assert states == ["never asked for"]
+
+
+def test_an_instance_that_ec2_does_not_know_any_more_is_not_waited_for(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched = started(watched)
+    monkeypatch.setattr(instances, "describe", lambda *_: None)
+    launched.wait_until_gone()
+
+
+def test_waiting_goes_on_while_aws_does_not_answer_and_ends_where_it_refuses(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched = started(watched)
+    refused = ClientError(cast(Any, {"Error": {"Code": "UnauthorizedOperation"}}), "DescribeInstances")
+    answers: list[Exception] = [ReadTimeoutError(endpoint_url="x"), refused]
+
+    def describe(*_: Any) -> None:
+        raise answers.pop(0)
+
+    monkeypatch.setattr(instances, "describe", describe)
+    with pytest.raises(Refused):
+        launched.wait_until_gone()
+    assert answers == []
+
+
+def test_the_options_after_the_one_that_was_taken_come_first(watched: Watched) -> None:
+    watched.taken = OPTIONS[1]
+    launched = started(watched)
+    assert launched.options_after(OPTIONS) == [OPTIONS[2], OPTIONS[0], OPTIONS[1]]
+    assert watched.launch().options_after(OPTIONS) == OPTIONS, "none was taken"
 
 
 def test_a_notice_makes_an_early_end_an_interruption(watched: Watched) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -184,6 +185,36 @@ def test_jobs_end_with_whoever_launched_them(golden: Path, tmp_path: Path) -> No
     while _runs(pid) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not _runs(pid)
+
+
+@pytest.mark.parametrize(
+    "inherited",
+    [
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)",
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})",
+    ],
+)
+def test_jobs_end_with_a_launcher_that_cannot_be_terminated_itself(inherited: str) -> None:
+    jobs = (
+        "import subprocess, sys; from spark_jobs.__main__ import end_with_stdin; end_with_stdin()\n"
+        "sleeper = subprocess.Popen(['sleep', '1000']); print(sleeper.pid, flush=True); sleeper.wait()"
+    )
+    # Not by preexec_fn: what it does in a fork of a process with threads may hang.
+    launcher = f"import os, signal, sys; {inherited}; os.execv(sys.executable, [sys.executable, '-c', {jobs!r}])"
+    with started(
+        [sys.executable, "-c", launcher],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # for its process group is what ends
+    ) as process:
+        sleeper = int(process.stdout.readline())
+        process.stdin.close()
+        assert process.wait(timeout=60) == -signal.SIGTERM
+    deadline = time.monotonic() + 60
+    while _runs(sleeper) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _runs(sleeper)
 
 
 def _children(pid: int) -> list[int]:

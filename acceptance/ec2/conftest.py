@@ -13,7 +13,18 @@ import pytest
 from acceptance.conftest import PROJECT, Explorer
 from acceptance.sandbox import Instance, Sandbox
 from acceptance.sandbox.__main__ import bring_root, settings
+from acceptance.sandbox.ec2 import ACCOUNT, REGION
+from acceptance.sandbox.permissions import Permissions, Role
 
+NAMES = {
+    "REGION": REGION,
+    "ACCOUNT": ACCOUNT,
+    "DATA_BUCKET": "audience",
+    "DATA_PREFIX": "explorer",
+    "LAUNCHES_BUCKET": "audience",
+    "LAUNCHES_PREFIX": "explorer/launches",
+    "INSTANCE_ROLE": "audience-explorer-instance",
+}
 TYPES = ("m7i.large", "m6i.large")
 
 
@@ -85,9 +96,17 @@ class EC2Explorer(Explorer):
 
 
 @pytest.fixture
-def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
-    """AWS on this machine, new; its machines share this one's root."""
-    with Sandbox(tmp_path / "sandbox") as sandbox:
+def permissions() -> Permissions:
+    """What the policies of this project allow to whoever launches, and to instances."""
+    iam = PROJECT / "ami" / "iam"
+    roles = {"launcher": Role([iam / "launcher.json"], NAMES), "instance": Role([iam / "instance.json"], NAMES)}
+    return Permissions(roles, NAMES)
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path, permissions: Permissions) -> Iterator[Sandbox]:
+    """AWS on this machine, new, which allows what the policies do; its machines share this one's root."""
+    with Sandbox(tmp_path / "sandbox", permissions=permissions) as sandbox:
         yield sandbox
 
 
@@ -102,12 +121,15 @@ def root_rights() -> None:
 
 
 @pytest.fixture
-def explorer(tmp_path: Path, sandbox: Sandbox) -> Iterator[EC2Explorer]:
-    """Audience Explorer, new, on that AWS. At the end no instance is left, and no half-written output was recorded."""
+def explorer(tmp_path: Path, sandbox: Sandbox, permissions: Permissions) -> Iterator[EC2Explorer]:
+    """Audience Explorer, new, on that AWS. At the end no instance is left, no half-written output was recorded, and
+    nothing was asked for that the policies do not allow."""
     explorer = EC2Explorer(tmp_path / "explorer", sandbox)
     yield explorer
     assert_none_left(sandbox)
     assert_outputs_whole(explorer)
+    # A refused HeadBucket names the bucket's region, and that is all it is made for.
+    assert [refused for refused in permissions.refused if "HeadBucket" not in refused] == []
 
 
 def assert_none_left(sandbox: Sandbox) -> None:

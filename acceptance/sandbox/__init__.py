@@ -28,6 +28,7 @@ from acceptance.sandbox.isolated import IsolatedMode
 from acceptance.sandbox.light import LightMode
 from acceptance.sandbox.machine import MachineFailed
 from acceptance.sandbox.network import Listener
+from acceptance.sandbox.permissions import Permissions
 from acceptance.sandbox.roots import Roots
 from ami.images import NAME
 
@@ -51,6 +52,7 @@ class Sandbox:
             process trees on this machine's root.
         cache: A folder to keep Debian's root and the images that were built in, so that a later sandbox has them, too;
             isolated only.
+        permissions: What launching processes and instances may do; all, if left out.
 
     Attributes:
         environment: For launching processes: by it they find this AWS.
@@ -62,13 +64,19 @@ class Sandbox:
         faults: What can be made to go wrong.
     """
 
-    def __init__(self, folder: Path, isolated: bool = False, cache: Path | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        isolated: bool = False,
+        cache: Path | None = None,
+        permissions: Permissions | None = None,
+    ):
         self.faults = Faults()
         self.bucket = "audience"
         self.instance_profile = "audience-explorer-instance"
         self._folder = folder.resolve()
         self._lock = threading.RLock()
-        self._api = Api(self.faults, self._lock)
+        self._api = Api(self.faults, self._lock, permissions)
         # Roots that are not kept take gigabytes, and go with the sandbox.
         self._roots = self._folder / "roots" if isolated and cache is None else None
         self._mode: Mode = LightMode(self._api)

@@ -1,7 +1,9 @@
 """AWS's API on this machine: moto's, which each caller reaches by a listener of its own."""
 
+import html
 import io
 import json
+import re
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
@@ -9,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qsl
 
+from moto.ec2.models import ec2_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.s3.models import s3_backends
 from werkzeug.test import run_wsgi_app
@@ -17,6 +20,7 @@ from werkzeug.wrappers import Request, Response
 from acceptance.sandbox.ec2 import ACCOUNT, CALLER_HEADER, REGION
 from acceptance.sandbox.faults import Caller, Faults
 from acceptance.sandbox.network import drop_connection
+from acceptance.sandbox.permissions import Permissions, Tags
 from acceptance.sandbox.prices import get_products
 
 if TYPE_CHECKING:
@@ -43,11 +47,11 @@ class Api:
 
     What it adds: calls are noted, and refused or left without an answer as the faults say; calls of EC2 come in one at
     a time, for moto's data is not made for several threads, and hypervisor and moto must agree; on-demand prices, which
-    moto has not.
+    moto has not; and if wished, the policies of the callers' roles.
     """
 
-    def __init__(self, faults: Faults, lock: threading.RLock):
-        self._faults, self._ec2_lock = faults, lock
+    def __init__(self, faults: Faults, lock: threading.RLock, permissions: Permissions | None = None):
+        self._faults, self._ec2_lock, self._permissions = faults, lock, permissions
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._lock = threading.Lock()
         self._calls: list[Call] = []
@@ -88,12 +92,19 @@ class Api:
         if caller != "operator" and (refusal := self._faults.refuses(caller, call.action)):
             request.get_data()  # what was not read would be taken for the next request
             return _error(service, refusal)(environ, start_response)
+        permissions = self._permissions if caller != "operator" else None
+        if permissions and not permissions.allow(caller, service, call.action, call.params, _tags_of):
+            request.get_data()
+            return _denied(service, request)(environ, start_response)
         if service == "pricing":
             # moto has no price list.
             answer = get_products(json.loads(request.get_data()), REGION)
             return Response(json.dumps(answer), mimetype="application/x-amz-json-1.1")(environ, start_response)
         with self._ec2_lock if service == "ec2" else nullcontext():
             body, status, headers = run_wsgi_app(self._moto, environ, buffered=True)
+        missing = service == "s3" and status.startswith("404")
+        if permissions and missing and permissions.hides(caller, call.action, call.params["Bucket"]):
+            return _denied(service, request)(environ, start_response)
         if caller == "instance" and call.action == "PutObject" and status.startswith("200"):
             self._note_stored(instance_id, call.params["Bucket"], call.params["Key"])
         if self._faults.loses_answer(caller, call.action) or self._faults.cuts(instance_id):
@@ -132,7 +143,17 @@ def _call(service: str, request: Request) -> Call:
         params = dict(parse_qsl(body.decode(), keep_blank_values=True))
         return Call(params.pop("Action", ""), params)
     bucket, _, key = request.path.lstrip("/").partition("/")
-    return Call(_s3_action(request, key), {"Bucket": bucket, "Key": key, **request.args})
+    action, named = _s3_action(request, key), {"Bucket": bucket, "Key": key}
+    if action == "DeleteObjects":
+        body = request.get_data()
+        request.environ["wsgi.input"] = io.BytesIO(body)
+        named["Keys"] = "\n".join(html.unescape(key) for key in re.findall("<Key>(.*?)</Key>", body.decode()))
+    return Call(action, {**named, **request.args})
+
+
+def _tags_of(name: str) -> Tags:
+    """The tags of what has an id of EC2's."""
+    return dict(ec2_backends[ACCOUNT][REGION].tags.get(name, {}))
 
 
 def _s3_action(request: Request, key: str) -> str:
@@ -143,10 +164,25 @@ def _s3_action(request: Request, key: str) -> str:
             return "CreateMultipartUpload" if "uploads" in asked else "CompleteMultipartUpload"
         if request.method == "PUT" and "partNumber" in asked:
             return "UploadPart"
+        if request.method == "DELETE" and "uploadId" in asked:
+            return "AbortMultipartUpload"
         return f"{request.method.title()}Object"
     if request.method == "POST" and "delete" in asked:
         return "DeleteObjects"
     return "ListObjectsV2" if request.method == "GET" and "list-type" in asked else f"{request.method.title()}Bucket"
+
+
+def _denied(service: str, request: Request) -> Response:
+    """What a caller is answered who may not make a request."""
+    if service == "ec2":
+        xml = "<Error><Code>UnauthorizedOperation</Code><Message>You are not authorized.</Message></Error>"
+        body = f"<Response><Errors>{xml}</Errors><RequestID>sandbox</RequestID></Response>"
+        return Response(body, 403, mimetype="text/xml")
+    if service != "s3":
+        answer = json.dumps({"__type": "AccessDeniedException", "message": "not authorized"})
+        return Response(answer, 400, mimetype="application/x-amz-json-1.1")
+    xml = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+    return Response("" if request.method == "HEAD" else xml, 403, mimetype="application/xml")
 
 
 def _error(service: str, kind: str) -> Response:

@@ -7,9 +7,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ami import instances
 from audience_explorer_dagster.launchers import Launcher
+from audience_explorer_dagster.launchers.ec2 import abandoned
 from audience_explorer_dagster.launchers.ec2.launcher import EC2StepLauncher
 from audience_explorer_dagster.launchers.launch_store import LaunchTags
-from spark_jobs.launch import lease
 
 
 @dg.sensor(
@@ -21,7 +21,7 @@ from spark_jobs.launch import lease
 def abandoned_instances(context: dg.SensorEvaluationContext, launcher: dg.ResourceParam[Launcher]) -> dg.SkipReason:
     assert isinstance(launcher, EC2StepLauncher)
     announced: list[str] = json.loads(context.cursor or "[]")
-    abandoned = {}
+    found = {}
     told = []
     for instance in instances.find(launcher.ec2):
         try:
@@ -30,13 +30,13 @@ def abandoned_instances(context: dg.SensorEvaluationContext, launcher: dg.Resour
             told.append(f"whether {instance.id} is abandoned can't be told: {error}.")
             continue
         if why is not None:
-            abandoned[instance.id] = why
-    for name, why in abandoned.items():
+            found[instance.id] = why
+    for name, why in found.items():
         told.append(f"{name} {'is ended' if name in announced else 'will be ended the next time'}: {why}.")
         context.log.warning(told[-1])
         if name in announced:
             instances.terminate(launcher.ec2, [name])
-    context.update_cursor(json.dumps(list(abandoned)))
+    context.update_cursor(json.dumps(list(found)))
     return dg.SkipReason(" ".join(told) or "No instance is abandoned.")
 
 
@@ -51,7 +51,5 @@ def _why_abandoned(dagster: dg.DagsterInstance, launcher: EC2StepLauncher, insta
     if run.is_finished:
         return f"its run {tags.run} is over ({run.status.value})"
     # A process that was killed leaves its run unfinished.
-    age = launcher.launch_store.folder(tags).lease_age()
-    if age is not None and not lease.is_valid(age):
-        return f"nobody has waited for it for {age:.0f} s: the process of its run {tags.run} is gone"
-    return None
+    why = abandoned.why_abandoned(launcher.launch_store, instance)
+    return None if why is None else f"{why}: the process of its run {tags.run} is gone"

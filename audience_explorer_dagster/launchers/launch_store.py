@@ -22,6 +22,7 @@ from audience_explorer_dagster.partitions import Partition, short_name
 from audience_explorer_dagster.store import new_folder_name
 from spark_jobs.errors import InputError
 from spark_jobs.launch.folder import S3Folder
+from spark_jobs.missing_objects import is_missing
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -100,7 +101,7 @@ class LaunchStore:
         try:
             self._s3.head_object(Bucket=self._bucket, Key=key)
         except ClientError as error:
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
+            if not is_missing(self._s3, self._bucket, key, error):
                 raise
             content = make()
             if isinstance(content, Path):

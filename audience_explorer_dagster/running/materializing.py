@@ -78,7 +78,10 @@ def _launch(context: dg.OpExecutionContext, plan: Plan, launcher: Launcher, reco
         # Closed whatever happens here, so that what was launched is ended at once.
         with closing(launcher.launch(context, plan.jobs)) as reports:
             for report in reports:
-                if report.event == "output":
+                if report.event == "output" and report.folder not in waiting:
+                    # Whoever may write messages could name any folder.
+                    context.log.error(f"{report.folder} is ignored: this launch was not asked for it, or has made it")
+                elif report.event == "output":
                     target = waiting.pop(report.folder)
                     why = recorder.accept(target, plan.computed[target], report)
                     if why:

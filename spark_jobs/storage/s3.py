@@ -22,6 +22,7 @@ import fsspec
 from fsspec.spec import AbstractFileSystem
 
 from spark_jobs.errors import S3Error
+from spark_jobs.missing_objects import is_missing
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -151,8 +152,15 @@ class S3FileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no ty
         return _Buffered(_Reading(bucket, key, info["size"], info["ETag"]))
 
     def _object(self, bucket: "_Bucket", key: str) -> dict[str, Any]:
+        from botocore.exceptions import ClientError
+
         with _errors_of_boto(bucket.location(key)):
-            head = bucket.client.head_object(Bucket=bucket.name, Key=key)
+            try:
+                head = bucket.client.head_object(Bucket=bucket.name, Key=key)
+            except ClientError as error:
+                if is_missing(bucket.client, bucket.name, key, error):
+                    raise _missing(bucket.location(key)) from error
+                raise
         return {
             "name": f"{bucket.name}/{key}",
             "size": head["ContentLength"],

@@ -99,6 +99,12 @@ class Launch:
         taken = options.index(self._option) + 1 if self._option in options else 0
         return [*options[taken:], *options[:taken]]
 
+    def uncounted_dollars(self) -> float | None:
+        """What the instance has cost until now and no output has on record; None if the price is not known."""
+        if self._instance is None:
+            return 0.0
+        return self._price.of(self._seconds() - self._counted_until)
+
     def wait_until_gone(self) -> None:
         """Wait until the instance can't write any more."""
         unreachable = _Timer(_UNREACHABLE_SECONDS)

@@ -1,6 +1,8 @@
 """The launcher that runs jobs on an EC2 instance, which is started for them and ended when they are done."""
 
 from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import dagster as dg
 from botocore.exceptions import BotoCoreError, ClientError
@@ -8,6 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from ami import instances
 from audience_explorer_dagster.launchers import Job, Report
 from audience_explorer_dagster.launchers.ec2 import code
+from audience_explorer_dagster.launchers.ec2.abandoned import why_abandoned
 from audience_explorer_dagster.launchers.ec2.errors import BootFailed, NoCapacity, SpotInterrupted, kind_of
 from audience_explorer_dagster.launchers.ec2.images import check_fit, find_image
 from audience_explorer_dagster.launchers.ec2.launch import Launch
@@ -16,6 +19,26 @@ from audience_explorer_dagster.launchers.ec2.start import launch_options
 from audience_explorer_dagster.launchers.from_environment import from_environment
 from audience_explorer_dagster.launchers.launch_store import new_launch_tags
 from spark_jobs.launch.aws import launches_of_root
+
+
+class LostCosts:
+    """What the instances cost that were lost, after the last output of each: the next output has it on record."""
+
+    def __init__(self) -> None:
+        self._dollars: list[float | None] = []
+
+    def add(self, dollars: float | None) -> None:
+        """Add those of an instance; None if its price is not known."""
+        self._dollars.append(dollars)
+
+    def take(self) -> dict[str, Any]:
+        """The facts for an output, once; none if nothing was lost since the output before."""
+        lost, self._dollars = self._dollars, []
+        known = [dollars for dollars in lost if dollars is not None]
+        return {
+            **({"lost_instances": len(lost)} if lost else {}),
+            **({"lost_dollars": round(sum(known), 6)} if known else {}),
+        }
 
 
 class EC2StepLauncher(EC2Settings):
@@ -51,11 +74,13 @@ class EC2StepLauncher(EC2Settings):
 
     def _launch(self, context: dg.OpExecutionContext, jobs: Sequence[Job]) -> Iterator[Report]:
         self._end_earlier(context)
+        self._end_abandoned(context)
         image = find_image(self.ec2, self.image)
         check_fit(image, self.volume_gb)
         code_location = self.launch_store.keep_code(*code.pack())
         options = launch_options(self.instance_types, self.subnets, self.market)
         waiting, failed, finished = list(jobs), set[str](), set[str]()
+        lost = LostCosts()
         for attempt in range(1 + self.retries):
             tags = new_launch_tags(context)
             launch = Launch(self, self.launch_store.folder(tags), tags, context)
@@ -65,6 +90,7 @@ class EC2StepLauncher(EC2Settings):
                         if report.folder in finished:  # by an instance before, which was lost in the middle of its job
                             continue
                         finished.add(report.folder)
+                        report = replace(report, launch={**report.launch, **lost.take()})  # noqa: PLW2901
                     else:
                         waiting = [job for job in waiting if job.id != report.job]
                     if report.event == "failed":
@@ -76,14 +102,30 @@ class EC2StepLauncher(EC2Settings):
                     raise
                 context.log.warning(f"{error}. Launched again: {len(waiting)} of {len(jobs)} jobs are left")
                 launch.wait_until_gone()
-            # What an instance before saw fail, this one knows nothing of.
-            for job in [job for job in waiting if failed.intersection(job.needs)]:
+                lost.add(launch.uncounted_dollars())
+            # What an instance before saw fail, this one knows nothing of. Jobs come after those that they need.
+            for job in list(waiting):
+                if failed.isdisjoint(job.needs):
+                    continue
                 waiting.remove(job)
                 failed.add(job.id)
                 yield Report(job.id, "failed", error=f"not run, because {', '.join(job.needs)} failed")
             if not waiting:
                 return
             options = launch.options_after(options)
+
+    def _end_abandoned(self, context: dg.OpExecutionContext) -> None:
+        """End instances that others left and nobody waits for: no daemon may be there whose sensor would.
+
+        One whose cloud-init never starts has no watchdog, and so would never end by itself.
+        """
+        try:
+            for instance in instances.find(self.ec2):
+                if why := why_abandoned(self.launch_store, instance):
+                    context.log.warning(f"{instance.id} is ended: {why}")
+                    instances.terminate(self.ec2, [instance.id])
+        except (BotoCoreError, ClientError) as error:  # no reason not to launch
+            context.log.warning(f"whether instances are abandoned is not known: {error}")
 
     def _end_earlier(self, context: dg.OpExecutionContext) -> None:
         """End what an earlier process of the run left, or of the run that it repeats: nobody waits for it."""

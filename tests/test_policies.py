@@ -1,0 +1,194 @@
+"""What the roles of this project may do, and above all what they may not; their files are in ami, deploy and emr."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from acceptance.sandbox.permissions import Permissions, Request, Role
+
+PROJECT = Path(__file__).parents[1]
+FILES = sorted(PROJECT.glob("*/iam/*.json"))
+NAMES = {
+    "REGION": "eu-west-1",
+    "ACCOUNT": "123456789012",
+    "DATA_BUCKET": "bucket",
+    "DATA_PREFIX": "audience",
+    "LAUNCHES_BUCKET": "bucket",
+    "LAUNCHES_PREFIX": "audience/launches",
+    "LOGS_BUCKET": "bucket",
+    "LOGS_PREFIX": "logs",
+    "INSTANCE_ROLE": "audience-explorer-instance",
+    "BUILDER_ROLE": "audience-explorer-image-builder",
+    "JOB_ROLE": "audience-explorer-jobs",
+    "APPLICATION": "00f1",
+}
+DATA = "arn:aws:s3:::bucket/audience"
+LAUNCH = f"{DATA}/launches/launch=1,pipeline=1,run=1,label=2024-01"
+INSTANCE = "arn:aws:ec2:eu-west-1:123456789012:instance/i-1"
+OURS, OTHERS = {"aws:ResourceTag/project": "audience-explorer"}, {"aws:ResourceTag/project": "another"}
+CURRENT = f"{DATA}/kmeans/month=2024-01/category=tea/current.json"
+OUTPUT = f"{DATA}/kmeans/month=2024-01/category=tea/20240201T000000-00000001"
+
+
+def may(file: str, action: str, resource: str = "arn:aws:s3:::bucket", **context: str) -> bool:
+    keys = {name.replace("__", ":").replace("_slash_", "/"): value for name, value in context.items()}
+    return Role([PROJECT / file], NAMES).may(Request(action, resource, keys))
+
+
+def statements(file: Path) -> list[dict[str, Any]]:
+    return list(json.loads(file.read_text())["Statement"])
+
+
+@pytest.mark.parametrize("jobs", ["ami/iam/instance.json", "emr/iam/job.json"])
+def test_jobs_write_their_outputs_and_cannot_change_what_is_current_or_finished(jobs: str) -> None:
+    for name in ("data.json", "manifest.json", "rejects/part.parquet"):
+        assert may(jobs, "s3:PutObject", f"{OUTPUT}/{name}")
+    assert may(jobs, "s3:DeleteObject", f"{OUTPUT}/_unfinished")
+    assert not may(jobs, "s3:DeleteObject", f"{OUTPUT}/manifest.json")
+    for place in (CURRENT, f"{DATA}/audience_report/index.html", f"{DATA}/audience_report/index-private.html"):
+        assert not may(jobs, "s3:PutObject", place)
+        assert not may(jobs, "s3:DeleteObject", place)
+
+
+@pytest.mark.parametrize("jobs", ["ami/iam/instance.json", "emr/iam/job.json"])
+def test_jobs_cannot_change_their_inputs_nor_what_a_launch_is_told_to_do(jobs: str) -> None:
+    for place in ("raw/month=2024-01/a.csv", "categories/tea.json", "edits/tea.yaml"):
+        assert may(jobs, "s3:GetObject", f"{DATA}/{place}")
+        assert not may(jobs, "s3:PutObject", f"{DATA}/{place}")
+        assert not may(jobs, "s3:DeleteObject", f"{DATA}/{place}")
+    for place in (f"{LAUNCH}/description.json", f"{LAUNCH}/lease", f"{DATA}/launches/code/1.tar.gz"):
+        assert not may(jobs, "s3:PutObject", place)
+        assert not may(jobs, "s3:DeleteObject", place)
+    assert not may(jobs, "s3:GetObject", f"{LAUNCH}/messages/000001.jsonl")
+    assert not may(jobs, "s3:DeleteObject", f"{LAUNCH}/messages/000001.jsonl")
+
+
+@pytest.mark.parametrize("jobs", ["ami/iam/instance.json", "emr/iam/job.json"])
+@pytest.mark.parametrize("action", ["ec2:TerminateInstances", "ec2:RunInstances", "iam:PassRole", "sts:AssumeRole"])
+def test_jobs_cannot_do_anything_to_instances_or_roles(jobs: str, action: str) -> None:
+    assert not [statement for statement in statements(PROJECT / jobs) if action in listed(statement["Action"])]
+
+
+@pytest.mark.parametrize("launcher", ["ami/iam/launcher.json", "emr/iam/launcher.json"])
+def test_the_launcher_reads_nobodys_actions_and_writes_no_data(launcher: str) -> None:
+    assert not may(launcher, "s3:GetObject", f"{DATA}/raw/month=2024-01/a.csv")
+    assert not may(launcher, "s3:PutObject", f"{OUTPUT}/data.json")
+    assert not may(launcher, "s3:DeleteObject", f"{OUTPUT}/data.json")
+    assert may(launcher, "s3:PutObject", CURRENT)
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.stem != "mllib"], ids=lambda f: str(f.parts[-3:]))
+def test_nobody_sees_more_of_a_bucket_than_the_projects_part(file: Path) -> None:
+    path = str(file.relative_to(PROJECT))
+    assert not may(path, "s3:ListBucket")
+    for prefix in ("", "other/", "audienc", "audience2/", "launches/"):
+        assert not may(path, "s3:ListBucket", s3__prefix=prefix)
+
+
+@pytest.mark.parametrize("tags", [OTHERS, {}])
+def test_only_what_is_the_projects_can_be_ended(tags: dict[str, str]) -> None:
+    launcher = Role([PROJECT / "ami/iam/launcher.json"], NAMES)
+    assert launcher.may(Request("ec2:TerminateInstances", INSTANCE, OURS))
+    assert not launcher.may(Request("ec2:TerminateInstances", INSTANCE, tags))
+    operator = Role([PROJECT / "ami/iam/image_operator.json"], NAMES)
+    assert not operator.may(Request("ec2:TerminateInstances", INSTANCE, OURS)), "an instance that runs jobs"
+
+
+@pytest.mark.parametrize(
+    ("file", "role", "service"),
+    [
+        ("ami/iam/launcher.json", "audience-explorer-instance", "ec2"),
+        ("ami/iam/image_operator.json", "audience-explorer-image-builder", "ec2"),
+        ("emr/iam/launcher.json", "audience-explorer-jobs", "emr-serverless"),
+    ],
+)
+def test_one_role_can_be_passed_to_one_service(file: str, role: str, service: str) -> None:
+    arn, passed = "arn:aws:iam::123456789012:role", f"{service}.amazonaws.com"
+    assert may(file, "iam:PassRole", f"{arn}/{role}", iam__PassedToService=passed)
+    assert not may(file, "iam:PassRole", f"{arn}/admin", iam__PassedToService=passed)
+    assert not may(file, "iam:PassRole", f"{arn}/{role}", iam__PassedToService="lambda.amazonaws.com")
+
+
+RUN = {
+    "ImageId": "ami-1",
+    "MetadataOptions.HttpTokens": "required",
+    "BlockDeviceMapping.1.Ebs.Encrypted": "true",
+    "IamInstanceProfile.Name": "audience-explorer-instance",
+    "SubnetId": "subnet-1",
+    "TagSpecification.1.ResourceType": "instance",
+    "TagSpecification.1.Tag.1.Key": "project",
+    "TagSpecification.1.Tag.1.Value": "audience-explorer",
+    "TagSpecification.2.ResourceType": "volume",
+    "TagSpecification.2.Tag.1.Key": "project",
+    "TagSpecification.2.Tag.1.Value": "audience-explorer",
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "allowed"),
+    [
+        ({}, True),
+        ({"MetadataOptions.HttpTokens": "optional"}, False),
+        ({"BlockDeviceMapping.1.Ebs.Encrypted": "false"}, False),
+        ({"IamInstanceProfile.Name": "admin"}, False),
+        ({"TagSpecification.1.Tag.1.Value": "another"}, False),
+        ({"TagSpecification.2.Tag.1.Key": "other"}, False),
+        ({"ImageId": "ami-of-others"}, False),
+        ({"InstanceMarketOptions.MarketType": "spot"}, False),  # its request has no tag here
+    ],
+)
+def test_an_instance_is_launched_tagged_encrypted_and_with_its_own_role_or_not_at_all(
+    changed: dict[str, str], allowed: bool
+) -> None:
+    role = Role([PROJECT / "ami/iam/launcher.json"], NAMES)
+    permissions = Permissions({"launcher": role}, NAMES)
+    tags = {"ami-1": {"project": "audience-explorer"}}
+    asked = {**RUN, **changed}
+    assert permissions.allow("launcher", "ec2", "RunInstances", asked, lambda name: tags.get(name, {})) == allowed
+    assert bool(permissions.refused) != allowed
+
+
+# --- the files -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.parts[-3:]))
+def test_a_policy_is_written_as_least_privilege_is(file: Path) -> None:
+    policy = json.loads(file.read_text())
+    assert policy["Version"] == "2012-10-17"
+    assert len({statement["Sid"] for statement in policy["Statement"]}) == len(policy["Statement"])
+    for statement in policy["Statement"]:
+        assert set(statement) <= {"Sid", "Effect", "Action", "Resource", "Condition"}
+        actions, resources = listed(statement["Action"]), listed(statement["Resource"])
+        assert not any("*" in action for action in actions)
+        if "*" in resources:
+            assert actions == [action for action in actions if knows_no_resource(action)], statement["Sid"]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.parts[-3:]))
+def test_the_linter_finds_nothing(file: Path) -> None:
+    if not os.environ.get("CI"):
+        pytest.importorskip("cloudsplaining")
+    from cloudsplaining.scan.policy_document import PolicyDocument
+
+    text = re.sub("@([A-Z_]+)@", lambda found: NAMES[found[1]], file.read_text())
+    found = PolicyDocument(json.loads(text))
+    assert found.allows_privilege_escalation == []
+    assert found.allows_data_exfiltration_actions == []
+    assert found.credentials_exposure == []
+    assert found.permissions_management_without_constraints == []
+    assert found.infrastructure_modification == []
+    assert found.service_wildcard == []
+
+
+def knows_no_resource(action: str) -> bool:
+    """Whether AWS lets an action be limited to no resource."""
+    service, _, name = action.partition(":")
+    return (service == "ec2" and name.startswith("Describe")) or service in ("pricing", "ssmmessages")
+
+
+def listed(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
