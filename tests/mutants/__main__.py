@@ -4,6 +4,7 @@ import argparse
 import json
 import random
 import shutil
+import signal
 import sys
 import tempfile
 from collections import defaultdict
@@ -34,7 +35,11 @@ MODULES = (
     "ami/boot.py",
 )
 # Slow to import, and so imported once. Nothing of the project: each mutant's tests import that anew.
-IMPORTS = ("numpy", "scipy.sparse", "pyarrow.parquet", "pydantic", "click.testing", "boto3", "dagster")
+IMPORTS = (
+    *("numpy", "scipy.sparse", "pyarrow.parquet", "sklearn.cluster", "sklearn.metrics", "hypothesis.extra.numpy"),
+    *("pydantic", "click.testing", "jinja2", "yaml", "rich.console", "loky", "obstore", "upath", "boto3", "moto"),
+    *("dagster", "dagster_pipes"),
+)
 _NOTICED, _SURVIVED, _EQUIVALENT, _NOT_RUN = "noticed", "survived", "equivalent", "no test runs it"
 
 
@@ -42,6 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run it; 1 if a fault that is not named as equivalent went unnoticed."""
     asked = _asked(arguments)
     root = asked.project.resolve()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is ended, and the copy removed
     modules = sorted({str(file.relative_to(root)) for each in asked.modules for file in root.glob(each)})
     equivalent = _equivalent(asked.equivalent)
     warm_up(asked.imports)

@@ -59,14 +59,20 @@ def mutants_of(module: str, text: str) -> list[Mutant]:
 
 
 def _walk(node: ast.AST, inside: bool) -> Iterator[tuple[ast.AST, bool]]:
-    """The nodes that may have a fault, and whether each is in a function: no types, and no f-strings, whose places
-    Python does not know before 3.12."""
+    """The nodes that may have a fault, and whether each is in a function."""
     for name, value in ast.iter_fields(node):
         is_body = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and name == "body"
         for child in value if isinstance(value, list) else [value]:
-            if isinstance(child, ast.AST) and name not in _TYPES and not isinstance(child, ast.JoinedStr):
+            if isinstance(child, ast.AST) and name not in _TYPES and not _is_left_out(child):
                 yield child, inside or is_body
                 yield from _walk(child, inside or is_body)
+
+
+def _is_left_out(node: ast.AST) -> bool:
+    """Whether a node has no faults: an f-string, whose places Python does not know before 3.12; the decorator of a
+    dataclass, which guards against what type checkers find."""
+    is_dataclass = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dataclass"
+    return is_dataclass or isinstance(node, ast.JoinedStr)
 
 
 def _faults(node: ast.AST) -> Iterator[tuple[str, ast.AST, ast.AST | str]]:
