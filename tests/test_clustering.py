@@ -217,17 +217,19 @@ def test_a_coreset_costs_about_what_all_profiles_do() -> None:
 
 
 def test_a_coreset_has_whoever_adds_most_to_the_variance_and_whoever_stands_for_most_people() -> None:
-    """A few profiles far away, which few have, and one amid all, which many have; all far from zero."""
+    """Far from zero: many near each other, one amid them that most people have; and far from these, to one side one
+    that 400 people have, to the other as many people, each with one of their own."""
     random = np.random.default_rng(0)
     near = 1000 + random.normal(0, 0.01, (20_000, 2))
-    profiles = sp.csr_matrix(np.vstack([near, [[1000, 1000], [1000, 1900], [1000, 100]]]))
-    weight = np.ones(20_003)
-    weight[20_000] = 20_000
+    singles = np.array([1000, 100]) + random.normal(0, 1, (400, 2))
+    profiles = sp.csr_matrix(np.vstack([near, singles, [[1000, 1000], [1000, 1900]]]))
+    weight = np.ones(20_402)
+    weight[-2:] = 20_000, 400
     few = coreset(Points(profiles, weight), 60, random)
     found = {tuple(row): float(people) for row, people in zip(few.profiles.toarray(), few.weight, strict=True)}
-    assert found[1000, 1900] == pytest.approx(1, rel=0.7)
-    assert found[1000, 100] == pytest.approx(1, rel=0.7)
     assert found[1000, 1000] == pytest.approx(20_000, rel=0.7)
+    assert found[1000, 1900] == pytest.approx(400, rel=0.7)
+    assert sum(people for (_, y), people in found.items() if y < 500) == pytest.approx(400, rel=0.7)
 
 
 def test_many_profiles_end_no_worse_than_without_a_coreset(monkeypatch: pytest.MonkeyPatch) -> None:

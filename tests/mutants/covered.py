@@ -18,8 +18,8 @@ _LIMIT = 1800  # seconds, of the tests of a file
 class Covered:
     """The tests of a project, and the lines of its modules that each runs.
 
-    A test file is run again, which takes minutes for all of them, if its own text is another one. Of a module that
-    changed since, all lines are taken to be run by all tests that ran any.
+    A test file is run again, which takes minutes for all of them, if its own text is another one. Where a module
+    changed since, all its lines are taken to be run by all tests of the file that ran any.
     """
 
     def __init__(self, project: Copy, cache: Path, patterns: Iterable[str]):
@@ -27,7 +27,7 @@ class Covered:
         self.cache = cache
         self.seconds: dict[str, float] = {}
         self.by_line: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
-        self.changed: set[str] = set()
+        self.outdated: dict[str, set[str]] = defaultdict(set)  # tests that ran a module before it changed
         self.texts: dict[str, str] = {}
         cache.mkdir(parents=True, exist_ok=True)
         for file in sorted({file for pattern in patterns for file in project.root.glob(pattern)}):
@@ -37,19 +37,19 @@ class Covered:
         """The tests that run a mutant's lines, and how long each takes: first those of files that name the module, the
         quick ones first, up to so many seconds in all."""
         by_line = self.by_line[mutant.module]
-        everywhere = mutant.on_import or mutant.module in self.changed
-        lines = list(by_line) if everywhere else list(mutant.lines)
-        tests = {test for line in lines for test in by_line.get(line, ()) if test in self.seconds}
+        lines = list(by_line) if mutant.on_import else list(mutant.lines)
+        certain = {test for line in lines for test in by_line.get(line, ()) if test in self.seconds}
+        tests = certain | (self.outdated[mutant.module] & self.seconds.keys())
         name = Path(mutant.module).stem
 
-        def rank(test: str) -> tuple[bool, float]:
-            return name not in self.texts[test.split("::", maxsplit=1)[0]], self.seconds[test]
+        def rank(test: str) -> tuple[bool, bool, float]:
+            names_it = name in self.texts[test.split("::", maxsplit=1)[0]]
+            return test not in certain, not names_it, self.seconds[test]
 
         chosen: dict[str, float] = {}
         for test in sorted(tests, key=rank):
-            if chosen and sum(chosen.values()) + self.seconds[test] > seconds:
-                break
-            chosen[test] = self.seconds[test]
+            if not chosen or sum(chosen.values()) + self.seconds[test] <= seconds:
+                chosen[test] = self.seconds[test]
         return chosen
 
     def _add(self, file: Path) -> None:
@@ -64,10 +64,11 @@ class Covered:
         self.seconds |= noted["seconds"]
         for module, of_module in noted["modules"].items():
             there = self.project.root / module
-            if not there.exists() or of_module["digest"] != _digest(there.read_text(encoding="utf-8")):
-                self.changed.add(module)
-            for line, tests in of_module["lines"].items():
-                self.by_line[module][int(line)].update(tests)
+            if there.exists() and of_module["digest"] == _digest(there.read_text(encoding="utf-8")):
+                for line, tests in of_module["lines"].items():
+                    self.by_line[module][int(line)].update(tests)
+            else:
+                self.outdated[module].update(*of_module["lines"].values())
 
     def _run(self, file: Path) -> dict[str, Any]:
         """Run a test file, and note the lines."""

@@ -69,10 +69,11 @@ def _walk(node: ast.AST, inside: bool) -> Iterator[tuple[ast.AST, bool]]:
 
 
 def _is_left_out(node: ast.AST) -> bool:
-    """Whether a node has no faults: an f-string, whose places Python does not know before 3.12; the decorator of a
-    dataclass, which guards against what type checkers find."""
+    """Whether a node has no faults: an f-string, whose places Python does not know before 3.12; what is there for type
+    checkers, such as whether a dataclass is frozen."""
     is_dataclass = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dataclass"
-    return is_dataclass or isinstance(node, ast.JoinedStr)
+    is_typing = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    return is_dataclass or is_typing or isinstance(node, ast.JoinedStr)
 
 
 def _faults(node: ast.AST) -> Iterator[tuple[str, ast.AST, ast.AST | str]]:
