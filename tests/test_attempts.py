@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -10,7 +11,7 @@ import pytest
 
 from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.records import metadata
-from audience_explorer_dagster.records.attempts import Attempt, HistoryWithAttempts
+from audience_explorer_dagster.records.attempts import Attempt, HistoryWithAttempts, attempts_of
 from audience_explorer_dagster.records.history import History, located, newest_of_asset
 from audience_explorer_dagster.store import Store
 from spark_jobs import outputs
@@ -78,6 +79,27 @@ def test_a_materialization_that_is_reported_by_hand_hides_no_record(
     assert reusable is not None
     assert reusable.folder == folder
     assert [record.fingerprint for record in newest_of_asset(instance, store, "kmeans", 10)] == ["asked for"]
+
+
+def test_the_attempts_of_a_run_are_its_own_and_those_of_the_runs_it_repeats_the_newest_first() -> None:
+    parents, resumed = {"c" * 9: "b" * 9, "b" * 9: "a" * 9, "a" * 9: None}, {"c" * 9: 1, "b" * 9: 0, "a" * 9: 2}
+
+    def record_of(run_id: str) -> Any:
+        tags = {"dagster/parent_run_id": parents[run_id]} if parents.get(run_id) else {}
+        created = datetime(2024, 3, 1, 4, 5, 6, tzinfo=timezone.utc)
+        return SimpleNamespace(create_timestamp=created, dagster_run=SimpleNamespace(tags=tags))
+
+    known: Any = SimpleNamespace(
+        get_run_record_by_id=lambda run_id: record_of(run_id) if run_id in parents else None,
+        count_resume_run_attempts=lambda run_id: resumed[run_id],
+    )
+    run: Any = SimpleNamespace(run_id="c" * 9)
+    newest, earlier = attempts_of(known, run)
+    names = ["cccccccc-1", "cccccccc", "bbbbbbbb", "aaaaaaaa-2", "aaaaaaaa-1", "aaaaaaaa"]
+    assert [attempt.folder_name for attempt in (newest, *earlier)] == [f"20240301T040506-{name}" for name in names]
+    assert [attempt.run_id[0] for attempt in (newest, *earlier)] == list("ccbaaa")
+    del parents["a" * 9]  # its run was deleted
+    assert attempts_of(known, run)[1] == earlier[:2]
 
 
 def killed(project: Project, monkeypatch: pytest.MonkeyPatch, **config: Any) -> dict[str, str]:

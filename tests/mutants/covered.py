@@ -65,8 +65,10 @@ class Covered:
         for module, of_module in noted["modules"].items():
             there = self.project.root / module
             if there.exists() and of_module["digest"] == _digest(there.read_text(encoding="utf-8")):
+                everywhere = set().union(*of_module["lines"].values())
                 for line, tests in of_module["lines"].items():
-                    self.by_line[module][int(line)].update(tests)
+                    # What runs when the file is loaded, all its tests may depend on.
+                    self.by_line[module][int(line)].update(everywhere if "" in tests else tests)
             else:
                 self.outdated[module].update(*of_module["lines"].values())
 
