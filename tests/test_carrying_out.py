@@ -111,9 +111,11 @@ def test_a_failure_names_what_is_not_done_and_says_whether_the_others_are(carry_
     assert not failed.value.allow_retries
     assert log.said[0] == f"error: [{TEA}] tea.json does not exist"
 
+    launcher = Launcher()
     with pytest.raises(dg.Failure) as failed:
-        carry_out(gone, Launcher(), Recorder())
+        carry_out(gone, launcher, Recorder())
     assert failed.value.description == f"1 of 1 partitions failed. [{TEA}] tea.json does not exist"
+    assert not launcher.ended, "there was nothing to launch"
 
 
 def test_where_nothing_is_impossible_no_error_is_logged(carry_out: Any, log: Log) -> None:
