@@ -19,7 +19,7 @@ PIP_INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --no-compil
 
 STORIES := acceptance/*.py acceptance/ec2/*.py acceptance/browser/*.py
 
-.PHONY: help demo ui sandbox test acceptance stories isolated-stories lint wheel bench screenshot clean
+.PHONY: help demo ui sandbox test acceptance stories isolated-stories lint wheel bench mutants screenshot clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -57,6 +57,9 @@ wheel: ## install the wheel without constraints, on the oldest and newest Python
 
 bench: $(VENV)/.installed-bench ## measure this beside Spark, DuckDB and Polars, for hours; try BENCH_ARGS=--quick
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+mutants: $(VENV)/.installed-dev ## seed faults, and see whether the tests notice; try MUTANTS_ARGS="--modules ami/boot.py"
+	$(BIN)/python -m tests.mutants $(MUTANTS_ARGS)
 
 screenshot: $(VENV)/.installed-dev ## make docs/demo.png and the figures beside it in the README anew (needs Chromium)
 	$(BIN)/python -m docs.demo

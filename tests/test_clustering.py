@@ -164,6 +164,25 @@ def test_scores_are_those_over_the_users() -> None:
     assert got["silhouette"] == pytest.approx(((b - a) / np.maximum(a, b)).mean())
 
 
+@pytest.mark.parametrize("k", [2, 3])
+def test_calinski_harabasz_is_scikit_learns_from_two_clusters_on(k: int) -> None:
+    profiles = blobs()
+    weight = np.random.default_rng(1).integers(1, 9, profiles.shape[0])
+    model = clustering.lloyd(profiles, weight, profiles[[0, 5, 9][:k]].toarray(), 300, 0)
+    expected = calinski_harabasz_score(
+        np.repeat(profiles.toarray(), weight, axis=0), np.repeat(model.labels, weight, axis=0)
+    )
+    assert scores.calinski_harabasz(model.users, model.centers, model.wssse) == pytest.approx(expected, rel=1e-9)
+
+
+def test_calinski_harabasz_is_not_defined_for_one_cluster_for_single_people_and_without_any_distance() -> None:
+    two = np.array([[0.0], [2.0]])
+    assert scores.calinski_harabasz(np.array([4]), np.array([[1.0]]), 4.0) is None
+    assert scores.calinski_harabasz(np.array([1, 1]), two, 1.0) is None
+    assert scores.calinski_harabasz(np.array([2, 2]), two, 0.0) is None
+    assert scores.calinski_harabasz(np.array([2, 1]), two, 1.0) == pytest.approx(8 / 3)
+
+
 @pytest.mark.parametrize("criterion", ["silhouette", "calinski_harabasz", "elbow"])
 def test_the_planted_number_of_clusters_is_chosen(criterion: str) -> None:
     profiles = blobs()
@@ -195,6 +214,22 @@ def test_a_coreset_costs_about_what_all_profiles_do() -> None:
             for some, of in ((profiles.astype(float), weight), (few.profiles, few.weight))
         ]
         assert cost[1] == pytest.approx(cost[0], rel=0.05)
+
+
+def test_a_coreset_has_whoever_adds_most_to_the_variance_and_whoever_stands_for_most_people() -> None:
+    """Far from zero: many near each other, one amid them that most people have; and far from these, to one side one
+    that 400 people have, to the other as many people, each with one of their own."""
+    random = np.random.default_rng(0)
+    near = 1000 + random.normal(0, 0.01, (20_000, 2))
+    singles = np.array([1000, 100]) + random.normal(0, 1, (400, 2))
+    profiles = sp.csr_matrix(np.vstack([near, singles, [[1000, 1000], [1000, 1900]]]))
+    weight = np.ones(20_402)
+    weight[-2:] = 20_000, 400
+    few = coreset(Points(profiles, weight), 60, random)
+    found = {tuple(row): float(people) for row, people in zip(few.profiles.toarray(), few.weight, strict=True)}
+    assert found[1000, 1000] == pytest.approx(20_000, rel=0.7)
+    assert found[1000, 1900] == pytest.approx(400, rel=0.7)
+    assert sum(people for (_, y), people in found.items() if y < 500) == pytest.approx(400, rel=0.7)
 
 
 def test_many_profiles_end_no_worse_than_without_a_coreset(monkeypatch: pytest.MonkeyPatch) -> None:

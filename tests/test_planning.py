@@ -380,6 +380,13 @@ def test_clusters_of_which_the_inputs_are_gone_are_not_followed_again(world: Wor
     assert impossible(alone) == {"segments tea|2024-01": says}
 
 
+def test_clusters_that_are_gone_are_not_followed_again(world: World) -> None:
+    first = world.run()
+    world.records[KMEANS].gone.add(first.computed[Target(KMEANS, TEA)].folder)
+    says = "the output of kmeans of tea|2024-01 is gone. Select it as well."
+    assert impossible(world.segments(TEA, assets=[SEGMENTS], force=True)) == {"segments tea|2024-01": says}
+
+
 # --- what people say -------------------------------------------------------------------------------------------------
 
 

@@ -77,5 +77,4 @@ class HistoryWithAttempts(History):
             attempt.run_id,
             datetime.fromisoformat(manifest["created_at"]).astimezone(timezone.utc),
             metadata.of_computed(self.asset, folder, self.store, manifest, {}),
-            on_record=False,
         )

@@ -30,7 +30,6 @@ class Record:
     run_id: str
     recorded_at: datetime
     metadata: dict[str, Any]
-    on_record: bool = True  # False: an attempt that was killed finished the output, and did not record it
 
     @property
     def code_version(self) -> str | None:
