@@ -74,7 +74,7 @@ class MonitoredRunLauncher(dg.DefaultRunLauncher):
         return [run.run_id for run in lost]
 
     def _is_lost_start(self, run: dg.DagsterRun) -> bool:
-        launched = self._instance.get_run_stats(run.run_id).launch_time  # type: ignore[union-attr]
+        launched = self._instance.get_run_stats(run.run_id).launch_time
         if launched is None or time.time() < launched + _STARTING:
             return False
         if (

@@ -36,7 +36,8 @@ def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 def finished_output(store: Store, name: str) -> str:
     folder = storage.join(store.outputs("kmeans", TEA), name)
-    storage.write_text(storage.join(folder, "manifest.json"), "{}")
+    manifest = {"step": "kmeans", "fingerprint": name, "files": [], "summary": {}}
+    storage.write_text(storage.join(folder, "manifest.json"), json.dumps(manifest))
     return folder
 
 

@@ -77,7 +77,7 @@ def read_bytes(location: str) -> bytes:
         return path.read_bytes()
     from spark_jobs.storage import s3
 
-    return s3.read_object(str(path))
+    return s3.read_object(str(path))[0]
 
 
 def write_text(location: str, text: str, *, lasting: bool = False) -> None:

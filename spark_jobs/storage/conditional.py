@@ -9,9 +9,6 @@ from pathlib import Path
 
 from spark_jobs import storage
 
-_CHANGED = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey", "404")
-_UNKNOWN = ("NotImplemented", "501")  # by stores other than AWS's that have no conditional writes
-
 
 def read(location: str) -> tuple[str | None, str | None]:
     """The text of a file, and the version that it is; None twice if it does not exist."""
@@ -24,14 +21,11 @@ def read(location: str) -> tuple[str | None, str | None]:
         return content.decode(errors="replace"), hashlib.sha256(content).hexdigest()
     from spark_jobs.storage import s3
 
-    bucket, key = s3._split(location)
     try:
-        with s3._errors_of_boto(location):
-            answer = bucket.client.get_object(Bucket=bucket.name, Key=key)
-            content = answer["Body"].read()
+        content, etag = s3.read_object(location)
     except FileNotFoundError:
         return None, None
-    return content.decode(errors="replace"), answer["ETag"]
+    return content.decode(errors="replace"), etag
 
 
 def replace(location: str, text: str, version: str | None) -> bool:
@@ -53,30 +47,9 @@ def replace(location: str, text: str, version: str | None) -> bool:
                 return False
             storage.write_text(location, text)
             return True
-    return _put(location, text, version)
-
-
-def _put(location: str, text: str, version: str | None) -> bool:
-    from botocore.exceptions import ClientError
-
     from spark_jobs.storage import s3
 
-    bucket, key = s3._split(location)
-    with s3._errors_of_boto(location):
-        try:
-            if version is None:
-                bucket.client.put_object(Bucket=bucket.name, Key=key, Body=text.encode(), IfNoneMatch="*")
-            else:
-                bucket.client.put_object(Bucket=bucket.name, Key=key, Body=text.encode(), IfMatch=version)
-        except ClientError as error:
-            code = error.response["Error"]["Code"]
-            if code in _UNKNOWN:
-                bucket.client.put_object(Bucket=bucket.name, Key=key, Body=text.encode())
-            elif code in _CHANGED:
-                return False
-            else:
-                raise
-    return True
+    return s3.put_if(location, text.encode(), version) is not None
 
 
 @contextmanager

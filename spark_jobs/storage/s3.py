@@ -152,15 +152,8 @@ class S3FileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no ty
         return _Buffered(_Reading(bucket, key, info["size"], info["ETag"]))
 
     def _object(self, bucket: "_Bucket", key: str) -> dict[str, Any]:
-        from botocore.exceptions import ClientError
-
-        with _errors_of_boto(bucket.location(key)):
-            try:
-                head = bucket.client.head_object(Bucket=bucket.name, Key=key)
-            except ClientError as error:
-                if is_missing(bucket.client, bucket.name, key, error):
-                    raise _missing(bucket.location(key)) from error
-                raise
+        with _errors_of_reading(bucket, key):
+            head = bucket.client.head_object(Bucket=bucket.name, Key=key)
         return {
             "name": f"{bucket.name}/{key}",
             "size": head["ContentLength"],
@@ -200,15 +193,16 @@ def new_object(location: str) -> Iterator[IO[bytes]]:
         raise
 
 
-def read_object(location: str) -> bytes:
-    """A small object, in one request.
+def read_object(location: str) -> tuple[bytes, str]:
+    """A small object and its ETag, in one request.
 
     Raises:
         FileNotFoundError: It does not exist.
     """
     bucket, key = _split(location)
-    with _errors_of_boto(location):
-        return bucket.client.get_object(Bucket=bucket.name, Key=key)["Body"].read()
+    with _errors_of_reading(bucket, key):
+        answer = bucket.client.get_object(Bucket=bucket.name, Key=key)
+        return answer["Body"].read(), answer["ETag"].strip('"')
 
 
 def put_if(location: str, body: bytes, etag: str | None) -> str | None:
@@ -240,7 +234,7 @@ def age(location: str) -> float | None:
     """Seconds since an object was written, by the clock of S3; None if it does not exist."""
     bucket, key = _split(location)
     try:
-        with _errors_of_boto(location):
+        with _errors_of_reading(bucket, key):
             head = bucket.client.head_object(Bucket=bucket.name, Key=key)
     except FileNotFoundError:
         return None
@@ -497,6 +491,20 @@ class _Writing(io.RawIOBase):
 
 
 # --- errors ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _errors_of_reading(bucket: "_Bucket", key: str) -> Iterator[None]:
+    """Errors of a request to read an object, of which the caller may not be told that it does not exist."""
+    from botocore.exceptions import ClientError
+
+    with _errors_of_boto(bucket.location(key)):
+        try:
+            yield
+        except ClientError as error:
+            if is_missing(bucket.client, bucket.name, key, error):
+                raise _missing(bucket.location(key)) from error
+            raise
 
 
 @contextmanager
