@@ -159,8 +159,9 @@ class KMeansConfig(StepConfig):
     @field_validator("label")
     @classmethod
     def _short_label(cls, label: str | None) -> str | None:
-        if label is not None and not _LABEL.fullmatch(label):
-            raise ValueError(f"{label!r} is not a label: 1 to 64 letters, digits, '_', '-' or '.'")
+        if label is not None and (not _LABEL.fullmatch(label) or ".." in label):
+            rule = "1 to 64 letters, digits, '_', '-' or '.', no two dots in a row"
+            raise ValueError(f"{label!r} is not a label: {rule}")
         return label
 
 

@@ -14,7 +14,7 @@ import dagster as dg
 from audience_explorer_dagster import planning, settings
 from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.planning import Target
-from audience_explorer_dagster.records import findings, people, pictures
+from audience_explorer_dagster.records import findings, markdown, people, pictures
 from audience_explorer_dagster.records.column_schemas import table_schema
 from audience_explorer_dagster.records.history import FINGERPRINT, FOLDER, INPUTS, ROOT, Record, located
 from audience_explorer_dagster.store import Store
@@ -247,7 +247,7 @@ def _scores(summary: dict[str, Any]) -> dict[str, float]:
 def _followed(summary: dict[str, Any], min_people: int) -> dict[str, Any]:
     living = [segment for segment in summary["segments"] if segment["ended"] is None]
     since = f"since {summary['since']}" if summary["since"] else "this is the first month that is followed"
-    happened = [f"- {event['what']}" for event in summary["events"]] or [
+    happened = [f"- {markdown.as_text(event['what'])}" for event in summary["events"]] or [
         f"Nothing that these months can show, {since}."
     ]
     rows = [

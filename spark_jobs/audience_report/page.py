@@ -85,7 +85,7 @@ def _render(
         " base-uri 'none'; form-action 'none'"
     )
     page = _environment().get_template(template)
-    return page.render(**values, style=Markup(style), script=Markup(script), policy=policy).lstrip()
+    return page.render(**values, style=Markup(style), script=Markup(script), policy=policy).lstrip()  # noqa: S704
 
 
 @cache

@@ -1,0 +1,202 @@
+"""The deployed webserver and the reports behind deploy/nginx.conf: nobody gets in without a login."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.conftest import started
+
+DEPLOY = Path(__file__).parents[1] / "deploy"
+CONFIGURATION = (DEPLOY / "nginx.conf").read_text()
+LOGIN = ("analyst", "correct horse")
+UI, REPORTS = "explorer.example", "reports.example"
+QUERY = {"query": "{ version }"}
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+class Reports(BaseHTTPRequestHandler):
+    """In place of the reports' server: says what it is asked."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(f"{self.headers['Host']} {self.headers['Authorization']}".encode())
+
+    do_POST = do_GET
+
+    def log_message(self, *_: object) -> None: ...
+
+
+class Site:
+    """nginx with the deployment's configuration, its names, ports and files being the test's."""
+
+    def __init__(self, folder: Path, webserver: int, reports: int):
+        self.folder, self.tls, self.plain = folder, free_port(), free_port()
+        self.logins = folder / "logins"
+        password = subprocess.run(
+            ["openssl", "passwd", "-apr1", LOGIN[1]], capture_output=True, text=True, check=True
+        ).stdout
+        self.logins.write_text(f"{LOGIN[0]}:{password}")
+        certificate = ["-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=test"]
+        certificate += ["-addext", "subjectAltName=IP:127.0.0.1"]
+        files = ["-keyout", folder / "tls.key", "-out", folder / "tls.crt"]
+        subprocess.run(["openssl", "req", "-x509", *certificate, *files], capture_output=True, check=True)
+        changed = {
+            "@UI_NAME@": UI,
+            "@REPORTS_NAME@": REPORTS,
+            "listen [::]:80;": "",
+            "listen [::]:443 ssl;": "",
+            "listen 80": f"listen 127.0.0.1:{self.plain}",
+            "listen 443": f"listen 127.0.0.1:{self.tls}",
+            "/etc/audience-explorer/": f"{folder}/",
+            "127.0.0.1:3000": f"127.0.0.1:{webserver}",
+            "127.0.0.1:3001": f"127.0.0.1:{reports}",
+        }
+        text = CONFIGURATION
+        for before, after in changed.items():
+            assert before in text, before
+            text = text.replace(before, after)
+        temporary = "".join(f"{name}_temp_path {folder}/{name};" for name in ("client_body", "proxy", "fastcgi"))
+        temporary += "".join(f"{name}_temp_path {folder}/{name};" for name in ("uwsgi", "scgi"))
+        self.main = folder / "nginx.conf"
+        user = "user root;" if os.geteuid() == 0 else ""
+        self.main.write_text(
+            f"{user} daemon off; pid {folder}/pid; error_log {folder}/log; events {{}}"
+            f" http {{ access_log off; {temporary} {text} }}"
+        )
+
+    def ask(self, name: str, method: str = "GET", path: str = "/", **options: Any) -> requests.Response:
+        url = f"https://127.0.0.1:{self.tls}{path}"
+        trusted = str(self.folder / "tls.crt")
+        return requests.request(method, url, headers={"Host": name}, verify=trusted, timeout=60, **options)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """nginx before a real webserver of Dagster's."""
+    if shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") is None:
+        why = "nginx is missing (Debian: apt-get install nginx-light)"
+        pytest.fail(why) if os.environ.get("CI") else pytest.skip(why)
+    nginx = str(shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin"))
+    reports = ThreadingHTTPServer(("127.0.0.1", 0), Reports)
+    threading.Thread(target=reports.serve_forever, daemon=True).start()
+    webserver = free_port()
+    folder = tmp_path_factory.mktemp("login")
+    (folder / "home").mkdir()
+    site = Site(folder, webserver, reports.server_port)
+    dagster = ["dagster-webserver", "--host", "127.0.0.1", "--port", str(webserver), "--empty-workspace"]
+    environment = {**os.environ, "DAGSTER_HOME": str(folder / "home")}
+    with (
+        started([*dagster, "--dagster-log-level", "error"], env=environment, cwd=folder),
+        started([nginx, "-e", folder / "log", "-c", site.main], stderr=subprocess.DEVNULL),
+    ):
+        for port in (webserver, site.tls):
+            wait_for_port(port)
+        yield site
+    reports.shutdown()
+
+
+def wait_for_port(port: int) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise AssertionError(f"nothing listens on port {port}")
+
+
+@pytest.mark.parametrize("login", [None, (LOGIN[0], "wrong"), ("somebody", LOGIN[1]), ("", "")])
+@pytest.mark.parametrize(
+    ("name", "method", "path"),
+    [
+        (UI, "GET", "/"),
+        (UI, "POST", "/graphql"),
+        (UI, "GET", "/dagit_info"),
+        (UI, "GET", "/logs/%2e%2e/x"),
+        (REPORTS, "GET", "/"),
+        (REPORTS, "GET", "/coffee/2024-01"),
+    ],
+)
+def test_nobody_gets_in_without_a_login(
+    site: Site, name: str, method: str, path: str, login: tuple[str, str] | None
+) -> None:
+    assert site.ask(name, method, path, auth=login, json=QUERY).status_code == 401
+
+
+def test_who_has_a_login_gets_the_ui_and_its_data(site: Site) -> None:
+    page = site.ask(UI, auth=LOGIN)
+    assert (page.status_code, "dagster" in page.text.lower()) == (200, True)
+    assert page.headers["X-Frame-Options"] == "DENY"
+    answer = site.ask(UI, "POST", "/graphql", auth=LOGIN, json=QUERY)
+    assert re.match(r"\d+\.\d+", answer.json()["data"]["version"])
+
+
+def test_the_reports_get_the_name_that_they_were_asked_by_and_no_password(site: Site) -> None:
+    assert site.ask(REPORTS, auth=LOGIN).text == f"{REPORTS} None"
+    assert site.ask(REPORTS, "POST", auth=LOGIN).status_code == 403, "they are only read"
+
+
+def test_a_login_is_never_asked_for_in_clear(site: Site) -> None:
+    answer = requests.get(
+        f"http://127.0.0.1:{site.plain}/x", headers={"Host": UI}, timeout=60, allow_redirects=False, auth=LOGIN
+    )
+    assert (answer.status_code, answer.headers["Location"]) == (301, f"https://{UI}/x")
+
+
+def test_without_a_file_of_logins_everybody_is_refused(site: Site) -> None:
+    site.logins.rename(site.folder / "away")
+    try:
+        assert site.ask(UI, auth=LOGIN).status_code in (403, 500)
+        assert site.ask(REPORTS, auth=LOGIN).status_code in (403, 500)
+    finally:
+        (site.folder / "away").rename(site.logins)
+
+
+# --- what holds without nginx
+
+
+def test_the_services_are_for_their_own_machine_only() -> None:
+    served = {}
+    for unit in (DEPLOY / "systemd").glob("*.service"):
+        (command,) = re.findall("^ExecStart=(.*)$", unit.read_text(), re.M)
+        if "webserver" in command or "serve-reports" in command:
+            served[unit.stem] = re.findall(r"--host (\S+)", command)
+    assert served == {"audience-explorer-webserver": ["127.0.0.1"], "audience-explorer-reports": ["127.0.0.1"]}
+    environment = (DEPLOY / "services.env").read_text()
+    assert re.findall("^DAGSTER_GRPC_.*$", environment, re.M) == [
+        "DAGSTER_GRPC_SOCKET=/run/audience-explorer/code.sock"
+    ], "the code server, which asks nobody, has no port"
+
+
+def test_containers_publish_their_ports_on_their_own_machine_only() -> None:
+    readme = (DEPLOY / "README.md").read_text()
+    ports = re.findall(r"PORT=(\S+) service", readme)
+    assert ports == ["127.0.0.1:3000:3000", "127.0.0.1:3001:3001"]
+
+
+def test_every_server_that_is_open_to_the_network_asks_for_a_login() -> None:
+    servers = re.findall(r"^server \{.*?^\}", CONFIGURATION, re.M | re.S)
+    assert len(servers) == 3
+    for server in servers:
+        if "proxy_pass" in server:
+            assert "listen 443 ssl;" in server
+            assert "auth_basic_user_file /etc/audience-explorer/logins;" in server
+            assert "auth_basic off" not in server
+        else:
+            assert "return 301 https://" in server
