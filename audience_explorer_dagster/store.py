@@ -12,9 +12,11 @@ from pydantic import Field
 from audience_explorer_dagster.partitions import Partition
 from spark_jobs import storage
 from spark_jobs.outputs import is_finished, is_whole
+from spark_jobs.schema_versions import check_schema_version
 from spark_jobs.vectors.category_files import category_folder, check_name, list_category_files
 
 _CURRENT = "current.json"
+_SCHEMA_VERSION = 1  # of current.json
 
 OWN = "made with the deployment's own parameters"
 
@@ -52,13 +54,18 @@ class Store(dg.ConfigurableResource[None]):
         """The file of a category."""
         return storage.join(self.categories, f"{category}.json")
 
+    @property
+    def all_edits(self) -> str:
+        """The folder of what people said of segments."""
+        return storage.join(self._root, "edits")
+
     def edits_file(self, category: str) -> str:
         """The file of what people said of a category's segments; see `spark_jobs.following.edits`.
 
         Raises:
             BadCategory: No category can have that name.
         """
-        return storage.join(self._root, "edits", f"{check_name(category)}.yaml")
+        return storage.join(self.all_edits, f"{check_name(category)}.yaml")
 
     def category_names(self) -> list[str]:
         """The names of all category files, in order; whether they are allowed is not checked."""
@@ -186,12 +193,21 @@ class Store(dg.ConfigurableResource[None]):
         return Current(known.folder, fingerprint=known.fingerprint, why=why)
 
     def _read_current(self, asset: str, partition: Partition) -> dict[str, Any]:
+        """What `current.json` says, without its schema version; empty if there is none, or it says nothing.
+
+        Raises:
+            NewerVersion: A newer version wrote it.
+        """
+        location = self._current_file(asset, partition)
         try:
-            named = json.loads(storage.at(self._current_file(asset, partition)).read_text(encoding="utf-8"))
+            named = json.loads(storage.read_bytes(location))
         except (FileNotFoundError, ValueError):
             return {}
         # A file that says nothing is written anew.
-        return named if isinstance(named, dict) and isinstance(named.get("folder"), str) else {}
+        if not isinstance(named, dict) or not isinstance(named.get("folder"), str):
+            return {}
+        check_schema_version(named, location, _SCHEMA_VERSION)
+        return {name: value for name, value in named.items() if name != "schema_version"}
 
     def _current_of(self, asset: str, partition: Partition, named: dict[str, Any]) -> Current | None:
         # The folder lies beside the file, wherever the root is now.
@@ -203,7 +219,8 @@ class Store(dg.ConfigurableResource[None]):
 
     def _write_current(self, asset: str, partition: Partition, named: dict[str, Any]) -> None:
         now = {"recorded_at": datetime.now(timezone.utc).isoformat(timespec="seconds")}
-        storage.write_text(self._current_file(asset, partition), json.dumps({**named, **now}, indent=1) + "\n")
+        written = {"schema_version": _SCHEMA_VERSION, **named, **now}
+        storage.write_text(self._current_file(asset, partition), json.dumps(written, indent=1) + "\n", lasting=True)
 
     def _current_file(self, asset: str, partition: Partition) -> str:
         return storage.join(self.outputs(asset, partition), _CURRENT)
