@@ -12,7 +12,7 @@ def add(location: str, edit: Edit) -> None:
     Raises:
         InputError: The file can't be read, or breaks a rule.
     """
-    storage.write_text(location, edits.append(edits.read_text(location), edit))
+    storage.write_text(location, edits.append(edits.read_text(location), edit), lasting=True)
 
 
 def undo(location: str, number: int | None = None) -> tuple[int, Edit]:
@@ -35,5 +35,5 @@ def undo(location: str, number: int | None = None) -> tuple[int, Edit]:
     number = len(there_are) if number is None else number
     if not 1 <= number <= len(there_are):
         raise InputError(f"There is no edit {number} in {location}; it has {len(there_are)}.")
-    storage.write_text(location, edits.remove(text, number))
+    storage.write_text(location, edits.remove(text, number), lasting=True)
     return number, there_are[number - 1]

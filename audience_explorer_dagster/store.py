@@ -13,10 +13,12 @@ from pydantic import Field
 from audience_explorer_dagster.partitions import Partition
 from spark_jobs import storage
 from spark_jobs.outputs import is_finished, is_whole
+from spark_jobs.schema_versions import FIELD, check_schema_version
 from spark_jobs.storage import conditional
 from spark_jobs.vectors.category_files import category_folder, check_name, list_category_files
 
 _CURRENT = "current.json"
+_SCHEMA_VERSION = 1  # of current.json
 
 OWN = "made with the deployment's own parameters"
 
@@ -57,13 +59,18 @@ class Store(dg.ConfigurableResource[None]):
         """The file of a category."""
         return storage.join(self.categories, f"{category}.json")
 
+    @property
+    def all_edits(self) -> str:
+        """The folder of what people said of segments."""
+        return storage.join(self._root, "edits")
+
     def edits_file(self, category: str) -> str:
         """The file of what people said of a category's segments; see `spark_jobs.following.edits`.
 
         Raises:
             BadCategory: No category can have that name.
         """
-        return storage.join(self._root, "edits", f"{check_name(category)}.yaml")
+        return storage.join(self.all_edits, f"{check_name(category)}.yaml")
 
     def category_names(self) -> list[str]:
         """The names of all category files, in order; whether they are allowed is not checked."""
@@ -181,7 +188,13 @@ class Store(dg.ConfigurableResource[None]):
         return self._change_current(asset, partition, end)
 
     def _read_current(self, asset: str, partition: Partition) -> dict[str, Any]:
-        return _parse(conditional.read(self._current_file(asset, partition))[0])
+        """What `current.json` says; empty if there is none, or it says nothing.
+
+        Raises:
+            NewerVersion: A newer version wrote it.
+        """
+        file = self._current_file(asset, partition)
+        return _parse(conditional.read(file)[0], file)
 
     def _current_of(self, asset: str, partition: Partition, named: dict[str, Any]) -> Current | None:
         # The folder lies beside the file, wherever the root is now.
@@ -198,13 +211,15 @@ class Store(dg.ConfigurableResource[None]):
         file = self._current_file(asset, partition)
         while True:
             text, version = conditional.read(file)
-            written = _parse(text)
+            written = _parse(text, file)
             current = change(self._current_of(asset, partition, written))
             # It is written again where the root was moved: its readers take the folder as it stands.
-            if current is None or _as_json(current) == {n: v for n, v in written.items() if n != "recorded_at"}:
+            said = {name: value for name, value in written.items() if name not in (FIELD, "recorded_at")}
+            if current is None or _as_json(current) == said:
                 return current
-            now = {"recorded_at": datetime.now(timezone.utc).isoformat(timespec="seconds")}
-            if conditional.replace(file, json.dumps({**_as_json(current), **now}, indent=1) + "\n", version):
+            now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+            named = {FIELD: _SCHEMA_VERSION, **_as_json(current), "recorded_at": now}
+            if conditional.replace(file, json.dumps(named, indent=1) + "\n", version):
                 return current
 
     def _current_file(self, asset: str, partition: Partition) -> str:
@@ -215,13 +230,16 @@ class Store(dg.ConfigurableResource[None]):
         return storage.absolute(self.root)
 
 
-def _parse(text: str | None) -> dict[str, Any]:
+def _parse(text: str | None, file: str) -> dict[str, Any]:
     """What a file `current.json` says; nothing, if it is not there or makes no sense, so that it is written anew."""
     try:
         named = json.loads(text or "{}")
     except ValueError:
         return {}
-    return named if isinstance(named, dict) and isinstance(named.get("folder"), str) else {}
+    if not isinstance(named, dict) or not isinstance(named.get("folder"), str):
+        return {}
+    check_schema_version(named, file, _SCHEMA_VERSION)
+    return named
 
 
 def _as_json(current: Current) -> dict[str, Any]:

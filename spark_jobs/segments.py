@@ -13,6 +13,7 @@ from spark_jobs.errors import InputError
 from spark_jobs.outputs import read_manifest
 from spark_jobs.outputs.schemas import TableRules
 from spark_jobs.outputs.tables import read_table
+from spark_jobs.schema_versions import check_schema_version
 
 _STEP = "kmeans"
 _CURRENT = "current.json"
@@ -76,14 +77,18 @@ def _folder(root: str, month: str, category: str, name: str | None) -> str:
     """The folder of an output of kmeans, by its name; of the current one, if none is given."""
     outputs = storage.join(storage.absolute(root), _STEP, f"month={month}", f"category={category}")
     if name is None:
+        location = storage.join(outputs, _CURRENT)
         try:
-            current = json.loads(storage.at(storage.join(outputs, _CURRENT)).read_text(encoding="utf-8"))
+            current = json.loads(storage.read_bytes(location))
+            check_schema_version(current, location, 1)
+            name = str(current["folder"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise InputError(f"{location} is damaged: the next run of the pipeline writes it anew.") from None
         except FileNotFoundError:
             raise InputError(
                 f"There are no segments in {outputs}: it has no {_CURRENT}. Make them:"
                 f" audience-explorer pipeline --root {root} --month {month} --category {category}"
             ) from None
-        name = str(current["folder"])
     # Its place below the root is known, so a root that was moved or copied is as good.
     return storage.join(outputs, name.rstrip("/").rpartition("/")[2])
 

@@ -65,7 +65,7 @@ def test_a_month_on_s3_is_computed_once_and_noticed_when_deleted(project: Projec
     assert {outcome.status for outcome in project.pipeline(["2024-01"], ["tea"]).values()} == {"reused"}
     storage.delete_folder(folder)
     again = project.pipeline(["2024-01"], ["tea"])
-    assert [name for name, outcome in again.items() if outcome.status == "launched"] == ["kmeans tea|2024-01"]
+    assert [name for name, outcome in again.items() if outcome.status == "launched"] == ["kmeans tea|2024-01"], again
 
 
 def test_a_link_shows_a_page_to_a_browser_without_credentials_until_it_expires(bucket: str) -> None:

@@ -438,23 +438,35 @@ def refusal(status: int, code: str) -> Answer:
     return status, {"Content-Type": "application/xml"}, xml.encode()
 
 
+RIGHT = "Give these credentials the right to it, or use others."
+MAYBE = "Credentials that have expired are refused like that."
+NEW = "Get new ones, as you got these (such as aws sso login), and run again."
+LATER = "It did so for half a minute: run again later."
+NO_BUCKET = "There is no bucket audience. Make it, or name another one."
+
+
 @pytest.mark.parametrize(
     ("status", "code", "of_boto", "of_obstore"),
     [
-        (403, "AccessDenied", "S3 denies access to {}: Forbidden", "S3 denies access to {}: Go."),
+        (
+            403,
+            "AccessDenied",
+            f"S3 denies access to {{}}: Forbidden. {RIGHT}",
+            f"S3 denies access to {{}}: Go. {RIGHT}",
+        ),
         (
             400,
             "ExpiredToken",
-            "S3 refuses a request for {}: 400: Bad Request",
-            "S3 refuses a request for {}: ExpiredToken: Go.",
+            f"S3 refuses a request for {{}}: 400: Bad Request. {MAYBE} {NEW}",
+            f"S3 refuses a request for {{}}: ExpiredToken: Go. The credentials have expired. {NEW}",
         ),
         (
             503,
             "SlowDown",
-            "S3 refuses a request for {}: 503: Service Unavailable",
-            "S3 refuses a request for {}: SlowDown: Go.",
+            f"S3 refuses a request for {{}}: 503: Service Unavailable. {LATER}",
+            f"S3 refuses a request for {{}}: SlowDown: Go. {LATER}",
         ),
-        (404, "NoSuchBucket", "There is no bucket audience.", "There is no bucket audience."),
+        (404, "NoSuchBucket", NO_BUCKET, NO_BUCKET),
     ],
 )
 @pytest.mark.usefixtures("impatient")

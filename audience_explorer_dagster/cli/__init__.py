@@ -17,6 +17,7 @@ from audience_explorer_dagster.cli.completion import complete_category, complete
 from audience_explorer_dagster.cli.demo_results import demo_results
 from audience_explorer_dagster.cli.ec2 import ec2
 from audience_explorer_dagster.cli.export import export
+from audience_explorer_dagster.cli.gc import gc
 from audience_explorer_dagster.cli.launch import launch
 from audience_explorer_dagster.cli.project import (
     errors_told,
@@ -198,6 +199,7 @@ main.add_command(compare)
 main.add_command(export)
 main.add_command(promote)
 main.add_command(prune)
+main.add_command(gc)
 main.add_command(launch)
 main.add_command(ec2)
 main.add_command(archive)

@@ -49,7 +49,7 @@ def prune(days: int, root: str, yes: bool, as_json: bool) -> None:
 
         found = find_unneeded(project.instance, project.store, datetime.now(timezone.utc) - timedelta(days=days))
         if yes:
-            _refuse_while_runs_go_on(project)
+            refuse_while_runs_go_on(project)
             for output in found:
                 delete(output)
     if as_json:
@@ -63,7 +63,7 @@ def prune(days: int, root: str, yes: bool, as_json: bool) -> None:
     tell(told)
 
 
-def _refuse_while_runs_go_on(project: Project) -> None:
+def refuse_while_runs_go_on(project: Project) -> None:
     """Check that no run goes on, which may have planned to read what would be deleted.
 
     Raises:

@@ -28,7 +28,7 @@ Why = Literal["superseded", "not on record", "unfinished"]
 
 # What is made from others first, so that what a kept output was made from is known when its turn comes. Segments and
 # reports need nothing once they are made: they come after their clusters, and are kept as long as those are.
-_ASSETS = (KMEANS, SEGMENTS, AUDIENCE_REPORT, K_SELECTION, CLUSTERING_INPUTS, GROUPED_USERS)
+ASSETS = (KMEANS, SEGMENTS, AUDIENCE_REPORT, K_SELECTION, CLUSTERING_INPUTS, GROUPED_USERS)
 _OF_CLUSTERS = (SEGMENTS, AUDIENCE_REPORT)
 
 # As `store.new_folder_name` and `attempts_of` name folders; what has another name is somebody else's.
@@ -78,7 +78,7 @@ def find_unneeded(instance: dg.DagsterInstance, store: Store, before: datetime) 
     needed: set[str] = set()  # fingerprints of what kept outputs were made from
     clusters: set[str] = set()  # fingerprints of the outputs of kmeans that are kept
     outputs = any_record = False
-    for asset in _ASSETS:
+    for asset in ASSETS:
         folders = _list_folders(store, asset)
         history = History(instance, store, asset, list(folders))
         for partition in sorted(folders):
@@ -100,7 +100,7 @@ def find_unneeded(instance: dg.DagsterInstance, store: Store, before: datetime) 
             f"There are outputs below {store.root}, and no record of any in {instance.root_directory}: these are the"
             " records of another root. Set DAGSTER_HOME to that of who made them."
         )
-    return sorted(found, key=lambda one: (_ASSETS[::-1].index(one.asset), one.partition, one.modified))
+    return sorted(found, key=lambda one: (ASSETS[::-1].index(one.asset), one.partition, one.modified))
 
 
 def delete(output: Unneeded) -> None:

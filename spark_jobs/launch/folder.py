@@ -10,8 +10,9 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from spark_jobs.launch.status import Status
+from spark_jobs.launch.status import SCHEMA_VERSION, Status
 from spark_jobs.missing_objects import is_missing
+from spark_jobs.schema_versions import FIELD, check_schema_version
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -54,12 +55,21 @@ class Folder(ABC):
 
     def describe(self, description: dict[str, Any]) -> None:
         """Write what the launch is to do."""
-        self.put(_DESCRIPTION, json.dumps(description, indent=1).encode())
+        self.put(_DESCRIPTION, json.dumps({FIELD: SCHEMA_VERSION, **description}, indent=1).encode())
 
     def description(self) -> dict[str, Any]:
-        """What the launch is to do, and how it was launched; empty if that was not written."""
+        """What the launch is to do, and how it was launched; empty if that was not written.
+
+        Raises:
+            NewerVersion: A newer version launched it.
+        """
         found = self.get(_DESCRIPTION)
-        return {} if found is None else dict(json.loads(found))
+        if found is None:
+            return {}
+        said = dict(json.loads(found))
+        check_schema_version(said, f"{self.location}/{_DESCRIPTION}", SCHEMA_VERSION)
+        said.pop(FIELD, None)
+        return said
 
     def put_object(self, stream: Stream, number: int, body: bytes) -> None:
         """Write an object of a stream, counted from 1."""
@@ -74,9 +84,16 @@ class Folder(ABC):
         self.put(_STATUS, status.as_json())
 
     def status(self) -> Status | None:
-        """How the launch ended; None if it did not, or could not write it."""
+        """How the launch ended; None if it did not, or could not write it.
+
+        Raises:
+            NewerVersion: A newer version ran it.
+        """
         found = self.get(_STATUS)
-        return None if found is None else Status.parse(found)
+        if found is None:
+            return None
+        check_schema_version(json.loads(found), f"{self.location}/{_STATUS}", SCHEMA_VERSION)
+        return Status.parse(found)
 
     def renew_lease(self) -> None:
         """Say that somebody waits for the launch."""

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+SCHEMA_VERSION = 1  # of a launch's description and status; those of earlier versions name none
+
 
 @dataclass(frozen=True)
 class Status:
@@ -37,4 +39,4 @@ class Status:
 
     def as_json(self) -> bytes:
         """It as JSON."""
-        return json.dumps(asdict(self), indent=1).encode()
+        return json.dumps({"schema_version": SCHEMA_VERSION, **asdict(self)}, indent=1).encode()

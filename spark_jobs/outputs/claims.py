@@ -215,7 +215,7 @@ class _S3Claim:
 
         self._write()
         location = storage.join(self._folder, MANIFEST)
-        if self._lost or not _put_once(location, manifest.encode()):
+        if self._lost or s3.put_if(location, manifest.encode(), etag=None) is None:
             raise OutputExists(f"Another job took {self._folder} over while this one paused. Run again.")
         self._ended.set()
         storage.at(self._location).unlink(missing_ok=True)
@@ -239,14 +239,6 @@ class _S3Claim:
             if not self._lost and (released or not self._ended.is_set()):
                 etag = s3.put_if(self._location, self._marker(released=released), etag=self._etag)
                 self._lost, self._etag = etag is None, etag or self._etag
-
-
-def _put_once(location: str, body: bytes) -> bool:
-    """Write an object that is not there yet, and say whether it is ours that is there now."""
-    from spark_jobs.storage import s3
-
-    # A request whose answer was lost is repeated, and then finds its own object.
-    return s3.put_if(location, body, etag=None) is not None or storage.read_bytes(location) == body
 
 
 @contextmanager

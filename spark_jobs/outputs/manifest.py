@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from spark_jobs import storage
 from spark_jobs.errors import DamagedOutput, InputError, NewerVersion, as_clause
+from spark_jobs.schema_versions import check_schema_version
 
 if TYPE_CHECKING:
     from spark_jobs.outputs.checks import CheckResult
@@ -95,18 +96,6 @@ def _parse(text: bytes, location: str) -> Manifest:
     if wrong or not all({"path", "bytes"} <= file.keys() for file in manifest["files"]):
         raise ValueError(f"its {wrong[0] if wrong else 'files'} can't be understood")
     return manifest
-
-
-def check_schema_version(written: Mapping[str, Any], location: str, known: int) -> None:
-    """Check that a file is not of a newer schema version than this code knows; one that names none is of the first.
-
-    Raises:
-        NewerVersion: It is.
-        ValueError, TypeError, AttributeError: It is not what names a version.
-    """
-    version = written.get("schema_version", 1)
-    if int(version) > known:
-        raise NewerVersion(location, version, known)
 
 
 def _in_words(error: Exception) -> str:

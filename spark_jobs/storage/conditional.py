@@ -36,7 +36,7 @@ def replace(location: str, text: str, version: str | None) -> bool:
 
     Args:
         location: The file.
-        text: Its content.
+        text: Its content: another one than others would write, or both of them succeed.
         version: As `read` gave it; None where there was no file.
     """
     path = storage.at(location)
@@ -45,7 +45,7 @@ def replace(location: str, text: str, version: str | None) -> bool:
         with _locked(path.parent):
             if read(location)[1] != version:
                 return False
-            storage.write_text(location, text)
+            storage.write_text(location, text, lasting=True)
             return True
     from spark_jobs.storage import s3
 

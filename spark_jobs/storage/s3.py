@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 import fsspec
 from fsspec.spec import AbstractFileSystem
 
-from spark_jobs.errors import S3Error
+from spark_jobs.errors import S3Error, as_clause
 from spark_jobs.missing_objects import is_missing
 
 if TYPE_CHECKING:
@@ -225,9 +225,20 @@ def put_if(location: str, body: bytes, etag: str | None) -> str | None:
             if error.response["ResponseMetadata"]["HTTPStatusCode"] in (404, 409, 412):
                 if error.response["Error"]["Code"] == "NoSuchBucket":
                     raise
-                return None
+                return _etag_if_it_is(location, body)
             raise
     return answer["ETag"].strip('"')
+
+
+def _etag_if_it_is(location: str, body: bytes) -> str | None:
+    """The ETag of an object with this content; None if it has another one, or does not exist.
+
+    A request that S3 carried out, and whose answer was lost, is repeated, and then its condition does not hold.
+    """
+    with suppress(FileNotFoundError):
+        content, etag = read_object(location)
+        return etag if content == body else None
+    return None
 
 
 def age(location: str) -> float | None:
@@ -240,6 +251,25 @@ def age(location: str) -> float | None:
         return None
     now = parsedate_to_datetime(head["ResponseMetadata"]["HTTPHeaders"]["date"])
     return (now - head["LastModified"]).total_seconds()
+
+
+def unfinished_uploads(location: str) -> list[tuple[str, str, datetime]]:
+    """The uploads below a location that were neither completed nor aborted: object, id, when they began."""
+    bucket, key = _split(location)
+    with _errors_of_boto(location):
+        pages = bucket.client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket.name, Prefix=f"{key}/")
+        return [
+            (bucket.location(upload["Key"]), upload["UploadId"], upload["Initiated"])
+            for page in pages
+            for upload in page.get("Uploads", [])
+        ]
+
+
+def abort_upload(location: str, upload: str) -> None:
+    """Delete what there is of an upload; nothing happens if it is over."""
+    bucket, key = _split(location)
+    with suppress(FileNotFoundError), _errors_of_boto(location):
+        bucket.client.abort_multipart_upload(Bucket=bucket.name, Key=key, UploadId=upload)
 
 
 def link_that_expires(location: str, good_for: timedelta) -> str:
@@ -289,7 +319,7 @@ class _Bucket:
                 answer = error.response
                 status = answer["ResponseMetadata"]["HTTPStatusCode"]
                 if status == 404:
-                    raise S3Error(f"There is no bucket {name}.") from error
+                    raise _no_bucket(name) from error
                 if status not in (301, 400, 403):  # their headers name the region, and other requests may be allowed
                     raise
             # boto3 finds a bucket of another region by itself, and obstore does not.
@@ -542,14 +572,32 @@ def _errors_of_obstore(location: str) -> Iterator[None]:
 
 def _error(location: str, status: int | None, code: str, message: str) -> Exception:
     if code == "NoSuchBucket":
-        return S3Error(f"There is no bucket {location.removeprefix('s3://').partition('/')[0]}.")
-    if code in ("404", "NoSuchKey"):
+        return _no_bucket(location.removeprefix("s3://").partition("/")[0])
+    if code in ("404", "NoSuchKey", "NoSuchUpload"):
         return _missing(location)
     if status == 412:
         return S3Error(f"{location} was changed while it was read. Run again.")
     if status == 403:
-        return S3Error(f"S3 denies access to {location}: {_in_a_line(message)}")
-    return S3Error(f"S3 refuses a request for {location}: {code}: {_in_a_line(message)}")
+        return S3Error(
+            f"S3 denies access to {location}: {as_clause(_in_a_line(message))}. Give these credentials the right to it,"
+            " or use others."
+        )
+    refused = f"S3 refuses a request for {location}: {code}: {as_clause(_in_a_line(message))}."
+    way_out = _WAYS_OUT.get(code) or ("It did so for half a minute: run again later." if status in _RETRIED else "")
+    return S3Error(f"{refused} {way_out}".rstrip())
+
+
+_RETRIED = (429, 500, 502, 503, 504)
+_EXPIRED = "Get new ones, as you got these (such as aws sso login), and run again."
+_WAYS_OUT = {
+    "ExpiredToken": f"The credentials have expired. {_EXPIRED}",
+    "400": f"Credentials that have expired are refused like that. {_EXPIRED}",  # the answer to HEAD has no code
+    "RequestTimeTooSkewed": "Set the clock of this machine.",
+}
+
+
+def _no_bucket(name: str) -> S3Error:
+    return S3Error(f"There is no bucket {name}. Make it, or name another one.")
 
 
 def _missing(location: str) -> FileNotFoundError:
