@@ -135,6 +135,7 @@ def test_what_a_job_does_not_make_fails_for_the_jobs_reason_or_else_the_launchs(
     own = Report(f"kmeans {TEA.partition}", "failed", error="out of memory")
     for launcher, of_coffee in (
         (Launcher(own), "its job ended without making it"),
+        (Launcher(own, Report(f"kmeans {COFFEE.partition}", "done")), "its job ended without making it"),
         (Launcher(own, failure="the instance is gone"), "the instance is gone"),
     ):
         with pytest.raises(dg.Failure) as failed:
