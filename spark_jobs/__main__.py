@@ -31,6 +31,7 @@ from spark_jobs.workers import Workers, room_for, run_job
 
 STOPPED = 3
 _PATIENCE = 1.0  # seconds; a worker takes about that to start
+_GRACE = 5.0  # seconds that this process and what it started may take to end, once nobody waits for it
 
 
 def run(pipes: PipesContext, stop_file: Path | None = None, patience: float = _PATIENCE) -> int:
@@ -106,6 +107,8 @@ def end_with_stdin() -> None:
         while os.read(0, 1):  # not sys.stdin, whose lock a thread must not hold when the interpreter ends
             pass
         os.killpg(0, signal.SIGTERM)
+        time.sleep(_GRACE)  # SIGTERM may be ignored: who starts a process in the background passes that on to all below
+        os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=wait, daemon=True).start()
 

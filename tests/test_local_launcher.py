@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -184,6 +185,21 @@ def test_jobs_end_with_whoever_launched_them(golden: Path, tmp_path: Path) -> No
     while _runs(pid) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not _runs(pid)
+
+
+def test_jobs_that_were_started_with_sigterm_ignored_end_as_well() -> None:
+    """`nohup` and shells without job control have what they start ignore signals, and all below inherit that."""
+    script = (
+        "import signal, time\n"
+        "from spark_jobs import __main__ as jobs\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "jobs._GRACE = 0.1\n"
+        "jobs.end_with_stdin()\n"
+        "time.sleep(600)\n"
+    )
+    with started([sys.executable, "-c", script], stdin=subprocess.PIPE, start_new_session=True) as process:
+        process.stdin.close()
+        assert process.wait(timeout=60) == -signal.SIGKILL
 
 
 def _children(pid: int) -> list[int]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
-import psutil
 import pytest
 
 from acceptance.backfill import processes_of, wait_for
@@ -15,6 +14,7 @@ from acceptance.ec2.conftest import EC2Explorer, explorer, sandbox
 from acceptance.ec2.faults import CATEGORY, KMEANS, MONTH, hold_up, while_it_writes
 from acceptance.sandbox import Sandbox
 from acceptance.torture.long_run import Services, services
+from acceptance.torture.services import is_run
 
 __all__ = ["explorer", "sandbox"]  # fixtures
 
@@ -61,8 +61,3 @@ def kill_run(explorer: EC2Explorer) -> None:
     for process in processes_of(explorer):
         if is_run(process):
             process.kill()
-
-
-def is_run(process: psutil.Process) -> bool:
-    """Whether a process is a run's: the code server starts it by multiprocessing."""
-    return "multiprocessing.spawn" in " ".join(process.cmdline()) and "tracker" not in " ".join(process.cmdline())

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import click
 
-from acceptance.torture import at_once
+from acceptance.torture import at_once, services
 from acceptance.torture.audience import months_from
 from acceptance.torture.long_run import long_run
 from acceptance.torture.rounds import Round, Undisturbed, as_table, kill_round, run_undisturbed
 
 KINDS: dict[str, Callable[[Path, Undisturbed, str], Round]] = {
     "kills": kill_round,
+    "services": services.kill_services,
     "two-commands": at_once.two_commands,
     "two-orchestrators": at_once.two_orchestrators,
     "two-orchestrators-on-s3": at_once.two_orchestrators_on_s3,

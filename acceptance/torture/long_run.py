@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 import requests
 
-from acceptance.conftest import PROJECT
+from acceptance.conftest import PROJECT, Explorer
 from acceptance.torture import kills
 from acceptance.torture.audience import TinyExplorer, make_audience
 from acceptance.torture.rounds import going_on, left_behind
@@ -43,7 +43,7 @@ class Sample:
 class Services:
     """The services of `deploy/systemd` but for the reports', on SQLite, with this process in systemd's place."""
 
-    def __init__(self, explorer: TinyExplorer):
+    def __init__(self, explorer: Explorer):
         self.explorer = explorer
         self.processes: dict[str, psutil.Popen] = {}
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -103,11 +103,11 @@ def sample(process: psutil.Process) -> Sample:
 
 
 @contextmanager
-def services(explorer: TinyExplorer) -> Iterator[Services]:
-    """All services, until the body ends."""
+def services(explorer: Explorer, names: Sequence[str] = SERVICES) -> Iterator[Services]:
+    """Services of a deployment, until the body ends."""
     made = Services(explorer)
     try:
-        for name in SERVICES:
+        for name in names:
             made.start(name)
         yield made
     finally:
