@@ -19,7 +19,7 @@ PIP_INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --no-compil
 
 STORIES := acceptance/*.py acceptance/ec2/*.py acceptance/browser/*.py
 
-.PHONY: help demo ui sandbox test acceptance stories isolated-stories lint wheel bench mutants screenshot clean
+.PHONY: help demo ui sandbox test acceptance stories isolated-stories torture mutants lint wheel bench screenshot clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -46,6 +46,9 @@ stories: $(VENV)/.installed-bench
 
 isolated-stories: $(VENV)/.installed-bench
 	$(BIN)/pytest --timeout 900 -m isolated $(STORIES)
+
+torture: $(VENV)/.installed-dev ## kill what can be killed at random moments, for MINUTES=10, repeatably with SEED=…
+	TMPDIR=$(TEMPORARY) $(BIN)/python -m acceptance.torture rounds --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
 lint: $(VENV)/.installed-dev ## check style and types
 	$(BIN)/ruff check .

@@ -74,18 +74,15 @@ class MonitoredRunLauncher(dg.DefaultRunLauncher):
         return [run.run_id for run in lost]
 
     def _is_lost_start(self, run: dg.DagsterRun) -> bool:
-        launched = self._instance.get_run_stats(run.run_id).launch_time
+        instance = self._instance
+        launched = instance.get_run_stats(run.run_id).launch_time
         if launched is None or time.time() < launched + _STARTING:
             return False
-        if (
-            self._instance.count_resume_run_attempts(run.run_id)
-            >= self._instance.run_monitoring_max_resume_run_attempts
-        ):
+        if instance.count_resume_run_attempts(run.run_id) >= instance.run_monitoring_max_resume_run_attempts:
             return False  # run monitoring fails it
         if self.check_run_worker_health(run).status != WorkerStatus.NOT_FOUND:
             return False
-        # It may have ended meanwhile.
-        now = self._instance.get_run_by_id(run.run_id)
+        now = instance.get_run_by_id(run.run_id)  # it may have ended meanwhile
         return now is not None and now.status == dg.DagsterRunStatus.STARTING
 
     def _code_server(self, run: dg.DagsterRun) -> DagsterGrpcClient | None:

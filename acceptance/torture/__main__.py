@@ -13,11 +13,14 @@ from pathlib import Path
 
 import click
 
-from acceptance.torture import at_once
+from acceptance.torture import at_once, services
+from acceptance.torture.audience import months_from
+from acceptance.torture.long_run import long_run
 from acceptance.torture.rounds import Round, Undisturbed, as_table, kill_round, run_undisturbed
 
 KINDS: dict[str, Callable[[Path, Undisturbed, str], Round]] = {
     "kills": kill_round,
+    "services": services.kill_services,
     "two-commands": at_once.two_commands,
     "two-orchestrators": at_once.two_orchestrators,
     "two-orchestrators-on-s3": at_once.two_orchestrators_on_s3,
@@ -64,6 +67,19 @@ def rounds(
             click.echo(f"To repeat {one.name}: {_command_of(one.name, kinds)}")
         sys.exit(1)
     shutil.rmtree(folder)
+
+
+@main.command("long-run")
+@click.option("--months", default=24, show_default=True, help="How many, one after another.")
+@click.option("--categories", default=20, show_default=True, help="How many.")
+def long_run_command(months: int, categories: int) -> None:
+    """Months that land on a live deployment: what its services have after each, and what they leave behind."""
+    names = [f"category-{number:02}" for number in range(1, categories + 1)]
+    table, violations = long_run(months_from("2022-01", months), names)
+    click.echo(f"\n{table}")
+    for violation in violations:
+        click.echo(violation)
+    sys.exit(bool(violations))
 
 
 def _round(folder: Path, kind: str, undisturbed: Undisturbed, name: str) -> Round:

@@ -11,7 +11,7 @@ from acceptance.conftest import Explorer
 CATEGORIES = ("coffee", "tea")
 MONTHS = ("2024-01", "2024-02")
 # So much work that jobs run beside each other, in workers, which are started after a second of it.
-RUN_CONFIG = "k_selection: {k_max: 6}\nkmeans: {n_init: 20}\n"
+RUN_CONFIG = "k_selection: {k_max: 4}\nkmeans: {n_init: 4}\n"
 _USERS, _PAGES = 200, 8
 
 
@@ -41,7 +41,7 @@ def _actions(month: str, categories: Sequence[str]) -> list[str]:
     """The actions of a month, a line each: half of the users like the even pages, the others the odd ones."""
     chance = random.Random(month)
     return [
-        json.dumps({"user_id": f"u{user}", "page_id": f"{name}-{page}", "action": "page_like", "count": 1}) + "\n"
+        json.dumps({"user_id": f"u{user}", "page_id": f"{name}-{page}", "action": "page_like", "count": 3}) + "\n"
         for user in range(_USERS)
         for name in categories
         for page in range(_PAGES)

@@ -20,7 +20,7 @@ from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
 
 STORAGES: tuple[ModuleType, ...] = (sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage)
 
-_MOST_ENGINES = 64  # a run has a database of its own, and a code server sees many runs
+_MOST_ENGINES = 16  # a run has a database of its own, and a daemon sees many: 1 to 2 MB and 4 files each
 _TIMEOUT = 30  # seconds that a process waits for another one's lock
 
 
