@@ -4,9 +4,9 @@ import os
 
 from audience_explorer_dagster.launchers import aws_checks
 from audience_explorer_dagster.launchers.aws_checks import Result, home_region
-from audience_explorer_dagster.launchers.ec2.check.launching import dry_runs, find, image, prices
-from audience_explorer_dagster.launchers.ec2.check.network import network, zone_of
-from audience_explorer_dagster.launchers.ec2.check.quotas import quotas
+from audience_explorer_dagster.launchers.ec2.check.launching import check_image, check_launches, check_prices, find
+from audience_explorer_dagster.launchers.ec2.check.network import check_network, zone_of
+from audience_explorer_dagster.launchers.ec2.check.quotas import check_quotas
 from audience_explorer_dagster.launchers.ec2.launcher import EC2StepLauncher
 from audience_explorer_dagster.launchers.ec2.settings import EC2Settings
 from spark_jobs.errors import InputError
@@ -59,11 +59,11 @@ def _settings() -> tuple[EC2Settings | None, list[Result]]:
 
 def _launcher(settings: EC2Settings, region: str) -> list[Result]:
     ec2 = client("ec2", region, _ATTEMPTS)
-    results = quotas(ec2, client("service-quotas", region, _ATTEMPTS), settings)
-    results += image(ec2, settings)
-    results += network(ec2, settings)
-    results += dry_runs(ec2, settings, find(ec2, settings))
-    return results + prices(ec2, settings, zone_of(ec2, settings))
+    results = check_quotas(ec2, client("service-quotas", region, _ATTEMPTS), settings)
+    results += check_image(ec2, settings)
+    results += check_network(ec2, settings)
+    results += check_launches(ec2, settings, find(ec2, settings))
+    return results + check_prices(ec2, settings, zone_of(ec2, settings))
 
 
 def _left_out(what: str) -> Result:

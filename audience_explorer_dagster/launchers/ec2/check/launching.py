@@ -57,7 +57,7 @@ def find(ec2: "EC2Client", settings: EC2Settings) -> Image | None:
         return None
 
 
-def image(ec2: "EC2Client", settings: EC2Settings) -> list[Result]:
+def check_image(ec2: "EC2Client", settings: EC2Settings) -> list[Result]:
     """Whether there is an image, whether it fits this code and the root volume, and how old it is."""
     return looked("image", lambda: [_image(ec2, settings)])
 
@@ -84,7 +84,7 @@ def _image(ec2: "EC2Client", settings: EC2Settings) -> Result:
     return Result("image", "ok", f"{name} fits")
 
 
-def dry_runs(ec2: "EC2Client", settings: EC2Settings, found: Image | None) -> list[Result]:
+def check_launches(ec2: "EC2Client", settings: EC2Settings, found: Image | None) -> list[Result]:
     """Ask EC2 whether it would launch: by the very requests of a launch, of which it does everything but launch.
 
     What is refused in the same way is one result. Whether there is capacity, EC2 does not say.
@@ -141,7 +141,7 @@ def _to_do(code: str, message: str) -> str:
     return _TO_DO.get(code, more)
 
 
-def prices(ec2: "EC2Client", settings: EC2Settings, zone: str) -> list[Result]:
+def check_prices(ec2: "EC2Client", settings: EC2Settings, zone: str) -> list[Result]:
     """Whether what launches cost will be on record, by the first type's price on each market."""
     first = settings.instance_types[0]
     actions = {"spot": "ec2:DescribeSpotPriceHistory", "on-demand": "pricing:GetProducts"}
@@ -150,7 +150,8 @@ def prices(ec2: "EC2Client", settings: EC2Settings, zone: str) -> list[Result]:
         price = price_of(ec2, first, zone, option.market)
         check = f"price {option.market}"
         if price.dollars_an_hour is None:
-            to_do = f"Allow {actions[option.market]}, as ami/iam/launcher.json does. Without it launches work, and their costs are not on record."
+            allow = f"Allow {actions[option.market]}, as ami/iam/launcher.json does."
+            to_do = f"{allow} Without it launches work, and their costs are not on record."
             results.append(Result(check, "unseen", as_clause(price.unknown), to_do))
         else:
             results.append(Result(check, "ok", f"{first}: ${price.dollars_an_hour:.4g} an hour"))

@@ -16,7 +16,7 @@ AWSDict = Mapping[str, Any]  # a part of an answer of EC2's
 _ANYWHERE = "0.0.0.0/0"
 
 
-def network(ec2: "EC2Client", settings: EC2Settings) -> list[Result]:
+def check_network(ec2: "EC2Client", settings: EC2Settings) -> list[Result]:
     """Whether there are subnets, and a way to S3 from each."""
     return looked("network", lambda: _network(ec2, settings))
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _STANDARD = {"a", "c", "d", "h", "i", "im", "is", "m", "r", "t", "z"}
 
 
-def quotas(ec2: "EC2Client", service_quotas: Any, settings: EC2Settings) -> list[Result]:
+def check_quotas(ec2: "EC2Client", service_quotas: Any, settings: EC2Settings) -> list[Result]:
     """Whether EC2 knows the types, and a quota for each market that is configured."""
     return looked("instance types", lambda: _quotas(ec2, service_quotas, settings))
 
