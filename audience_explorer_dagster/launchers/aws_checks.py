@@ -141,7 +141,7 @@ def _bucket(s3: "S3Client", name: str, prefixes: Sequence[str], region_name: str
 def _place(s3: "S3Client", check: str, name: str, region_name: str) -> Result:
     """Whether a bucket is there, and in which region: S3 says so also to those who may not look into it."""
     try:
-        answer = s3.head_bucket(Bucket=name)["ResponseMetadata"]
+        answer: Any = s3.head_bucket(Bucket=name)["ResponseMetadata"]
     except ClientError as error:
         answer = error.response["ResponseMetadata"]
         if answer["HTTPStatusCode"] == 404:
