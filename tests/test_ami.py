@@ -468,7 +468,7 @@ def policies() -> dict[str, Any]:
     return {file.stem: json.loads(file.read_text()) for file in sorted((AMI / "iam").glob("*.json"))}
 
 
-@pytest.mark.parametrize("name", ["launcher", "instance", "image_operator", "image_builder", "mllib"])
+@pytest.mark.parametrize("name", ["launcher", "check", "instance", "image_operator", "image_builder", "mllib"])
 def test_every_allowed_action_has_its_why_and_nothing_else_has(name: str) -> None:
     allowed = {action for statement in policies()[name]["Statement"] for action in _listed(statement["Action"])}
     readme = (AMI / "README.md").read_text()

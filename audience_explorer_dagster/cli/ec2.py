@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from audience_explorer_dagster.cli.aws import REGIONS, AWSGroup, as_selectors, region_option_of
+from audience_explorer_dagster.cli.checked import end_with
 from audience_explorer_dagster.cli.project import ask, json_option, tell, tell_table, yes_option
 from spark_jobs.launch.aws import client
 from spark_jobs.terminal import as_age, as_table
@@ -37,6 +38,18 @@ selectors_argument = click.argument("selectors", metavar="[TAG=VALUE]…", nargs
 @click.group(cls=AWSGroup)
 def ec2() -> None:
     """This project's instances and machine images on EC2. Others are never seen or touched."""
+
+
+@ec2.command()
+@json_option
+def check(as_json: bool) -> None:
+    """Check whether launches would work as they are configured, before the first of them.
+
+    Nothing is made or changed, and nothing costs. What is red comes with what to do; then the exit code is 1.
+    """
+    from audience_explorer_dagster.launchers.ec2.check import run_checks
+
+    end_with(run_checks(), as_json)
 
 
 @ec2.command()

@@ -1,7 +1,7 @@
 """Reaching AWS: clients that ride out its short failures, and where launches are kept by default."""
 
 import os
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -25,9 +25,13 @@ def client(
 def client(service: Literal["s3"], region: str | None, attempts: int = _ATTEMPTS) -> "S3Client": ...
 @overload
 def client(service: Literal["ssm"], region: str | None, attempts: int = _ATTEMPTS) -> "SSMClient": ...
+@overload
+def client(service: Literal["service-quotas", "sts"], region: str | None, attempts: int = _ATTEMPTS) -> Any: ...
 def client(
-    service: Literal["ec2", "emr-serverless", "s3", "ssm"], region: str | None, attempts: int = _ATTEMPTS
-) -> "EC2Client | EMRServerlessClient | S3Client | SSMClient":
+    service: Literal["ec2", "emr-serverless", "s3", "service-quotas", "ssm", "sts"],
+    region: str | None,
+    attempts: int = _ATTEMPTS,
+) -> "EC2Client | EMRServerlessClient | S3Client | SSMClient | Any":
     """A client of a region, by default that of AWS's usual settings.
 
     Args:

@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -27,10 +27,9 @@ from audience_explorer_dagster.launchers.ec2.errors import (
 )
 from audience_explorer_dagster.launchers.ec2.outcome import Limits, Snapshot, find_problem
 from audience_explorer_dagster.launchers.ec2.settings import EC2Settings
-from audience_explorer_dagster.launchers.ec2.start import LaunchOption, start_instance
+from audience_explorer_dagster.launchers.ec2.start import LaunchOption, instance_tags, start_instance
 from audience_explorer_dagster.launchers.launch_store import LaunchTags
 from spark_jobs.launch import lease
-from spark_jobs.launch.aws import PROJECT
 from spark_jobs.launch.folder import Folder
 from spark_jobs.launch.reader import BrokenMessage, Transcript
 
@@ -141,7 +140,7 @@ class Launch:
 
     def _start(self, image: Image, options: Sequence[LaunchOption], jobs: Sequence[Job]) -> None:
         settings, launch = self._settings, self._tags
-        tags = {**settings.extra_tags, **PROJECT, "Name": f"audience-explorer {launch.label}", **asdict(launch)}
+        tags = instance_tags(settings, launch)
         self._may_be_started = True
         try:
             self._instance, self._option = start_instance(

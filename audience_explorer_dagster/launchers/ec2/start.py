@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError, HTTPClientError
@@ -13,6 +13,8 @@ from ami.images import Image
 from ami.instances import Instance, Market, as_tags, instance_of
 from audience_explorer_dagster.launchers.ec2.errors import NoCapacity
 from audience_explorer_dagster.launchers.ec2.settings import EC2Settings
+from audience_explorer_dagster.launchers.launch_store import LaunchTags
+from spark_jobs.launch.aws import PROJECT
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -31,11 +33,13 @@ NO_CAPACITY = {
     "Unsupported",  # the type is not offered in the subnet's zone
     "VcpuLimitExceeded",
 }
-# A new account's are 5 vCPUs each. https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-resource-limits.html
-_QUOTAS = {
-    "MaxSpotInstanceCountExceeded": "All Standard Spot Instance Requests (L-34B43A08)",
-    "VcpuLimitExceeded": "Running On-Demand Standard instances (L-1216C47A)",
+# Name and code. A new account's are 5 vCPUs each.
+# https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-resource-limits.html
+QUOTAS: dict[Market, tuple[str, str]] = {
+    "spot": ("All Standard Spot Instance Requests", "L-34B43A08"),
+    "on-demand": ("Running On-Demand Standard instances", "L-1216C47A"),
 }
+_MARKET_OF_QUOTA: dict[str, Market] = {"MaxSpotInstanceCountExceeded": "spot", "VcpuLimitExceeded": "on-demand"}
 _THROTTLED = {"RequestLimitExceeded", "Throttling", "ThrottlingException", "TooManyRequestsException"}
 
 
@@ -96,8 +100,8 @@ def start_instance(
     """
     refused, quotas = [], set()
     for number, option in enumerate(options):
-        request = _request(settings, option, tags, image)
-        request |= {"ClientToken": f"{token}-{number}", "UserData": user_data(ec2.meta.region_name, folder)}
+        request = launch_request(settings, ec2.meta.region_name, option, tags, image, folder)
+        request["ClientToken"] = f"{token}-{number}"
         try:
             answer = _run_instances(ec2, request)
         except ClientError as error:
@@ -105,23 +109,32 @@ def start_instance(
             if code not in NO_CAPACITY:
                 raise
             refused.append(f"{option}: {code}")
-            quotas |= {_QUOTAS[code]} if code in _QUOTAS else set()
+            quotas |= {_MARKET_OF_QUOTA[code]} if code in _MARKET_OF_QUOTA else set()
         else:
             return instance_of(answer["Instances"][0]), option  # type: ignore[arg-type]
     raise NoCapacity("; ".join(refused) + _way_out(quotas))
 
 
-def _way_out(quotas: Set[str]) -> str:
-    """What to do about quotas that are too small."""
-    if not quotas:
+def _way_out(markets: Set[Market]) -> str:
+    """What to do about the quotas of markets that are too small."""
+    if not markets:
         return ""
+    quotas = sorted(f"{name} ({code})" for market, (name, code) in QUOTAS.items() if market in markets)
     return (
-        f". The account may have too few vCPUs at a time: ask for more of “{'” and “'.join(sorted(quotas))}” in AWS's"
+        f". The account may have too few vCPUs at a time: ask for more of “{'” and “'.join(quotas)}” in AWS's"
         " Service Quotas, or name smaller instance_types"
     )
 
 
-def _request(settings: EC2Settings, option: LaunchOption, tags: Mapping[str, str], image: Image) -> dict[str, Any]:
+def instance_tags(settings: EC2Settings, launch: LaunchTags) -> dict[str, str]:
+    """The tags of a launch's instance, its volume and its spot request."""
+    return {**settings.extra_tags, **PROJECT, "Name": f"audience-explorer {launch.label}", **asdict(launch)}
+
+
+def launch_request(
+    settings: EC2Settings, region: str, option: LaunchOption, tags: Mapping[str, str], image: Image, folder: str
+) -> dict[str, Any]:
+    """What EC2 is asked for an instance; the client token, by which a repeated request is known, comes to it."""
     profile = settings.instance_profile
     tagged = ["instance", "volume", *(["spot-instances-request"] if option.market == "spot" else [])]
     disk = {
@@ -140,6 +153,7 @@ def _request(settings: EC2Settings, option: LaunchOption, tags: Mapping[str, str
         "IamInstanceProfile": {"Arn" if profile.startswith("arn:") else "Name": profile},
         "BlockDeviceMappings": [{"DeviceName": image.root_device, "Ebs": disk}],
         "TagSpecifications": [{"ResourceType": kind, "Tags": as_tags(tags)} for kind in tagged],
+        "UserData": user_data(region, folder),
         **({"SubnetId": option.subnet} if option.subnet else {}),
         **({"SecurityGroupIds": list(settings.security_groups)} if settings.security_groups else {}),
         **({"KeyName": settings.key_pair} if settings.key_pair else {}),
