@@ -213,6 +213,8 @@ class _S3Claim:
 
     def finish(self, manifest: str) -> None:
 
+        from spark_jobs.storage import s3
+
         self._write()
         location = storage.join(self._folder, MANIFEST)
         if self._lost or s3.put_if(location, manifest.encode(), etag=None) is None:
