@@ -14,6 +14,7 @@ from spark_jobs import outputs
 from spark_jobs.config import ACTIONS, FIT_MIN_ACTIONS
 from spark_jobs.vectors import clustering_inputs
 from tests.conftest import Engine
+from tests.published_segments import list_again
 
 
 @pytest.fixture
@@ -51,6 +52,7 @@ def _without(folder: Path, columns: dict[str, list[str]], facts: list[str], vers
     for fact in facts:
         del manifest["summary"][fact]
     (folder / "manifest.json").write_text(json.dumps({**manifest, "code_version": version}))
+    list_again(folder)
 
 
 def test_the_fit_weight_is_of_those_with_so_many_actions(made: Path) -> None:
