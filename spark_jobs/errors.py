@@ -1,10 +1,22 @@
 """The errors of jobs whose input, or S3, is not usable: one line that names the thing and the way out."""
 
 import errno
+from typing import Any
 
 
 class InputError(Exception):
     """Input that breaks the data contract. The message is for a person and needs no traceback."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default it would be made again by its kind from its message, which many kinds do not take. An error that
+        # can't be made again in another process breaks the pool of processes that it comes from.
+        return _made_again, (type(self), self.args, self.__dict__)
+
+
+def _made_again(kind: type[InputError], args: tuple[Any, ...], facts: dict[str, Any]) -> InputError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(facts)
+    return error
 
 
 class S3Error(Exception):

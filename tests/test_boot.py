@@ -45,7 +45,10 @@ with open_dagster_pipes() as pipes:
 CODE = {
     "spark_jobs/__init__.py": b"",
     "spark_jobs/__main__.py": RUNNER.encode(),
-    "spark_jobs/missing_objects.py": (LAUNCH.parent / "missing_objects.py").read_bytes(),
+    **{
+        f"spark_jobs/{name}.py": (LAUNCH.parent / f"{name}.py").read_bytes()
+        for name in ("errors", "missing_objects", "schema_versions")
+    },
     **{f"spark_jobs/launch/{file.name}": file.read_bytes() for file in LAUNCH.glob("*.py")},
 }
 

@@ -27,6 +27,7 @@ from spark_jobs.vectors.profiles import MEMBER, PROFILE
 from tests.conftest import Engine
 from tests.golden import assert_golden, read_json_lines
 from tests.project import Project
+from tests.published_segments import list_again
 
 TABLES = {"assignments.parquet", "centers.parquet", "profiles.parquet", "comparisons.parquet"}
 FILES = TABLES | {"data.json", "meta-data.json", "summary.json", "manifest.json"}
@@ -163,7 +164,7 @@ def test_it_is_about_as_good_as_kmeans_and_gives_the_same_bytes_each_time(
 def test_inputs_that_are_gone_are_named(spark: Engine, inputs: Inputs, tmp_path: Path) -> None:
     place = inputs([{0: 1}, {1: 1}], [1, 1])
     (place / "profiles.parquet").unlink()
-    with pytest.raises(InputError, match=r"profiles\.parquet can't be read.*Delete .*manifest\.json"):
+    with pytest.raises(InputError, match=r"its file profiles\.parquet is gone.*Delete .*in, and"):
         spark.run("kmeans", place, tmp_path / "out", *MLLIB, "--k", 2)
 
 
@@ -181,6 +182,7 @@ def test_a_strict_schema_holds_for_what_spark_reads(spark: Engine, inputs: Input
     table = pq.read_table(place / "profiles.parquet")
     broken = table.set_column(3, PROFILE.field("weight"), pa.array([1, 0, 1], pa.int64()))
     pq.write_table(broken, place / "profiles.parquet")
+    list_again(place)
     with pytest.raises(InputError, match="Strict schema: profiles: column weight must be at least 1"):
         spark.run("kmeans", place, tmp_path / "out", *MLLIB, "--k", 2, "--strict-schema", "true")
 
@@ -191,6 +193,7 @@ def test_a_member_of_no_profile_fails_the_check(spark: Engine, inputs: Inputs, t
     members = pq.read_table(place / "members.parquet").to_pylist()
     members[0]["profile_id"] = 7
     pq.write_table(pa.Table.from_pylist(members, schema=MEMBER), place / "members.parquet")
+    list_again(place)
     spark.run("kmeans", place, tmp_path / "out", *MLLIB, "--k", 2)
     check = outputs.read_manifest(str(tmp_path / "out"), "kmeans")["checks"]["every_user_once"]
     assert not check["passed"]

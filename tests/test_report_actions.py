@@ -11,7 +11,7 @@ import pytest
 from spark_jobs.audience_report.mix import Doing, doing
 from spark_jobs.clusters.action_mix import UNIT, Mix, publish
 from spark_jobs.config import ACTIONS
-from tests.published_segments import make_k_selection, make_kmeans
+from tests.published_segments import list_again, make_k_selection, make_kmeans
 from tests.test_report import Page, make, run
 
 
@@ -105,6 +105,7 @@ def test_of_clusters_of_an_older_version_the_mix_is_left_out(tmp_path: Path) -> 
     for segment in summary["segments"]:
         del segment["actions"]
     (clusters / "summary.json").write_text(json.dumps(summary))
+    list_again(clusters)
     run(str(clusters), str(tmp_path / "report"), make_k_selection(tmp_path / "k"))
     assert "What they do" not in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
 

@@ -69,17 +69,18 @@ def test_a_table_with_other_columns_or_types_is_told() -> None:
 @pytest.mark.parametrize(
     ("change", "rule"),
     [
-        ({"user_id": None}, "grouped users: column user_id must have no null"),
-        ({"pages": [{**PAGE, "post_like": -1}]}, "grouped users: column pages.post_like must be at least 0"),
+        ({"user_id": None}, "its user_id is missing"),
+        ({"pages": [{**PAGE, "post_like": -1}]}, "its post_like on one of its pages is below 0"),
     ],
 )
-def test_wrong_rows_of_an_input_stop_a_job_that_is_strict(
-    engine: Engine, tmp_path: Path, write_category: Callable[..., Path], change: dict[str, Any], rule: str
+@pytest.mark.parametrize("strict", ["true", "false"])
+def test_wrong_rows_of_other_programs_stop_a_job_strict_or_not(
+    engine: Engine, tmp_path: Path, write_category: Callable[..., Path], change: dict[str, Any], rule: str, strict: str
 ) -> None:
     pq.write_table(pa.Table.from_pylist([{**USER, **change}], schema=GROUPED_USER), tmp_path / "users.parquet")
     files = [tmp_path / "users.parquet", tmp_path / "in", "--category", write_category("x", "p")]
-    with pytest.raises(InputError, match=f"^Strict schema: {rule}"):
-        engine.run("make_clustering_inputs", *files)
+    with pytest.raises(InputError, match=f"users.parquet, row 1 can't be read: {rule}"):
+        engine.run("make_clustering_inputs", *files, "--strict-schema", strict)
     assert not outputs.is_finished(str(tmp_path / "in"))
 
 
