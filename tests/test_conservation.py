@@ -116,14 +116,14 @@ def test_how_rows_lie_in_files_changes_no_byte_and_every_one_is_counted_in_each_
         assert (one.clusters / name).read_bytes() == (other.clusters / name).read_bytes()
 
 
-def failing_after(files: int) -> Callable[[str], AbstractContextManager[IO[bytes]]]:
+def failing_after(files: int) -> Callable[..., AbstractContextManager[IO[bytes]]]:
     """`storage.new_file` on a disk on which so many files can be written, and no more."""
     left, new_file = iter(range(files)), storage.new_file
 
-    def fail(location: str) -> AbstractContextManager[IO[bytes]]:
+    def fail(location: str, **options: Any) -> AbstractContextManager[IO[bytes]]:
         if next(left, None) is None:
             raise OSError(errno.EIO, "Input/output error", location)
-        return new_file(location)
+        return new_file(location, **options)
 
     return fail
 
