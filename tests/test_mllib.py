@@ -164,7 +164,7 @@ def test_it_is_about_as_good_as_kmeans_and_gives_the_same_bytes_each_time(
 def test_inputs_that_are_gone_are_named(spark: Engine, inputs: Inputs, tmp_path: Path) -> None:
     place = inputs([{0: 1}, {1: 1}], [1, 1])
     (place / "profiles.parquet").unlink()
-    with pytest.raises(InputError, match=r"its file profiles\.parquet is gone.*Delete .*in, and"):
+    with pytest.raises(InputError, match=r"its file profiles\.parquet is gone.*Delete .*inputs, and"):
         spark.run("kmeans", place, tmp_path / "out", *MLLIB, "--k", 2)
 
 
