@@ -237,6 +237,7 @@ _CSV_FILES: dict[str, tuple[bytes, str | Rows]] = {
     "EBCDIC": (_TWO.decode().encode("cp500"), "its header is not UTF-8"),
     "a zip": (_zip(_TWO), "can't be read"),
     "a gzip": (gzip.compress(_TWO, mtime=0), "its header is not UTF-8"),
+    "a byte order mark after the header": (_TWO.replace(b"u,p", b"\xef\xbb\xbf\nu,p"), Rows(2, {rules.NOT_CSV: 1})),
     "a header alone": (b"user_id,page_id,action", Rows(0)),
     "a header after an empty line": (b"\n" + _TWO, "it has no column"),
     "a header twice": (_TWO + _TWO, Rows(4, {rules.BAD_ACTION: 1})),

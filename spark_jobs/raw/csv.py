@@ -61,7 +61,8 @@ def _parse_header(line: bytes, location: str) -> list[str]:
 def _parse_fast(block: Block, names: list[str]) -> RawRows | None:
     """Parse a block with Arrow, which takes the same line ends; None if a line may hold anything but one record."""
     data = block.data
-    if data.startswith((b"\n", b"\r")) or any(empty in data for empty in _EMPTY_LINES[: 3 if block.crs else 2]):
+    # Arrow drops a byte order mark at the start of what it is given, where it may be part of a field.
+    if data.startswith((b"\n", b"\r", BOM)) or any(empty in data for empty in _EMPTY_LINES[: 3 if block.crs else 2]):
         return None
     known = [name for name in RAW.names if name in names]
     try:
