@@ -74,9 +74,10 @@ class Watcher:
 
 
 def is_launch(process: psutil.Process) -> bool:
-    """Whether a process runs the jobs of a launch."""
-    with suppress(psutil.Error):
-        return process.cmdline()[1:3] == ["-m", "spark_jobs"] and process.status() != psutil.STATUS_ZOMBIE
+    """Whether a process runs the jobs of a launch; not one that it forked, which has its command line at first."""
+    with suppress(psutil.Error, ProcessLookupError):
+        is_of_launch = process.cmdline()[1:3] == ["-m", "spark_jobs"] and process.status() != psutil.STATUS_ZOMBIE
+        return is_of_launch and os.getsid(process.pid) == process.pid  # a launch has a session of its own
     return False
 
 
