@@ -36,8 +36,8 @@ EDITS = (
 )
 
 PINNED = {
-    "grouped_users": "2002aabe9299e5a796d2c40b6173b668",
-    "grouped_users, tweaked": "e1199fe807ad339f8d5e2680f0ad9afc",
+    "grouped_users": "b3c35cdb7764a03e85ee79debcdaa199",
+    "grouped_users, tweaked": "93a706bdfeeefdcdfd98c75517d1b1cc",
     "clustering_inputs": "96848db612614650d8811233846c340d",
     "clustering_inputs, tweaked": "30b6136b9de615545ff5e210f5f2913c",
     "k_selection": "36b548b1467dc1e9974c88131c8870e4",
@@ -67,8 +67,8 @@ def fingerprints() -> dict[str, str]:
         k=3, params="random,9,0.5", n_init=2, seed=1, fit_min_actions=1, min_people=20, library="mllib", label="six"
     )
     return {
-        "grouped_users": group_by_user.step_fingerprint(GroupedUsersConfig(), RAW),
-        "grouped_users, tweaked": group_by_user.step_fingerprint(GroupedUsersConfig(max_reject_ratio=0.5), RAW),
+        "grouped_users": group_by_user.step_fingerprint(GroupedUsersConfig(), MONTH, RAW),
+        "grouped_users, tweaked": group_by_user.step_fingerprint(GroupedUsersConfig(max_reject_ratio=0.5), MONTH, RAW),
         "clustering_inputs": make_clustering_inputs.step_fingerprint(ClusteringInputsConfig(), GROUPED, CATEGORY),
         "clustering_inputs, tweaked": make_clustering_inputs.step_fingerprint(tweaked_inputs, GROUPED, CATEGORY),
         "k_selection": select_k.step_fingerprint(KSelectionConfig(), INPUTS),
