@@ -128,6 +128,8 @@ def _ended(
                 done.violations.append(f"command {number} failed: {stdout[-2000:]}{log[-2000:]}")
             with contextlib.suppress(ValueError):
                 said.append(json.loads(stdout))
+    except subprocess.TimeoutExpired as error:
+        done.violations.append(str(error))
     finally:
         for process in started:
             kills.end(process)
