@@ -14,6 +14,7 @@ from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.store import Store
 from spark_jobs.segments import load_segments
 from tests.conftest import Engine
+from tests.published_segments import list_again
 from tests.test_following import ACTIONS_MONTHS, make_months
 from tests.test_segments_cli import put
 
@@ -43,6 +44,7 @@ def change(root: Path, month: str, **changes: dict[str, Any]) -> None:
     for row in content["segments"]:
         row.update(changes.get(f"_{row['segment_id']}", {}))
     file.write_text(json.dumps(content))
+    list_again(file.parent)
 
 
 def run(*arguments: str) -> Result:

@@ -50,7 +50,7 @@ def run(root: Path, *arguments: str) -> Any:
     return json.loads(result.stdout)
 
 
-def test_an_earlier_root_is_listed_planned_on_and_used(root: Path) -> None:
+def test_an_earlier_root_is_listed_and_planned_on_and_what_is_made_again_has_its_reason(root: Path) -> None:
     LAUNCHES.clear()
     before = load_segments(str(root), "2024-01", "tea")
     assert (before.summary["k"], before.members.num_rows) == (1, 12)
@@ -59,7 +59,7 @@ def test_an_earlier_root_is_listed_planned_on_and_used(root: Path) -> None:
 
     planned = run(root, "pipeline", *PARTITION, "--dry-run", "--json")
     whys = {target["asset"]: (target["action"], target["why"]) for target in planned["partitions"]}
-    assert whys["grouped_users"][0] == "reuse", "12 people need not be grouped again"
+    assert whys["grouped_users"] == ("launch", "code version 1 → 2")
     for asset, (action, why) in whys.items():
         assert action in ("reuse", "launch"), asset
         assert why, asset
