@@ -78,7 +78,7 @@ def named(ec2: "EC2Client", wanted: str) -> list[Image]:
 
 
 def _with_id(ec2: "EC2Client", image: str) -> list["ImageTypeDef"]:
-    """The image of an id, whosever it is; nothing if there is none. A filter would search all public images."""
+    """The image with an id, of any account; empty if it does not exist. A filter would search all public images."""
     try:
         return ec2.describe_images(ImageIds=[image])["Images"]
     except ClientError as error:

@@ -39,10 +39,10 @@ class Round:
     def line(self) -> str:
         """The round in a line."""
         who = [f"killed {victim} in {stage}" for victim, stage in self.killed.elements()]
-        told = ", ".join([self.name, *who, *(f"too late for {kill}" for kill in self.missed)])
+        whom = ", ".join([self.name, *who, *(f"too late for {kill}" for kill in self.missed)])
         figures = ", ".join(f"{count} {name}" for name, count in self.figures.items())
         verdict = "BROKEN" if self.violations else "ok"
-        return f"{told}; {figures}; {self.seconds:.0f} s: {verdict}"
+        return f"{whom}; {figures}; {self.seconds:.0f} s: {verdict}"
 
 
 @dataclass(frozen=True)
@@ -204,6 +204,6 @@ def as_table(rounds: Sequence[Round]) -> str:
     rows.append(["", *(str(sum(killed[v, s] for s in stages)) for v in victims), str(killed.total())])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    told = json.dumps(dict(figures))
+    counted = json.dumps(dict(figures))
     verdict = f"broken: {', '.join(broken)}" if broken else "lost: nothing"
-    return "\n".join([*lines, "", f"{len(rounds)} rounds, {killed.total()} kills; {told}", verdict])
+    return "\n".join([*lines, "", f"{len(rounds)} rounds, {killed.total()} kills; {counted}", verdict])

@@ -37,7 +37,7 @@ def run_checks() -> list[Result]:
 
 
 def configured_region(settings: EC2Settings | None) -> str | None:
-    """The region of launches; None if there is none."""
+    """The region of launches; None if nothing names one."""
     import boto3  # slow to import, and command lines should not be
 
     named = settings.region if settings else os.environ.get("AUDIENCE_EXPLORER_EC2_REGION")

@@ -50,7 +50,7 @@ _TO_DO = {
 
 
 def find(ec2: "EC2Client", settings: EC2Settings) -> Image | None:
-    """The image of launches; None if there is none, or it can't be seen."""
+    """The image of launches; None if it is missing or can't be seen."""
     try:
         return find_image(ec2, settings.image)
     except (BotoCoreError, ClientError, NoImage):
