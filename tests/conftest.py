@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -31,6 +32,10 @@ def pytest_configure() -> None:
         if name.startswith(("AUDIENCE_EXPLORER_", "DAGSTER_", "AWS_")):
             del os.environ[name]
     os.environ["AUDIENCE_EXPLORER_START_MONTH"] = "2018-01"
+    # `make test` has nothing of the virtual environment on the path: nor has an activated one, or its tests would
+    # start by name what is not found there.
+    programs = str(Path(sys.executable).parent)
+    os.environ["PATH"] = os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if p != programs)
     # How long an example takes depends on what else the machine does.
     hypothesis.settings.register_profile(
         "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]

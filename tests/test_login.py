@@ -5,6 +5,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -99,7 +100,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("login")
     (folder / "home").mkdir()
     site = Site(folder, webserver, reports.server_port)
-    dagster = ["dagster-webserver", "--host", "127.0.0.1", "--port", str(webserver), "--empty-workspace"]
+    # The environment's own: `make test` has nothing of it on the path.
+    program = Path(sys.executable).with_name("dagster-webserver")
+    dagster = [program, "--host", "127.0.0.1", "--port", str(webserver), "--empty-workspace"]
     environment = {**os.environ, "DAGSTER_HOME": str(folder / "home")}
     with (
         started([*dagster, "--dagster-log-level", "error"], env=environment, cwd=folder),
