@@ -330,8 +330,19 @@ def would_launch(_: object) -> None:
 def test_each_type_subnet_and_market_is_asked_for(account: Account, answers: Answers) -> None:
     found = dry(answers, account, would_launch, instance_types=["a", "b"], subnets=["s1", "s2"])
     assert [(r.check, r.state) for r in found] == [("launch spot", "ok"), ("launch on-demand", "ok")]
-    assert found[0].finding == "EC2 would launch a in s1, a in s2, b in s1, b in s2"
+    assert found[0].finding == "EC2 would launch a, b, each in s1 and s2"
     assert states(dry(answers, account, would_launch, market="spot")) == ["ok"]
+
+
+def test_where_only_some_would_be_launched_each_is_named_with_its_subnet(account: Account, answers: Answers) -> None:
+    def answer(request: dict[str, Any]) -> None:
+        if (request["InstanceType"], request["SubnetId"]) == ("b", "s2"):
+            refuse("RunInstances", "Unsupported", "b is not to be had in s2.")
+        would_launch(request)
+
+    found = dry(answers, account, answer, instance_types=["a", "b"], subnets=["s1", "s2"], market="spot")
+    assert found[0].finding == "EC2 would launch a in s1, a in s2, b in s1"
+    assert found[1].finding.startswith("b in s2: ")
 
 
 def test_the_dry_run_is_the_very_request_of_a_launch(account: Account, answers: Answers) -> None:

@@ -118,7 +118,7 @@ def _ask(ec2: "EC2Client", settings: EC2Settings, option: LaunchOption, found: I
 
 
 def _answered(market: Market, code: str, message: str, options: list[LaunchOption], works: bool) -> Result:
-    of = ", ".join(f"{o.instance_type}{f' in {o.subnet}' if o.subnet else ''}" for o in options)
+    of = _named(options)
     check = f"launch {market}"
     if code == "DryRunOperation":
         return Result(check, "ok", f"EC2 would launch {of}")
@@ -126,6 +126,17 @@ def _answered(market: Market, code: str, message: str, options: list[LaunchOptio
     state: State = "warning" if passed_over else "failed"
     finding = f"{of}: {message}{', so launches pass it over' if passed_over else ''}"
     return Result(check, state, finding, _to_do(code, message))
+
+
+def _named(options: list[LaunchOption]) -> str:
+    """Launch options in a few words, where each type is in each subnet."""
+    types = list(dict.fromkeys(option.instance_type for option in options))
+    subnets = list(dict.fromkeys(option.subnet for option in options if option.subnet))
+    if not subnets:
+        return ", ".join(types)
+    if len(options) == len(types) * len(subnets):
+        return f"{', '.join(types)}{', each' if len(types) > 1 else ''} in {' and '.join(subnets)}"
+    return ", ".join(f"{option.instance_type} in {option.subnet}" for option in options)
 
 
 def _to_do(code: str, message: str) -> str:
