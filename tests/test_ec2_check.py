@@ -4,13 +4,12 @@ here as AWS's documents have it.
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from importlib import metadata
 from typing import Any
 
 import boto3
-import botocore.client
 import pytest
 from botocore.exceptions import ClientError, NoCredentialsError
 from click.testing import CliRunner
@@ -28,6 +27,7 @@ from audience_explorer_dagster.launchers.ec2.launcher import EC2StepLauncher
 from audience_explorer_dagster.launchers.ec2.start import LaunchOption, start_instance
 from spark_jobs import REQUIRES
 from tests.account import BUCKET, Account, empty_account
+from tests.answers import Answer, Answers, refuse
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -35,34 +35,6 @@ REGION = "us-east-1"
 PROFILE = "audience-explorer-instance"
 ROLE = f"arn:aws:iam::123456789012:role/{PROFILE}"
 DENIED = ("UnauthorizedOperation", "You are not authorized to perform this operation.", 403)
-Answer = Callable[[dict[str, Any]], Any]
-
-
-class Answers:
-    """What requests are answered in moto's place, by their operations; the requests are kept."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch):
-        self.made: list[tuple[str, dict[str, Any]]] = []
-        self._given: dict[str, Answer] = {}
-        by_moto = botocore.client.BaseClient._make_api_call  # type: ignore[attr-defined]
-
-        def call(client: Any, operation: str, request: dict[str, Any]) -> Any:
-            self.made.append((operation, request))
-            answer = self._given.get(operation)
-            return by_moto(client, operation, request) if answer is None else answer(request)
-
-        monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", call)
-
-    def give(self, operation: str, answer: Answer | dict[str, Any]) -> None:
-        self._given[operation] = answer if callable(answer) else lambda _: answer
-
-    def refuse(self, operation: str, code: str, message: str, status: int = 400, **headers: str) -> None:
-        self._given[operation] = lambda _: refuse(operation, code, message, status, **headers)
-
-
-def refuse(operation: str, code: str, message: str, status: int = 400, **headers: str) -> None:
-    facts: Any = {"HTTPStatusCode": status, "HTTPHeaders": headers}
-    raise ClientError({"Error": {"Code": code, "Message": message}, "ResponseMetadata": facts}, operation)
 
 
 @pytest.fixture(scope="module", autouse=True)
