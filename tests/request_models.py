@@ -7,6 +7,7 @@ what this project sends.
 """
 
 import base64
+import difflib
 import functools
 import re
 import sys
@@ -60,6 +61,8 @@ _BUCKET = Limit(3, 63, pattern=r"[a-z0-9][a-z0-9.-]+[a-z0-9]")
 _KEY = Limit(1, most_bytes=1024)
 # https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
 _DELETED_AT_ONCE = Limit(1, 1000)
+# https://docs.aws.amazon.com/sns/latest/api/API_Publish.html
+_SUBJECT, _MESSAGE = Limit(1, 99, pattern=r"[^\x00-\x1f\x7f]*"), Limit(1, most_bytes=256 * 1024)
 
 # By service, by shape (`*` for any) and by member.
 DOCUMENTED: dict[tuple[str, str, str], Limit] = {
@@ -74,6 +77,8 @@ DOCUMENTED: dict[tuple[str, str, str], Limit] = {
     ("ec2", "RegisterImageRequest", "Name"): _IMAGE_NAME,
     ("ec2", "*", "Filters"): _FILTERS,
     ("ec2", "Filter", "Values"): _FILTER_VALUES,
+    ("sns", "PublishInput", "Subject"): _SUBJECT,
+    ("sns", "PublishInput", "Message"): _MESSAGE,
     ("s3", "*", "Bucket"): _BUCKET,
     ("s3", "*", "Key"): _KEY,
     ("s3", "*", "Prefix"): Limit(most_bytes=1024),
@@ -81,6 +86,7 @@ DOCUMENTED: dict[tuple[str, str, str], Limit] = {
 }
 
 _SHOWN = 60  # characters of a value
+_MOST_NAMED = 20  # values of an enumeration
 
 
 def misfits_of(operation: Operation, params: Mapping[str, Any]) -> list[str]:
@@ -110,7 +116,7 @@ def _of_shape(service: str, shape: Shape, value: Any, path: str) -> Iterator[tup
             yield from _of_shape(service, shape.key, key, f"{path} (key {key!r})")
             yield from _of_shape(service, shape.value, entry, f"{path}.{key}")
     elif shape.type_name == "string" and getattr(shape, "enum", None) and value not in shape.enum:
-        yield path, f"{_shown(value)} is not one of {', '.join(shape.enum)}"
+        yield path, f"{_shown(value)} is not one of {_some(value, shape.enum)}"
     elif shape.type_name in ("integer", "long", "float", "double"):
         least, most = shape.metadata.get("min"), shape.metadata.get("max")
         if (least is not None and value < least) or (most is not None and value > most):
@@ -183,6 +189,13 @@ def _characters(kind: str) -> str:
         else:
             spans.append([code, code])
     return "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in spans)
+
+
+def _some(value: str, allowed: Sequence[str]) -> str:
+    """Values of an enumeration; of EC2's 1,300 types those that are like one that is not among them."""
+    if len(allowed) <= _MOST_NAMED:
+        return ", ".join(allowed)
+    return f"{len(allowed)}, such as {', '.join(difflib.get_close_matches(value, allowed) or allowed[:3])}"
 
 
 def _shown(value: Any) -> str:

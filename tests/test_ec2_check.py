@@ -300,18 +300,18 @@ def would_launch(_: object) -> None:
 
 
 def test_each_type_subnet_and_market_is_asked_for(account: Account, answers: Answers) -> None:
-    found = dry(answers, account, would_launch, instance_types=["a", "b"], subnets=["s1", "s2"])
+    found = dry(answers, account, would_launch, instance_types=["m5.large", "m6i.large"], subnets=["s1", "s2"])
     assert [(r.check, r.state) for r in found] == [("launch spot", "ok"), ("launch on-demand", "ok")]
-    assert found[0].finding == "EC2 would launch a in s1, a in s2, b in s1, b in s2"
+    assert found[0].finding == "EC2 would launch m5.large in s1, m5.large in s2, m6i.large in s1, m6i.large in s2"
     assert states(dry(answers, account, would_launch, market="spot")) == ["ok"]
 
 
 def test_the_dry_run_is_the_very_request_of_a_launch(account: Account, answers: Answers) -> None:
-    of = settings(instance_types=["a"], market="spot", subnets=["s1"], security_groups=["sg-1"], key_pair="mine")
+    of = settings(instance_types=["m5.large"], market="spot", subnets=["s1"], security_groups=["sg-1"], key_pair="mine")
     answers.give("RunInstances", would_launch)
     launching.check_launches(account.ec2, of, IMAGE)
     with pytest.raises(ClientError, match="DryRunOperation"):
-        start_instance(account.ec2, of, [LaunchOption("a", "s1", "spot")], "t", {"x": "y"}, IMAGE, "s3://b/l")
+        start_instance(account.ec2, of, [LaunchOption("m5.large", "s1", "spot")], "t", {"x": "y"}, IMAGE, "s3://b/l")
     (asked, launched) = [request for operation, request in answers.made if operation == "RunInstances"]
     assert asked.pop("DryRun")
     launched.pop("ClientToken")
@@ -358,15 +358,15 @@ def test_what_ec2_refuses_fails_with_what_to_do(
 def test_a_type_that_a_zone_does_not_have_is_passed_over_if_another_is_there(
     account: Account, answers: Answers
 ) -> None:
-    def only_b(request: dict[str, Any]) -> None:
-        if request["InstanceType"] == "b":
+    def only_m6i(request: dict[str, Any]) -> None:
+        if request["InstanceType"] == "m6i.large":
             would_launch(request)
         refuse("RunInstances", "Unsupported", "Your requested instance type is not supported in your requested zone")
 
-    found = dry(answers, account, only_b, instance_types=["a", "b"], market="spot")
+    found = dry(answers, account, only_m6i, instance_types=["m5.large", "m6i.large"], market="spot")
     assert states(found) == ["warning", "ok"]
     assert found[0].finding.endswith("so launches pass it over")
-    assert states(dry(answers, account, only_b, instance_types=["a"], market="spot")) == ["failed"]
+    assert states(dry(answers, account, only_m6i, instance_types=["m5.large"], market="spot")) == ["failed"]
 
 
 def test_without_an_image_launches_are_not_called_possible(account: Account) -> None:

@@ -68,6 +68,8 @@ def encoded(size: int) -> dict[str, str]:
         ("ec2", "CreateImage", {"InstanceId": "i-1", "Name": "a b.c"}, {"Name": "a:b"}, ".Name"),
         ("iam", "GetRole", {"RoleName": "jobs"}, {"RoleName": "a/b"}, ".RoleName"),
         ("service-quotas", "GetServiceQuota", QUOTA, {"QuotaCode": "_"}, ".QuotaCode"),
+        ("sns", "Publish", {"Message": "m", "Subject": "s" * 99}, {"Subject": "s" * 100}, ".Subject"),
+        ("sns", "Publish", {"Message": "m"}, {"Message": "ä" * (128 * 1024 + 1)}, ".Message"),
         ("s3", "HeadObject", {"Bucket": "bucket", "Key": "a"}, {"Key": "ä" * 513}, ".Key"),
         ("s3", "HeadObject", {"Bucket": "bucket", "Key": "a"}, {"Bucket": "Bucket_1"}, ".Bucket"),
         ("s3", "PutObject", {"Bucket": "bucket", "Key": "a"}, {"StorageClass": "CHEAP"}, ".StorageClass"),
