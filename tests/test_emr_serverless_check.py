@@ -377,7 +377,7 @@ def test_from_an_empty_account_to_one_that_is_ready(answers: Answers) -> None:
     code, empty, _ = check()
     assert code == 1
     assert {empty[name] for name in ("bucket audience", "application", "job role")} == {"failed"}
-    assert empty["quota"] == "ok"
+    assert (empty["quota"], empty["archive"]) == ("ok", "unseen")
     boto3.client("s3").create_bucket(Bucket=BUCKET)
     answers.give("GetApplication", {"application": APPLICATION})
     code, half, _ = check()

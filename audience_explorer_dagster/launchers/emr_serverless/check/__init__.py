@@ -5,7 +5,11 @@ import os
 
 from audience_explorer_dagster.launchers import aws_checks
 from audience_explorer_dagster.launchers.aws_checks import Result, home_region
-from audience_explorer_dagster.launchers.emr_serverless.check.application import check_application, find_application
+from audience_explorer_dagster.launchers.emr_serverless.check.application import (
+    Application,
+    check_application,
+    find_application,
+)
 from audience_explorer_dagster.launchers.emr_serverless.check.archive import check_archive
 from audience_explorer_dagster.launchers.emr_serverless.check.capacity import check_capacity, check_quota
 from audience_explorer_dagster.launchers.emr_serverless.check.network import check_network
@@ -34,10 +38,15 @@ def run_checks() -> list[Result]:
         return [*results, _left_out("everything else")]
     locations = [os.environ.get("AUDIENCE_EXPLORER_ROOT", ""), settings.launches if settings else ""]
     on_s3 = [location for location in locations if location.startswith("s3://")]
-    results += aws_checks.buckets(client("s3", region, _ATTEMPTS), on_s3, region, POLICIES)
+    buckets = aws_checks.buckets(client("s3", region, _ATTEMPTS), on_s3, region, POLICIES)
+    results += buckets
     if settings is None:
         return [*results, _left_out("application, tags, workers, quota, role, rights, archive")]
-    return results + _launcher(settings, region, rights_of(home, _ATTEMPTS))
+    rights = rights_of(home, _ATTEMPTS)
+    application, found = _launcher(settings, region, rights)
+    if any(result.state == "failed" for result in buckets):
+        return [*results, *found, _left_out("archive")]
+    return [*results, *found, *check_archive(rights, settings, application or {})]
 
 
 def configured_region(settings: EMRServerlessSettings | None) -> str | None:
@@ -61,7 +70,7 @@ def _settings() -> tuple[EMRServerlessSettings | None, list[Result]]:
         return None, [*results, Result("settings", "failed", str(error), "Set these variables: docs/spark.md.")]
 
 
-def _launcher(settings: EMRServerlessSettings, region: str, rights: Rights) -> list[Result]:
+def _launcher(settings: EMRServerlessSettings, region: str, rights: Rights) -> tuple[Application | None, list[Result]]:
     emr = client("emr-serverless", region, _ATTEMPTS)
     application, results = find_application(emr, settings.application)
     if application:
@@ -71,8 +80,7 @@ def _launcher(settings: EMRServerlessSettings, region: str, rights: Rights) -> l
     results += check_capacity(settings, application or {})
     results += check_quota(client("service-quotas", region, _ATTEMPTS), settings)
     results += check_role(rights, settings)
-    results += check_archive(rights, settings, application or {})
-    return results
+    return application, results
 
 
 def _left_out(what: str) -> Result:

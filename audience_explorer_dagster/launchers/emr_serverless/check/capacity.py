@@ -100,5 +100,5 @@ def _quota(service_quotas: Any, settings: EMRServerlessSettings) -> Result:
         f" --quota-code {code} --desired-value {wanted} (free; “{name}”), or {_SMALLER}."
     )
     # A job run is ended as soon as it asks for a worker beyond the quota: ServiceQuotaExceededException.
-    finding = f"{quota:.0f} vCPUs at a time, and a launch takes up to {wanted}: EMR ends it as it asks for more"
+    finding = f"{quota:.0f} vCPUs at a time, and a launch takes up to {wanted}: EMR ends it when it asks for more"
     return Result("quota", "failed", finding, to_do)
