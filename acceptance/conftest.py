@@ -15,12 +15,31 @@ import pytest
 
 from acceptance.sandbox import NotPossible, Sandbox
 from ami import jars
-from tests.conftest import ansible, golden, local, no_environment, quick_jvms, require_spark, spark
+from tests.conftest import (
+    ansible,
+    golden,
+    local,
+    no_environment,
+    no_misfit_requests,
+    quick_jvms,
+    requests_checked,
+    require_spark,
+    spark,
+)
 
 if TYPE_CHECKING:
     from acceptance.sandbox.spark_cluster import SparkCluster
 
-__all__ = ["ansible", "golden", "local", "no_environment", "quick_jvms", "spark"]  # fixtures
+__all__ = [  # fixtures
+    "ansible",
+    "golden",
+    "local",
+    "no_environment",
+    "no_misfit_requests",
+    "quick_jvms",
+    "requests_checked",
+    "spark",
+]
 
 PROJECT = Path(__file__).parents[1]
 OUTPUT = Path(os.environ.get("CI_OUTPUT", PROJECT / "ci-output"))  # where what people may want to see is kept

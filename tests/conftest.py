@@ -20,6 +20,8 @@ from click.testing import CliRunner
 from hypothesis.internal.conjecture import providers
 
 import spark_jobs  # noqa: F401 - before numpy, whose kernels it chooses: jobs in this process round as those in others
+from tests.requests_checked import every_request_checked
+from tests.requests_checked import found as misfits
 
 if TYPE_CHECKING:
     from tests.project import Project
@@ -182,6 +184,21 @@ def no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         if name.startswith(("AUDIENCE_EXPLORER_", "DAGSTER_", "AWS_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("AUDIENCE_EXPLORER_STRICT_SCHEMA", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def requests_checked() -> Iterator[None]:
+    """Every request to AWS, or to what plays it, is one that AWS would take."""
+    with every_request_checked():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def no_misfit_requests(requests_checked: None) -> Iterator[None]:  # noqa: ARG001
+    """A test fails by a request that AWS would refuse, also where the error is caught, or is another process's."""
+    misfits.clear()
+    yield
+    assert misfits == []
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,13 +4,12 @@ here as AWS's documents have it.
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from importlib import metadata
 from typing import Any
 
 import boto3
-import botocore.client
 import pytest
 from botocore.exceptions import ClientError, NoCredentialsError
 from click.testing import CliRunner
@@ -28,6 +27,7 @@ from audience_explorer_dagster.launchers.ec2.launcher import EC2StepLauncher
 from audience_explorer_dagster.launchers.ec2.start import LaunchOption, start_instance
 from spark_jobs import REQUIRES
 from tests.account import BUCKET, Account, empty_account
+from tests.answers import Answer, Answers, refuse
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -35,34 +35,6 @@ REGION = "us-east-1"
 PROFILE = "audience-explorer-instance"
 ROLE = f"arn:aws:iam::123456789012:role/{PROFILE}"
 DENIED = ("UnauthorizedOperation", "You are not authorized to perform this operation.", 403)
-Answer = Callable[[dict[str, Any]], Any]
-
-
-class Answers:
-    """What requests are answered in moto's place, by their operations; the requests are kept."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch):
-        self.made: list[tuple[str, dict[str, Any]]] = []
-        self._given: dict[str, Answer] = {}
-        by_moto = botocore.client.BaseClient._make_api_call  # type: ignore[attr-defined]
-
-        def call(client: Any, operation: str, request: dict[str, Any]) -> Any:
-            self.made.append((operation, request))
-            answer = self._given.get(operation)
-            return by_moto(client, operation, request) if answer is None else answer(request)
-
-        monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", call)
-
-    def give(self, operation: str, answer: Answer | dict[str, Any]) -> None:
-        self._given[operation] = answer if callable(answer) else lambda _: answer
-
-    def refuse(self, operation: str, code: str, message: str, status: int = 400, **headers: str) -> None:
-        self._given[operation] = lambda _: refuse(operation, code, message, status, **headers)
-
-
-def refuse(operation: str, code: str, message: str, status: int = 400, **headers: str) -> None:
-    facts: Any = {"HTTPStatusCode": status, "HTTPHeaders": headers}
-    raise ClientError({"Error": {"Code": code, "Message": message}, "ResponseMetadata": facts}, operation)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -328,29 +300,30 @@ def would_launch(_: object) -> None:
 
 
 def test_each_type_subnet_and_market_is_asked_for(account: Account, answers: Answers) -> None:
-    found = dry(answers, account, would_launch, instance_types=["a", "b"], subnets=["s1", "s2"])
+    found = dry(answers, account, would_launch, instance_types=["m5.large", "m6i.large"], subnets=["s1", "s2"])
     assert [(r.check, r.state) for r in found] == [("launch spot", "ok"), ("launch on-demand", "ok")]
-    assert found[0].finding == "EC2 would launch a, b, each in s1 and s2"
+    assert found[0].finding == "EC2 would launch m5.large, m6i.large, each in s1 and s2"
     assert states(dry(answers, account, would_launch, market="spot")) == ["ok"]
 
 
 def test_where_only_some_would_be_launched_each_is_named_with_its_subnet(account: Account, answers: Answers) -> None:
     def answer(request: dict[str, Any]) -> None:
-        if (request["InstanceType"], request["SubnetId"]) == ("b", "s2"):
-            refuse("RunInstances", "Unsupported", "b is not to be had in s2.")
+        if (request["InstanceType"], request["SubnetId"]) == ("m6i.large", "s2"):
+            refuse("RunInstances", "Unsupported", "m6i.large is not to be had in s2.")
         would_launch(request)
 
-    found = dry(answers, account, answer, instance_types=["a", "b"], subnets=["s1", "s2"], market="spot")
-    assert found[0].finding == "EC2 would launch a in s1, a in s2, b in s1"
-    assert found[1].finding.startswith("b in s2: ")
+    types = ["m5.large", "m6i.large"]
+    found = dry(answers, account, answer, instance_types=types, subnets=["s1", "s2"], market="spot")
+    assert found[0].finding == "EC2 would launch m5.large in s1, m5.large in s2, m6i.large in s1"
+    assert found[1].finding.startswith("m6i.large in s2: ")
 
 
 def test_the_dry_run_is_the_very_request_of_a_launch(account: Account, answers: Answers) -> None:
-    of = settings(instance_types=["a"], market="spot", subnets=["s1"], security_groups=["sg-1"], key_pair="mine")
+    of = settings(instance_types=["m5.large"], market="spot", subnets=["s1"], security_groups=["sg-1"], key_pair="mine")
     answers.give("RunInstances", would_launch)
     launching.check_launches(account.ec2, of, IMAGE)
     with pytest.raises(ClientError, match="DryRunOperation"):
-        start_instance(account.ec2, of, [LaunchOption("a", "s1", "spot")], "t", {"x": "y"}, IMAGE, "s3://b/l")
+        start_instance(account.ec2, of, [LaunchOption("m5.large", "s1", "spot")], "t", {"x": "y"}, IMAGE, "s3://b/l")
     (asked, launched) = [request for operation, request in answers.made if operation == "RunInstances"]
     assert asked.pop("DryRun")
     launched.pop("ClientToken")
@@ -397,15 +370,15 @@ def test_what_ec2_refuses_fails_with_what_to_do(
 def test_a_type_that_a_zone_does_not_have_is_passed_over_if_another_is_there(
     account: Account, answers: Answers
 ) -> None:
-    def only_b(request: dict[str, Any]) -> None:
-        if request["InstanceType"] == "b":
+    def only_m6i(request: dict[str, Any]) -> None:
+        if request["InstanceType"] == "m6i.large":
             would_launch(request)
         refuse("RunInstances", "Unsupported", "Your requested instance type is not supported in your requested zone")
 
-    found = dry(answers, account, only_b, instance_types=["a", "b"], market="spot")
+    found = dry(answers, account, only_m6i, instance_types=["m5.large", "m6i.large"], market="spot")
     assert states(found) == ["warning", "ok"]
     assert found[0].finding.endswith("so launches pass it over")
-    assert states(dry(answers, account, only_b, instance_types=["a"], market="spot")) == ["failed"]
+    assert states(dry(answers, account, only_m6i, instance_types=["m5.large"], market="spot")) == ["failed"]
 
 
 def test_without_an_image_launches_are_not_called_possible(account: Account) -> None:

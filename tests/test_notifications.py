@@ -196,7 +196,7 @@ def test_a_long_story_is_cut_and_still_ends_with_the_run(topic: str) -> None:
     [(subject, message)] = published(topic)
     assert len(message) < 3200
     assert message.endswith("…\nIt is started again.\nRun 1234")
-    assert len(subject) == 100
+    assert len(subject) == 99, "AWS wants less than 100"
     assert subject.isascii()
     assert subject.isprintable()
 

@@ -24,6 +24,7 @@ NAMES = {
     "INSTANCE_ROLE": "audience-explorer-instance",
     "BUILDER_ROLE": "audience-explorer-image-builder",
     "JOB_ROLE": "audience-explorer-jobs",
+    "LAUNCHER_ROLE": "audience-explorer-launcher",
     "APPLICATION": "00f1",
 }
 DATA = "arn:aws:s3:::bucket/audience"

@@ -22,6 +22,7 @@ from acceptance.sandbox.faults import Caller, Faults
 from acceptance.sandbox.network import drop_connection
 from acceptance.sandbox.permissions import Permissions, Tags
 from acceptance.sandbox.prices import get_products
+from tests.requests_checked import refusal_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -45,9 +46,10 @@ class _Awaited:
 class Api:
     """moto's API, as its callers see it.
 
-    What it adds: calls are noted, and refused or left without an answer as the faults say; calls of EC2 come in one at
-    a time, for moto's data is not made for several threads, and hypervisor and moto must agree; on-demand prices, which
-    moto has not; and if wished, the policies of the callers' roles.
+    What it adds: calls that do not fit AWS's models are refused, and fail the test that runs; calls are noted, and
+    refused or left without an answer as the faults say; calls of EC2 come in one at a time, for moto's data is not made
+    for several threads, and hypervisor and moto must agree; on-demand prices, which moto has not; and if wished, the
+    policies of the callers' roles.
     """
 
     def __init__(self, faults: Faults, lock: threading.RLock, permissions: Permissions | None = None):
@@ -83,6 +85,8 @@ class Api:
     ) -> Iterable[bytes]:
         if self._faults.cuts(instance_id):
             drop_connection(environ)
+        if misfit := refusal_of(environ):
+            return misfit(environ, start_response)
         request = Request(environ)
         service = _service(request)
         call = _call(service, request)

@@ -267,5 +267,5 @@ def _as_json(notice: Notice) -> dict[str, Any]:
 
 
 def _as_subject(text: str) -> str:
-    """SNS takes up to 100 ASCII characters, with no control characters."""
-    return "".join(char if " " <= char <= "~" else "?" for char in text)[:100]
+    """SNS takes less than 100 characters, with no control characters; mail has them in ASCII."""
+    return "".join(char if " " <= char <= "~" else "?" for char in text)[:99]

@@ -16,6 +16,7 @@ from audience_explorer_dagster.cli.compare import compare
 from audience_explorer_dagster.cli.completion import complete_category, complete_month
 from audience_explorer_dagster.cli.demo_results import demo_results
 from audience_explorer_dagster.cli.ec2 import ec2
+from audience_explorer_dagster.cli.emr_serverless import emr_serverless
 from audience_explorer_dagster.cli.export import export
 from audience_explorer_dagster.cli.gc import gc
 from audience_explorer_dagster.cli.launch import launch
@@ -202,4 +203,5 @@ main.add_command(prune)
 main.add_command(gc)
 main.add_command(launch)
 main.add_command(ec2)
+main.add_command(emr_serverless)
 main.add_command(archive)

@@ -23,11 +23,15 @@ State = Literal["ok", "warning", "unseen", "failed"]
 _DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
 # The actions of requests that are not named after them.
 _ACTIONS = {
+    "GetApplication": "emr-serverless:GetApplication",
     "GetBucketEncryption": "s3:GetEncryptionConfiguration",
+    "GetRole": "iam:GetRole",
     "GetServiceQuota": "servicequotas:GetServiceQuota",
     "ListObjectsV2": "s3:ListBucket",
+    "SimulatePrincipalPolicy": "iam:SimulatePrincipalPolicy",
 }
-_NEEDED = {"ec2:DescribeImages"}  # by launches themselves
+_NEEDED = {"ec2:DescribeImages", "emr-serverless:GetApplication"}  # by launches themselves
+_OF_EC2 = "ami/iam"  # the folder of the policies of the launcher `ec2`
 
 
 @dataclass(frozen=True)
@@ -47,17 +51,23 @@ class Result:
     to_do: str = ""
 
 
-def looked(check: str, look: Callable[[], list[Result]]) -> list[Result]:
-    """The results of a check, or the one result that AWS did not let it look."""
+def looked(check: str, look: Callable[[], list[Result]], policies: str = _OF_EC2) -> list[Result]:
+    """The results of a check, or the one result that AWS did not let it look.
+
+    Args:
+        check: Its name.
+        look: Does it.
+        policies: The folder of the launcher's policies, which what to do names; here, and below.
+    """
     try:
         return look()
     except ClientError as error:
         if error.response["Error"]["Code"] in _DENIED:
             action = _ACTIONS.get(error.operation_name, f"ec2:{error.operation_name}")
             if action in _NEEDED:
-                to_do = f"Allow {action}, as ami/iam/launcher.json does."
+                to_do = f"Allow {action}, as {policies}/launcher.json does."
                 return [Result(check, "failed", f"launches need {action}, which is not allowed", to_do)]
-            to_do = f"Allow {action}, as ami/iam/check.json does, or look yourself."
+            to_do = f"Allow {action}, as {policies}/check.json does, or look yourself."
             return [Result(check, "unseen", f"can't be seen: needs {action}", to_do)]
         return [Result(check, "failed", f"AWS refuses {error.operation_name}: {message_of(error)}", "See its message.")]
     except BotoCoreError as error:
@@ -77,7 +87,7 @@ def home_region(region: str | None) -> str:
     return next((home for prefix, home in homes.items() if (region or "").startswith(prefix)), "us-east-1")
 
 
-def identity(sts: Any) -> list[Result]:
+def identity(sts: Any, policies: str = _OF_EC2) -> list[Result]:
     """Who asks. AWS answers that to anybody with valid credentials."""
     try:
         caller = sts.get_caller_identity()
@@ -89,21 +99,22 @@ def identity(sts: Any) -> list[Result]:
         return [Result("identity", "failed", as_clause(error), to_do)]
     who = f"{caller['Arn']}, account {caller['Account']}"
     if caller["Arn"].endswith(":root"):
-        to_do = "Use a role with ami/iam/launcher.json: nothing can be denied to this one, so it proves no rights."
+        to_do = f"Use a role with {policies}/launcher.json: nothing can be denied to this one, so it proves no rights."
         return [Result("identity", "warning", f"{who}: the account's root user", to_do)]
     return [Result("identity", "ok", who)]
 
 
-def region(ec2: "EC2Client", name: str | None) -> list[Result]:
+def region(ec2: "EC2Client", name: str | None, policies: str = _OF_EC2) -> list[Result]:
     """Whether a region is one of EC2's, and enabled.
 
     Args:
         ec2: A client of the partition's home region: in one that is not enabled, no credentials are valid.
         name: The region that is configured; None if none is.
+        policies: See `looked`.
     """
     if not name:
         return [Result("region", "failed", "no region is configured", "Name one: export AWS_REGION=eu-west-1")]
-    return looked("region", lambda: [_region(ec2, name)])
+    return looked("region", lambda: [_region(ec2, name)], policies)
 
 
 def _region(ec2: "EC2Client", name: str) -> Result:
@@ -118,7 +129,7 @@ def _region(ec2: "EC2Client", name: str) -> Result:
     return Result("region", "ok", name)
 
 
-def buckets(s3: "S3Client", locations: Sequence[str], region_name: str) -> list[Result]:
+def buckets(s3: "S3Client", locations: Sequence[str], region_name: str, policies: str = _OF_EC2) -> list[Result]:
     """Whether the buckets of some locations (`s3://bucket/prefix`) are there, in a region, and can be listed; and by
     which keys they encrypt."""
     prefixes: dict[str, list[str]] = {}
@@ -126,16 +137,16 @@ def buckets(s3: "S3Client", locations: Sequence[str], region_name: str) -> list[
         bucket, _, prefix = location.removeprefix("s3://").partition("/")
         of_bucket = prefixes.setdefault(bucket, [])
         of_bucket += [prefix.strip("/")] if prefix.strip("/") not in of_bucket else []
-    return [result for bucket, of in prefixes.items() for result in _bucket(s3, bucket, of, region_name)]
+    return [result for bucket, of in prefixes.items() for result in _bucket(s3, bucket, of, region_name, policies)]
 
 
-def _bucket(s3: "S3Client", name: str, prefixes: Sequence[str], region_name: str) -> list[Result]:
+def _bucket(s3: "S3Client", name: str, prefixes: Sequence[str], region_name: str, policies: str) -> list[Result]:
     check = f"bucket {name}"
-    found = looked(check, lambda: [_place(s3, check, name, region_name)])
+    found = looked(check, lambda: [_place(s3, check, name, region_name)], policies)
     if found[0].state != "ok":
         return found
-    listed = looked(check, lambda: _listed(s3, check, name, prefixes))
-    return [*(listed or found), *looked(f"{check}, encryption", lambda: [_encryption(s3, name)])]
+    listed = looked(check, lambda: _listed(s3, check, name, prefixes, policies), policies)
+    return [*(listed or found), *looked(f"{check}, encryption", lambda: [_encryption(s3, name)], policies)]
 
 
 def _place(s3: "S3Client", check: str, name: str, region_name: str) -> Result:
@@ -156,7 +167,7 @@ def _place(s3: "S3Client", check: str, name: str, region_name: str) -> Result:
     return Result(check, "ok", f"it is there, in {place}")
 
 
-def _listed(s3: "S3Client", check: str, name: str, prefixes: Sequence[str]) -> list[Result]:
+def _listed(s3: "S3Client", check: str, name: str, prefixes: Sequence[str], policies: str) -> list[Result]:
     """What can't be listed, though launches need it."""
     refused = []
     for prefix in prefixes:
@@ -168,7 +179,9 @@ def _listed(s3: "S3Client", check: str, name: str, prefixes: Sequence[str]) -> l
             refused.append(f"s3://{name}/{prefix}")
     if not refused:
         return []
-    to_do = "Allow s3:ListBucket there, as ami/iam/launcher.json does. If the bucket is somebody else's, make your own."
+    to_do = (
+        f"Allow s3:ListBucket there, as {policies}/launcher.json does. If the bucket is somebody else's, make your own."
+    )
     return [Result(check, "failed", f"{' and '.join(refused)} can't be listed", to_do)]
 
 

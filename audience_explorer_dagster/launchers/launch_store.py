@@ -98,17 +98,24 @@ class LaunchStore:
             make: Gives its content, or the file that has it.
         """
         key = self._key(f"code/{name}")
-        try:
-            self._s3.head_object(Bucket=self._bucket, Key=key)
-        except ClientError as error:
-            if not is_missing(self._s3, self._bucket, key, error):
-                raise
+        if not self.keeps(name):
             content = make()
             if isinstance(content, Path):
                 self._s3.upload_file(str(content), self._bucket, key)
             else:
                 self._s3.put_object(Bucket=self._bucket, Key=key, Body=content)
         return f"s3://{self._bucket}/{key}"
+
+    def keeps(self, name: str) -> bool:
+        """Whether a file is among the code."""
+        key = self._key(f"code/{name}")
+        try:
+            self._s3.head_object(Bucket=self._bucket, Key=key)
+        except ClientError as error:
+            if not is_missing(self._s3, self._bucket, key, error):
+                raise
+            return False
+        return True
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}/{name}" if self._prefix else name

@@ -20,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -77,10 +78,10 @@ def build(architecture: Architecture) -> Path:
     Raises:
         LaunchFailed: pip can't get the packages.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "audience-explorer")
-    archive = cache / name(architecture)
+    archive = _place(architecture)
     if archive.exists():
         return archive
+    cache = archive.parent
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as work:
         packages, draft = Path(work, "lib"), Path(work, archive.name)
@@ -90,6 +91,21 @@ def build(architecture: Architecture) -> Path:
     for old in sorted(cache.glob(f"{NAME}-*"), key=os.path.getmtime)[:-_KEPT]:
         old.unlink(missing_ok=True)
     return archive
+
+
+def can_be_built(architecture: Architecture) -> bool:
+    """Whether the archive is there, or pip to make it.
+
+    Raises:
+        LaunchFailed: A package is not installed that must go into it.
+    """
+    return _place(architecture).exists() or find_spec("pip") is not None
+
+
+def _place(architecture: Architecture) -> Path:
+    """Where the archive is kept on this machine."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "audience-explorer")
+    return cache / name(architecture)
 
 
 def _sources() -> dict[str, Path]:

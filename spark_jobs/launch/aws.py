@@ -26,9 +26,9 @@ def client(service: Literal["s3"], region: str | None, attempts: int = _ATTEMPTS
 @overload
 def client(service: Literal["ssm"], region: str | None, attempts: int = _ATTEMPTS) -> "SSMClient": ...
 @overload
-def client(service: Literal["service-quotas", "sts"], region: str | None, attempts: int = _ATTEMPTS) -> Any: ...
+def client(service: Literal["iam", "service-quotas", "sts"], region: str | None, attempts: int = _ATTEMPTS) -> Any: ...
 def client(
-    service: Literal["ec2", "emr-serverless", "s3", "service-quotas", "ssm", "sts"],
+    service: Literal["ec2", "emr-serverless", "iam", "s3", "service-quotas", "ssm", "sts"],
     region: str | None,
     attempts: int = _ATTEMPTS,
 ) -> "EC2Client | EMRServerlessClient | S3Client | SSMClient | Any":
