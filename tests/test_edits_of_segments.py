@@ -279,9 +279,7 @@ def test_renamed_and_merged_segments_are_marked_and_ended_ones_may_have_a_name_t
     after = edit_segments(state(ONE, TWO, segment(3, "Folk", ended="2024-02")), said, None)
     assert after.how == {1: ["renamed", "merged"], 2: ["merged"]}
     assert [each.name for each in after.state.segments] == ["Folk", "Jazz", "Folk"]
-    says = (
-        "^By an edit, segments 1 and 3 would both be called 'Folk' in 2024-03. Give one of them another name"
-    )
+    says = "^By an edit, segments 1 and 3 would both be called 'Folk' in 2024-03. Give one of them another name"
     with pytest.raises(InputError, match=says):
         edit_segments(state(ONE, TWO, THREE), said, None)
 
