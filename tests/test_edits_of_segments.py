@@ -120,6 +120,12 @@ def test_an_edit_that_breaks_a_rule_is_none(make: Callable[[], Edit]) -> None:
         make()
 
 
+def test_an_edit_is_a_value_that_nobody_changes() -> None:
+    assert len({TEA, TEA.model_copy(), PinK(k=1)}) == 2
+    with pytest.raises(ValidationError):
+        TEA.name = "Coffee"  # type: ignore[misc]
+
+
 def test_edits_at_the_edge_of_the_rules_are_edits() -> None:
     assert Rename(segment=1, name=f"  {'x' * 80} ").name == "x" * 80
     assert [Rename(segment=1, name="x", from_month=month).from_month for month in ("2024-01", "2024-12")]
