@@ -1,17 +1,21 @@
 """What lists of variants say of each, and what keeps an output from being the deployment's own."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
 import pytest
 
+from audience_explorer_dagster.partitions import Partition
 from audience_explorer_dagster.records import standing as standings
 from audience_explorer_dagster.records import variants
+from audience_explorer_dagster.records.history import Record
 from audience_explorer_dagster.records.standing import foreign_parameters, standing, steps_to, with_pinned_k
 from audience_explorer_dagster.records.variants import Choice, choose, find_named, side_by_side, told
 from audience_explorer_dagster.run_config import MonthRunConfig
 from audience_explorer_dagster.store import OWN, Current
-from spark_jobs.config import KMeansConfig, KSelectionConfig
+from spark_jobs.config import ClusteringInputsConfig, GroupedUsersConfig, KMeansConfig, KSelectionConfig, StepConfig
 from spark_jobs.errors import InputError
 from tests.test_tweaks import START, TEA, at, record, rows
 
@@ -79,6 +83,12 @@ def test_a_name_is_a_labels_before_it_is_a_folders() -> None:
         find_named(known, "z")
     with pytest.raises(InputError, match=r"There are: none\.$"):
         find_named([], "z")
+
+
+def test_a_clustering_that_names_no_fit_min_actions_learned_from_everybody() -> None:
+    early = {name: value for name, value in KMEANS.items() if name != "fit_min_actions"}
+    (made,) = side_by_side([record("a", config=dg.MetadataValue.json(early))], None)
+    assert made.parameters == "kmeans||,100,0.001; fit_min_actions 1"
 
 
 # --- lists
@@ -186,6 +196,47 @@ def test_what_differs_from_the_deployments_own_is_named_but_not_how_a_given_k_wo
     configs: dict[str, Any], label: str | None, why: str
 ) -> None:
     assert foreign_parameters(configs, label, MonthRunConfig()) == why
+
+
+class Made:
+    """The records of an asset; it notes of which partition they are asked for."""
+
+    def __init__(self, *known: Record):
+        self.known = known
+        self.asked: list[Partition] = []
+
+    def all(self, partition: Partition) -> Iterator[Record]:
+        self.asked.append(partition)
+        return iter(self.known)
+
+
+def test_an_output_is_the_deployments_own_if_all_that_it_was_made_from_is() -> None:
+    def made(fingerprint: str, config: StepConfig, *inputs: str, **details: Any) -> Record:
+        return replace(
+            record(fingerprint, config=dg.MetadataValue.json(config.model_dump(mode="json")), **details),
+            fingerprint=fingerprint,
+            inputs=inputs,
+        )
+
+    def is_own(clusters: Record, **of: Record) -> bool:
+        known: Any = {asset: Made(made("newer", KSelectionConfig(k_max=2)), each) for asset, each in of.items()}
+        for asset in steps_to("kmeans"):
+            known.setdefault(asset, Made())
+        found = standings.is_own(clusters, known, MonthRunConfig())
+        assert set(known["grouped_users"].asked) <= {Partition("2024-01")}
+        assert set(known["clustering_inputs"].asked) == {TEA}
+        return found
+
+    users, inputs = made("u", GroupedUsersConfig()), made("i", ClusteringInputsConfig(), "u")
+    clusters = made("c", KMeansConfig(), "i")
+    assert is_own(clusters)
+    assert is_own(clusters, clustering_inputs=inputs, grouped_users=users)
+    assert not is_own(made("c", KMeansConfig(), "i", label="x"), clustering_inputs=inputs)
+    assert not is_own(made("c", KMeansConfig(k=3), "i"), clustering_inputs=inputs)
+    assert not is_own(clusters, clustering_inputs=made("i", ClusteringInputsConfig(scaling="none"), "u"))
+    other = made("u", GroupedUsersConfig(max_reject_ratio=0.5))
+    assert not is_own(clusters, clustering_inputs=inputs, grouped_users=other)
+    assert is_own(clusters, clustering_inputs=made("i", ClusteringInputsConfig(), "v"), grouped_users=other)
 
 
 def test_the_deployments_own_label_is_none_of_a_variant() -> None:
