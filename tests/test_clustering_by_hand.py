@@ -152,5 +152,23 @@ def test_k_is_cut_to_the_profiles_and_of_none_there_is_no_cluster() -> None:
         assert (nothing.wssse, nothing.iterations, nothing.converged) == (0.0, 0, True)
 
 
+@pytest.mark.parametrize(("n", "sizes"), [(2**15, []), (2**15 + 1, [2**14])])
+def test_of_very_many_profiles_inits_start_from_a_coreset_of_a_size_that_never_changes(
+    monkeypatch: pytest.MonkeyPatch, n: int, sizes: list[int]
+) -> None:
+    """Another size would give other clusters for the same input."""
+    drawn: list[int] = []
+
+    def coreset(all_of_them: points_module.Points, size: int, _: Any) -> points_module.Points:
+        drawn.append(size)
+        return points_module.Points(all_of_them.profiles[:50], np.ones(50))
+
+    monkeypatch.setattr(clustering, "coreset", coreset)
+    found = clustering.fit(
+        sp.csr_matrix(np.arange(1.0, n + 1)[:, None]), np.ones(n), 2, KMeansParams("random", 3, 1e9), 1, 0, searches=0
+    )
+    assert (drawn, int(found.users.sum())) == (sizes, n)
+
+
 def test_the_library_is_named_with_its_version() -> None:
     assert clustering.engine_version() == f"numpy {np.__version__}"

@@ -178,6 +178,12 @@ def test_a_line_that_is_no_record_is_broken_and_the_next_ones_are_read(
     assert ([row["user_id"] for row in found], what) == (["v"], broken)
 
 
+def test_a_quote_that_is_open_where_the_file_ends_breaks_its_line_alone() -> None:
+    found, lines, broken = read_csv(f'{HEADER}\n"u,p,page_like\nv,p,page_like\n"w,p')
+    assert [row["user_id"] for row in found] == ["v"]
+    assert (lines, broken) == ([3], [(2, rules.NOT_CSV), (4, rules.NOT_CSV)])
+
+
 def test_records_come_in_batches_with_their_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv, "_RECORDS", 2)
     rows = "u,p,page_like\n" * 3
@@ -340,6 +346,17 @@ def test_a_line_that_is_no_row_is_broken_for_its_reason(line: bytes, why: str) -
     found, lines, broken = joined(json_lines.read_json_lines(data, "a.jsonl"))
     assert [row["user_id"] for row in found] == ["a", "b"]
     assert (lines, broken) == ([1, 4], [(2, why)])
+
+
+def test_a_byte_order_mark_is_none_but_at_the_start_of_a_file_wherever_blocks_begin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    line = b'\xef\xbb\xbf{"user_id": "u"}\n'
+    for size in (len(line), 1000):
+        monkeypatch.setattr(text, "_BLOCK_BYTES", size)
+        found, lines, broken = joined(json_lines.read_json_lines(io.BytesIO(line * 2), "a.jsonl"))
+        assert [row["user_id"] for row in found] == ["u"]
+        assert (lines, broken) == ([1], [(2, rules.NOT_JSON)])
 
 
 def test_fields_that_are_none_of_ours_may_be_there_twice_and_counts_that_are_none_are_0() -> None:

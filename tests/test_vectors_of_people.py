@@ -217,6 +217,13 @@ def test_rows_between_steps_keep_the_rules_of_the_contract(
     assert broken(rules, row, row) == ([f"column {key} must rise from row to row (1 is not)"] if key else [])
 
 
+def test_of_an_empty_array_with_or_without_offsets_as_arrow_has_both_there_are_no_vectors() -> None:
+    bare = pa.BinaryArray.from_buffers(pa.binary(), 0, [None, pa.py_buffer(b""), None])
+    for nobody in (bare, pa.array([], pa.binary())):
+        found = profiles._unpack(nobody, 3)
+        assert (found.shape, found.nnz) == ((0, 3), 0)
+
+
 def test_profiles_are_read_back_from_a_part_of_their_table() -> None:
     dense = np.array([[0.0, 2, 0], [1, 0, 3], [0, 0, 0], [4, 5, 6]])
     matrix, weight, _ = from_table(to_table(profiles.sp.csr_matrix(dense), np.arange(1, 5), np.arange(4)), 5)
