@@ -218,7 +218,7 @@ def test_rows_between_steps_keep_the_rules_of_the_contract(
 
 
 def test_of_an_empty_array_with_or_without_offsets_as_arrow_has_both_there_are_no_vectors() -> None:
-    bare = pa.BinaryArray.from_buffers(pa.binary(), 0, [None, pa.py_buffer(b""), None])
+    bare = pa.BinaryArray.from_buffers(pa.binary(), 0, [None, pa.py_buffer(b""), pa.py_buffer(b"")])
     for nobody in (bare, pa.array([], pa.binary())):
         found = profiles._unpack(nobody, 3)
         assert (found.shape, found.nnz) == ((0, 3), 0)
