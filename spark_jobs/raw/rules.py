@@ -82,9 +82,12 @@ class Month:
         try:
             start = datetime.strptime(key, "%Y-%m").replace(tzinfo=timezone.utc)
             end = start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
+            month = cls(start, end)
+            if month.key != key:  # such as 2024-1, which Python reads
+                raise ValueError
         except ValueError:
             raise InputError(f"{key!r} is not a month; one is named YYYY-MM, such as 2024-01.") from None
-        return cls(start, end)
+        return month
 
     @property
     def key(self) -> str:
