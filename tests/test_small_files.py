@@ -99,12 +99,14 @@ def month_of(inputs: Iterable[BadInput], folder: Path) -> Path:
     return raw
 
 
-def test_a_month_of_small_files_gives_the_same_bytes_as_file_by_file(tmp_path: Path, engine: Engine) -> None:
+def test_a_month_of_small_files_gives_the_same_bytes_as_file_by_file(
+    tmp_path: Path, engine: Engine, local: Engine
+) -> None:
     raw = month_of([bad for bad in CORPUS if isinstance(bad.expected, Rows)][::25], tmp_path)
     options = ("--max-reject-ratio", 1)
     engine.run("group_by_user", raw, tmp_path / "together", *options)
     one = {"raw.small_files.FILES_TOGETHER": 1}
-    engine.run("group_by_user", raw, tmp_path / "alone", *options, patch=one)
+    local.run("group_by_user", raw, tmp_path / "alone", *options, patch=one)
     assert_same_bytes([tmp_path / "together", tmp_path / "alone"])
     assert len(list((tmp_path / "together/rejects").iterdir())) > 10
 
