@@ -139,6 +139,7 @@ def test_large_files_are_not_put_together_and_small_ones_only_up_to_a_limit() ->
 
     large = 1 << 20
     assert of(1, 2, large, large, 3, 4) == [[0, 1], [2], [3], [4, 5]]
+    assert of(0, 0, large, 0, 0) == [[0, 1], [2], [3, 4]]
     assert [len(bundle) for bundle in of(*[1] * 600)] == [256, 256, 88]
     assert [len(bundle) for bundle in of(*[60_000] * 100)] == [69, 31], "at most 4 MiB"
 

@@ -38,7 +38,7 @@ _ODD = (UnreadableFile, OSError, EOFError, zlib.error, pa.ArrowException, Unicod
 def put_together(files: Sequence[storage.StoredFile]) -> list[list[int]]:
     """The places of files, in order: a list for those that are read together, and one for each large file."""
     bundles: list[list[int]] = []
-    room = 0  # in the last of them, in bytes
+    room = -1  # in the last of them, in bytes; an empty file has no room beside a large one
     for place, file in enumerate(files):
         small = file.size <= _SMALL_BYTES
         if small and file.size <= room and len(bundles[-1]) < FILES_TOGETHER:
@@ -46,7 +46,7 @@ def put_together(files: Sequence[storage.StoredFile]) -> list[list[int]]:
             room -= file.size
         else:
             bundles.append([place])
-            room = _BYTES_TOGETHER - file.size if small else 0
+            room = _BYTES_TOGETHER - file.size if small else -1
     return bundles
 
 
