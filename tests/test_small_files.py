@@ -5,11 +5,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from botocore.client import BaseClient
 from hypothesis import given
 from hypothesis import strategies as st
+from moto import mock_aws
 
 from spark_jobs.engines import local as local_engine
 from spark_jobs.errors import InputError
@@ -120,6 +123,30 @@ def test_all_small_files_that_cannot_be_read_are_named_in_their_order(tmp_path: 
         messages.append(str(caught.value))
     assert messages[0] == messages[1]
     assert messages[0].count("Replace or remove") > 3
+
+
+def test_small_files_on_s3_take_one_request_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    asked: list[str] = []
+    call = BaseClient._make_api_call
+
+    def noted_call(client: BaseClient, action: str, params: dict[str, Any]) -> Any:
+        asked.append(action)
+        return call(client, action, params)
+
+    with mock_aws():
+        bucket = boto3.client("s3")
+        bucket.create_bucket(Bucket="small")
+        for number in range(20):
+            bucket.put_object(Bucket="small", Key=f"{number}.jsonl", Body=GOOD.encode())
+        monkeypatch.setattr(BaseClient, "_make_api_call", noted_call)
+        found = read_together([f"s3://small/{number}.jsonl" for number in [*range(20), 99]], MONTH)
+    assert sum(rows.accepted.num_rows for rows in found.rows) == 20
+    assert found.alone == {20}, "one that is gone is left to the reader that says so"
+    assert asked.count("GetObject") == 21
+    assert set(asked) <= {"GetObject", "HeadBucket"}
 
 
 def test_a_file_of_a_small_size_that_holds_much_is_read_alone(tmp_path: Path) -> None:

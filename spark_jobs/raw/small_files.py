@@ -81,10 +81,9 @@ def read_together(locations: Sequence[str], month: Month) -> Together:
         else:
             by_kind[part.kind].append(part)
     for parts in by_kind.values():
-        for rows in _parse(parts, found.alone):
-            checked = check_rows(rows, "", month)
-            found.rows.append(checked)
-            found.rejects.update(_rejects_by_file(checked.rejected, locations, {part.place: part for part in parts}))
+        for rows in _parse(parts, month, found.alone):
+            found.rows.append(rows)
+            found.rejects.update(_rejects_by_file(rows.rejected, locations, {part.place: part for part in parts}))
     return found
 
 
@@ -150,30 +149,33 @@ def _joined(blocks: Sequence[Block]) -> Block:
     return Block(data, 1, sum(block.lines for block in blocks), sum(block.crs for block in blocks))
 
 
-def _parse(parts: Sequence[_Part], alone: set[int]) -> Iterator[RawRows]:
+def _parse(parts: Sequence[_Part], month: Month, alone: set[int]) -> Iterator[CheckedRows]:
     """The rows of files of one kind, with their numbers; `alone` gets the places of those that must be read alone."""
-    rows = _parse_at_once(parts)
+    rows = _parse_at_once(parts, month)
     if rows is not None:
         yield rows
     elif len(parts) == 1:
         alone.add(parts[0].place)
     else:
         half = len(parts) // 2
-        yield from _parse(parts[:half], alone)
-        yield from _parse(parts[half:], alone)
+        yield from _parse(parts[:half], month, alone)
+        yield from _parse(parts[half:], month, alone)
 
 
-def _parse_at_once(parts: Sequence[_Part]) -> RawRows | None:
+def _parse_at_once(parts: Sequence[_Part], month: Month) -> CheckedRows | None:
+    """The rows of files; None if one of them must be read alone."""
     try:
         if parts[0].kind[0] == "parquet":
             table = pa.concat_tables([part.body for part in parts]).unify_dictionaries().combine_chunks()
             batches = table.to_batches()
-            return to_raw_rows(batches[0], _numbers(parts)) if len(batches) == 1 else None
-        lines = _joined([part.body for part in parts if isinstance(part.body, Block)])
-        rows = parse_bodies(parts[0].header, lines) if parts[0].kind[0] == "csv" else parse_json_fast(lines)
+            rows = to_raw_rows(batches[0], _numbers(parts)) if len(batches) == 1 else None
+        else:
+            lines = _joined([part.body for part in parts if isinstance(part.body, Block)])
+            rows = parse_bodies(parts[0].header, lines) if parts[0].kind[0] == "csv" else parse_json_fast(lines)
+            rows = None if rows is None else RawRows(rows.table, _numbers(parts), [])
+        return None if rows is None else check_rows(rows, "", month)
     except _ODD:
         return None
-    return None if rows is None else RawRows(rows.table, _numbers(parts), [])
 
 
 def _numbers(parts: Sequence[_Part]) -> np.ndarray:
