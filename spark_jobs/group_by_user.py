@@ -67,7 +67,8 @@ def run(
     raw, folder = storage.absolute(raw), storage.absolute(output)
     of_month = Month.parse(month or _month_of(raw))
     before = file_states(raw)  # also before the files' content is made a fingerprint
-    files = list_raw_files(raw)
+    with heartbeat(report, lambda: f"taking the digests of {len(before):,} raw files"):
+        files = list_raw_files(raw)
     source = files_fingerprint(files)
     with outputs.writing(
         STEP,

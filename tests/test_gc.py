@@ -11,9 +11,11 @@ from typing import Any
 import boto3
 import dagster as dg
 import pytest
+from botocore.client import BaseClient
 from click.testing import CliRunner
 from moto import mock_aws
 
+from acceptance.sandbox.permissions import Permissions, Role
 from audience_explorer_dagster import definitions as loaded
 from audience_explorer_dagster.cli import main
 from audience_explorer_dagster.launchers.launch_store import LaunchStore, LaunchTags
@@ -27,6 +29,7 @@ from tests.project import Project
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
+IAM = Path(__file__).parents[1] / "ami/iam"
 OLD = 40 * 86400.0  # seconds
 DRAFT = ".data.json." + "0123456789abcdef" * 2
 
@@ -167,6 +170,48 @@ def test_launches_whose_run_is_over_and_unfinished_uploads_go(
     assert launches.list() == [goes_on]
     assert [u["Key"] for u in bucket.list_multipart_uploads(Bucket="garbage")["Uploads"]] == ["elsewhere/data.json"]
     assert storage.at("s3://garbage/launches/code/a.tar.gz").exists()
+
+
+def test_gc_on_s3_asks_for_no_more_than_its_policies_allow_and_uses_all_of_its_own(
+    project: Project, bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launches, over = (
+        LaunchStore(bucket, "s3://garbage/launches"),
+        LaunchTags("20240101T000000-0123abcd", "p", "r", "tea"),
+    )
+    launches.folder(over).put("log/000001.txt", b"1234")
+    left = f"root/kmeans/month=2024-01/category=tea/20240101T000000-0123abcd/{DRAFT}"
+    bucket.put_object(Bucket="garbage", Key=left, Body=b"")
+    bucket.create_multipart_upload(Bucket="garbage", Key="root/kmeans/month=2024-01/data.json")
+    project.store = type(project.store)(root="s3://garbage/root")
+    names = dict.fromkeys(("DATA_BUCKET", "LAUNCHES_BUCKET"), "garbage") | {"DATA_PREFIX": "root"}
+    names |= {"LAUNCHES_PREFIX": "launches"}
+    names |= dict.fromkeys(("REGION", "ACCOUNT", "INSTANCE_ROLE"), "")
+    role = Role([IAM / "launcher.json", IAM / "gc.json"], names)
+    permissions = Permissions({"person": role}, names)
+    call = BaseClient._make_api_call
+
+    def checked_call(client: BaseClient, action: str, params: dict[str, Any]) -> Any:
+        asked = {"Key": "", **{name: str(value) for name, value in params.items()}}
+        if "Prefix" in params:
+            asked["prefix"] = params["Prefix"]
+        if "Delete" in params:
+            asked["Keys"] = "\n".join(one["Key"] for one in params["Delete"]["Objects"])
+        permissions.allow("person", "s3", action, asked, lambda _: {})
+        return call(client, action, params)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BaseClient, "_make_api_call", checked_call)
+        found = find_garbage(
+            project.instance, project.store, launches, datetime.now(timezone.utc) + timedelta(minutes=1)
+        )
+        for one in found:
+            delete_garbage(one, launches)
+    assert sorted(one.kind for one in found) == ["launch", "unfinished output", "unfinished upload"]
+    assert [refused for refused in permissions.refused if "HeadBucket" not in refused] == []
+    own = {of for of in role.allowed if of[0] in ("SeeUnfinishedUploads", "DeleteOutputs")}
+    assert own <= role.used
+    assert bucket.list_objects_v2(Bucket="garbage")["KeyCount"] == 0
 
 
 def test_temporary_files_are_told_by_the_name_that_a_writer_gives_them(tmp_path: Path) -> None:

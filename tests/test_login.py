@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,6 +23,8 @@ DEPLOY = Path(__file__).parents[1] / "deploy"
 CONFIGURATION = (DEPLOY / "nginx.conf").read_text()
 LOGIN = ("analyst", "correct horse")
 UI, REPORTS = "explorer.example", "reports.example"
+COOKIE = "0123456789abcdef0123456789abcdef"
+BURST = 20  # requests that a stranger has at once, beside the first
 QUERY = {"query": "{ version }"}
 
 
@@ -46,7 +49,7 @@ class Reports(BaseHTTPRequestHandler):
 class Site:
     """nginx with the deployment's configuration, its names, ports and files being the test's."""
 
-    def __init__(self, folder: Path, webserver: int, reports: int):
+    def __init__(self, folder: Path, webserver: int, reports: int, rate: str):
         self.folder, self.tls, self.plain = folder, free_port(), free_port()
         self.logins = folder / "logins"
         password = subprocess.run(
@@ -60,6 +63,8 @@ class Site:
         changed = {
             "@UI_NAME@": UI,
             "@REPORTS_NAME@": REPORTS,
+            "@COOKIE@": COOKIE,
+            "rate=10r/m": f"rate={rate}",
             "listen [::]:80;": "",
             "listen [::]:443 ssl;": "",
             "listen 80": f"listen 127.0.0.1:{self.plain}",
@@ -88,18 +93,23 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """nginx before a real webserver of Dagster's."""
+def nginx() -> str:
+    """Its program."""
     if shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") is None:
         why = "nginx is missing (Debian: apt-get install nginx-light)"
         pytest.fail(why) if os.environ.get("CI") else pytest.skip(why)
-    nginx = str(shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin"))
+    return str(shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin"))
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, nginx: str) -> Iterator[Site]:
+    """nginx before a real webserver of Dagster's. Strangers may ask as often as these tests do."""
     reports = ThreadingHTTPServer(("127.0.0.1", 0), Reports)
     threading.Thread(target=reports.serve_forever, daemon=True).start()
     webserver = free_port()
     folder = tmp_path_factory.mktemp("login")
     (folder / "home").mkdir()
-    site = Site(folder, webserver, reports.server_port)
+    site = Site(folder, webserver, reports.server_port, rate="10000r/s")
     # The environment's own: `make test` has nothing of it on the path.
     program = Path(sys.executable).with_name("dagster-webserver")
     dagster = [program, "--host", "127.0.0.1", "--port", str(webserver), "--empty-workspace"]
@@ -112,6 +122,18 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             wait_for_port(port)
         yield site
     reports.shutdown()
+
+
+@pytest.fixture
+def slow_site(tmp_path: Path, nginx: str) -> Iterator[Site]:
+    """nginx before servers that answer at once. A stranger gets one more request a minute: no test takes as long."""
+    behind = ThreadingHTTPServer(("127.0.0.1", 0), Reports)
+    threading.Thread(target=behind.serve_forever, daemon=True).start()
+    site = Site(tmp_path, behind.server_port, behind.server_port, rate="1r/m")
+    with started([nginx, "-e", tmp_path / "log", "-c", site.main], stderr=subprocess.DEVNULL):
+        wait_for_port(site.tls)
+        yield site
+    behind.shutdown()
 
 
 def wait_for_port(port: int) -> None:
@@ -162,6 +184,42 @@ def test_a_login_is_never_asked_for_in_clear(site: Site) -> None:
     assert (answer.status_code, answer.headers["Location"]) == (301, f"https://{UI}/x")
 
 
+def answers(site: Site, times: int, name: str = UI, **options: Any) -> Counter[int]:
+    """How often each status is the answer to the same request."""
+    return Counter(site.ask(name, **options).status_code for _ in range(times))
+
+
+def test_who_guesses_passwords_is_refused_after_some_also_the_right_one_and_under_both_names(slow_site: Site) -> None:
+    guesses = answers(slow_site, 2 * BURST, auth=(LOGIN[0], "wrong"))
+    assert guesses[401] >= BURST + 1, "a typing error or two are nothing"
+    assert guesses[429] >= BURST - 5
+    assert set(guesses) == {401, 429}
+    for name in (UI, REPORTS):
+        refused = slow_site.ask(name, auth=LOGIN)
+        assert (refused.status_code, refused.cookies.get_dict()) == (429, {}), "no guess is told to be right"
+
+
+def test_who_had_a_login_may_ask_as_often_as_the_ui_does_whoever_guesses_beside(slow_site: Site) -> None:
+    for name in (UI, REPORTS):
+        first = slow_site.ask(name, auth=LOGIN)
+        assert first.cookies.get_dict() == {"audience_explorer": COOKIE}
+        (cookie,) = first.cookies
+        assert (cookie.secure, cookie.has_nonstandard_attr("HttpOnly"), cookie.path) == (True, True, "/")
+    assert answers(slow_site, 2 * BURST, auth=(LOGIN[0], "wrong"))[429] > 0
+    known = {"audience_explorer": COOKIE}
+    for name in (UI, REPORTS):
+        assert answers(slow_site, 5 * BURST, name, auth=LOGIN, cookies=known) == {200: 5 * BURST}
+    assert "Set-Cookie" not in slow_site.ask(UI, auth=LOGIN, cookies=known).headers
+
+
+def test_the_cookie_is_no_login_and_a_made_up_one_is_nothing(slow_site: Site) -> None:
+    assert answers(slow_site, 2 * BURST, cookies={"audience_explorer": COOKIE}) == {401: 2 * BURST}
+    unknown = slow_site.ask(UI, auth=(LOGIN[0], "wrong"))
+    assert (unknown.status_code, unknown.cookies.get_dict()) == (401, {})
+    made_up = answers(slow_site, 2 * BURST, auth=(LOGIN[0], "wrong"), cookies={"audience_explorer": "f" * 32})
+    assert made_up[429] >= BURST - 5
+
+
 def test_without_a_file_of_logins_everybody_is_refused(site: Site) -> None:
     site.logins.rename(site.folder / "away")
     try:
@@ -201,5 +259,6 @@ def test_every_server_that_is_open_to_the_network_asks_for_a_login() -> None:
             assert "listen 443 ssl;" in server
             assert "auth_basic_user_file /etc/audience-explorer/logins;" in server
             assert "auth_basic off" not in server
+            assert "limit_req zone=audience_explorer_strangers" in server
         else:
             assert "return 301 https://" in server

@@ -82,6 +82,28 @@ def test_the_launcher_reads_nobodys_actions_and_writes_no_data(launcher: str) ->
     assert may(launcher, "s3:PutObject", CURRENT)
 
 
+@pytest.mark.parametrize("launcher", ["ami/iam/launcher.json", "emr/iam/launcher.json"])
+def test_who_cleans_up_deletes_outputs_and_uploads_of_them_and_nothing_else(launcher: str) -> None:
+    role = Role([PROJECT / launcher, PROJECT / "ami/iam/gc.json"], NAMES)
+    assert role.may(Request("s3:ListBucketMultipartUploads", "arn:aws:s3:::bucket"))
+    for asset in ("grouped_users", "clustering_inputs", "k_selection", "kmeans", "segments", "audience_report"):
+        for action in ("s3:DeleteObject", "s3:AbortMultipartUpload"):
+            assert role.may(Request(action, f"{DATA}/{asset}/month=2024-01/20240201T000000-00000001/manifest.json"))
+    for place in ("raw/month=2024-01/a.csv", "categories/tea.json", "edits/tea.yaml", "../other/kmeans/data.json"):
+        for action in ("s3:DeleteObject", "s3:AbortMultipartUpload"):
+            assert not role.may(Request(action, f"{DATA}/{place}"))
+    assert not role.may(Request("s3:PutObject", f"{OUTPUT}/data.json")), "it takes away, and makes nothing up"
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if file.stem not in ("gc", "instance", "job")], ids=lambda f: f.stem
+)
+def test_nobody_deletes_outputs_who_does_not_have_to(file: Path) -> None:
+    path = str(file.relative_to(PROJECT))
+    assert not may(path, "s3:DeleteObject", f"{OUTPUT}/data.json")
+    assert not may(path, "s3:ListBucketMultipartUploads")
+
+
 @pytest.mark.parametrize("file", [file for file in FILES if file.stem != "mllib"], ids=lambda f: str(f.parts[-3:]))
 def test_nobody_sees_more_of_a_bucket_than_the_projects_part(file: Path) -> None:
     path = str(file.relative_to(PROJECT))

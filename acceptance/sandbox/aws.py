@@ -182,6 +182,8 @@ def _s3_action(request: Request, key: str) -> str:
         return f"{request.method.title()}Object"
     if request.method == "POST" and "delete" in asked:
         return "DeleteObjects"
+    if request.method == "GET" and "uploads" in asked:
+        return "ListMultipartUploads"
     return "ListObjectsV2" if request.method == "GET" and "list-type" in asked else f"{request.method.title()}Bucket"
 
 

@@ -23,6 +23,7 @@ _S3_ACTIONS = {
     ),
     **dict.fromkeys(("DeleteObject", "DeleteObjects"), "s3:DeleteObject"),
     **dict.fromkeys(("HeadBucket", "GetBucket", "ListObjectsV2"), "s3:ListBucket"),
+    "ListMultipartUploads": "s3:ListBucketMultipartUploads",
 }
 # What belongs to no account in its name, and the parameter that has its id.
 _REMOVED = {"DeregisterImage": ("image", "ImageId"), "DeleteSnapshot": ("snapshot", "SnapshotId")}
@@ -162,6 +163,8 @@ def _of_s3(action: str, params: Mapping[str, str]) -> Iterator[Request]:
     asked = _S3_ACTIONS.get(action, f"s3:{action}")
     if asked == "s3:ListBucket":
         yield Request(asked, bucket, {"s3:prefix": params["prefix"]} if "prefix" in params else {})
+    elif asked == "s3:ListBucketMultipartUploads":  # which AWS limits by no prefix
+        yield Request(asked, bucket)
     else:
         for key in params.get("Keys", params["Key"]).split("\n"):
             yield Request(asked, f"{bucket}/{key}")

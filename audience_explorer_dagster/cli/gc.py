@@ -3,15 +3,14 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from audience_explorer_dagster.cli.aws import REGIONS, region_option_of
+from audience_explorer_dagster.cli.deleting import days_ago, deletion_options, refuse_while_runs_go_on
 from audience_explorer_dagster.cli.launch import launches_option
-from audience_explorer_dagster.cli.project import errors_told, json_option, open_project, root_option, tell, yes_option
-from audience_explorer_dagster.cli.prune import refuse_while_runs_go_on
+from audience_explorer_dagster.cli.project import errors_told, open_project, tell
 from spark_jobs.launch.aws import client, launches_of_root
 from spark_jobs.terminal import as_age, as_size, as_table
 
@@ -20,20 +19,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option(
-    "--older-than",
-    "days",
-    default=30,
-    show_default=True,
-    type=click.IntRange(min=1),
-    metavar="DAYS",
-    help="Only what was last written to before that.",
-)
-@root_option
+@deletion_options("what was last written to")
 @launches_option
 @region_option_of(REGIONS.values())
-@yes_option
-@json_option
 def gc(days: int, root: str, location: str | None, region: str | None, yes: bool, as_json: bool) -> None:
     """List what killed processes left and what no record points at; with --yes, delete it.
 
@@ -50,7 +38,7 @@ def gc(days: int, root: str, location: str | None, region: str | None, yes: bool
 
         location = location or launches_of_root()  # of --root, which is the environment's now
         launches = None if location is None else LaunchStore(client("s3", region), location)
-        before = datetime.now(timezone.utc) - timedelta(days=days)
+        before = days_ago(days)
         found = find_garbage(project.instance, project.store, launches, before)
         if yes:
             refuse_while_runs_go_on(project)

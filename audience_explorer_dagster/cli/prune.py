@@ -2,21 +2,12 @@
 
 import json
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from audience_explorer_dagster.cli.project import (
-    Project,
-    errors_told,
-    json_option,
-    open_project,
-    root_option,
-    tell,
-    yes_option,
-)
-from spark_jobs.errors import InputError
+from audience_explorer_dagster.cli.deleting import days_ago, deletion_options, refuse_while_runs_go_on
+from audience_explorer_dagster.cli.project import errors_told, open_project, tell
 from spark_jobs.terminal import as_age, as_size, as_table
 
 if TYPE_CHECKING:
@@ -24,18 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option(
-    "--older-than",
-    "days",
-    default=30,
-    show_default=True,
-    type=click.IntRange(min=1),
-    metavar="DAYS",
-    help="Only outputs that were last made or reused before that.",
-)
-@root_option
-@yes_option
-@json_option
+@deletion_options("outputs that were last made or reused")
 def prune(days: int, root: str, yes: bool, as_json: bool) -> None:
     """List outputs that nothing needs any more; with --yes, delete them.
 
@@ -47,7 +27,7 @@ def prune(days: int, root: str, yes: bool, as_json: bool) -> None:
     with errors_told(), open_project(root) as project:
         from audience_explorer_dagster.records.unneeded import delete, find_unneeded
 
-        found = find_unneeded(project.instance, project.store, datetime.now(timezone.utc) - timedelta(days=days))
+        found = find_unneeded(project.instance, project.store, days_ago(days))
         if yes:
             refuse_while_runs_go_on(project)
             for output in found:
@@ -61,24 +41,6 @@ def prune(days: int, root: str, yes: bool, as_json: bool) -> None:
     if found:
         told = f"deleted {told}" if yes else f"{told}; nothing is deleted yet. To delete them: --yes"
     tell(told)
-
-
-def refuse_while_runs_go_on(project: Project) -> None:
-    """Check that no run goes on, which may have planned to read what would be deleted.
-
-    Raises:
-        InputError: One does.
-    """
-    import dagster as dg
-
-    statuses = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
-    going_on = project.instance.get_runs(dg.RunsFilter(statuses=statuses))
-    if going_on:
-        names = ", ".join(run.run_id[:8] for run in going_on)
-        raise InputError(
-            f"Nothing is deleted while runs go on, for they may read it: {names}. Wait for their end; one that was"
-            " killed ends when you terminate it in the UI."
-        )
 
 
 def _facts(output: "Unneeded") -> dict[str, Any]:

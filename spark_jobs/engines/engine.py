@@ -38,6 +38,7 @@ class Exchange(Generic[Item, Counted, Merged]):
     merge: Callable[[int, Iterator[bytes]], Merged]
     keys: int  # how many there may be
     demand: Demand
+    files: Sequence[int] = ()  # that each item is of, to say how far it is; by default one
 
 
 @dataclass(frozen=True)

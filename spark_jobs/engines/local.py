@@ -81,12 +81,14 @@ class LocalEngine(Engine):
 
         largest_first = sorted(range(len(work.items)), key=lambda number: -work.sizes[number])
         ended = self._run(work, largest_first, call, len(spills), here)
-        for done, (number, (found, pieces)) in enumerate(ended, 1):
+        files, done = work.files or [1] * len(work.items), 0
+        for number, (found, pieces) in ended:
             counted[number] = found
             for key, turn, piece in pieces:
                 places[key].append(_Place(number, turn, taken[number], piece))
             free.append(taken.pop(number))
-            self._progress = f"took apart {done} of {len(work.items)} files"
+            done += files[number]
+            self._progress = f"took apart {done:,} of {sum(files):,} files"
         return counted, places
 
     def _merge(

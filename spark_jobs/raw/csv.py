@@ -44,6 +44,20 @@ def read_csv(file: IO[bytes], location: str) -> Iterator[RawRows]:
         yield rows
 
 
+def split_header(whole: Block) -> tuple[bytes, Block]:
+    """The header of a file that is one block, and its other lines. Files of the same header can be read together."""
+    return whole.split_first()
+
+
+def parse_bodies(header: bytes, lines: Block) -> RawRows | None:
+    """Parse lines of any number of files of the same header; None if one may hold anything but one record.
+
+    Raises:
+        UnreadableFile: The header is not one; the error names no file.
+    """
+    return _parse_fast(lines, _parse_header(header, "")) if lines.lines else None
+
+
 def _parse_header(line: bytes, location: str) -> list[str]:
     try:
         header = line.removeprefix(BOM).decode().rstrip("\r\n")

@@ -14,6 +14,8 @@ from spark_jobs.errors import UnreadableFile
 from spark_jobs.raw.rules import NOT_JSON, NOT_UTF8, RAW, TWICE, RawRows, not_a_string
 from spark_jobs.raw.text import BOM, Block, read_blocks
 
+_SMALL_BYTES = 1 << 16  # that a thread is not worth its start for
+
 
 def read_gzipped_json_lines(file: IO[bytes], location: str) -> Iterator[RawRows]:
     """Read an open `.jsonl.gz`, block by block.
@@ -37,14 +39,19 @@ def read_json_lines(file: IO[bytes] | gzip.GzipFile, location: str) -> Iterator[
         UnreadableFile: A line is too long.
     """
     for read in read_blocks(file, location):
-        data = read.data.removeprefix(BOM) if read.first == 1 else read.data
-        if read.crs:  # No JSON text has a CR but between its tokens, and there it ends a line.
-            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        block = Block(data, read.first, read.lines)
-        yield _parse_json_fast(block) or _parse_json_lines(block)
+        block = plain_lines(read)
+        yield parse_json_fast(block) or _parse_json_lines(block)
 
 
-def _parse_json_fast(block: Block) -> RawRows | None:
+def plain_lines(read: Block) -> Block:
+    """The lines of a block without a byte order mark at the file's start, ended by LF where a CR did alone."""
+    data = read.data.removeprefix(BOM) if read.first == 1 else read.data
+    if read.crs:  # No JSON text has a CR but between its tokens, and there it ends a line.
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    return Block(data, read.first, read.lines)
+
+
+def parse_json_fast(block: Block) -> RawRows | None:
     """Parse a block with Arrow; None if a line may hold anything but one object: then it is parsed line by line."""
     data, lines = block.data, block.lines
     starts = data.startswith(b"{") + data.count(b"\n{")
@@ -55,7 +62,7 @@ def _parse_json_fast(block: Block) -> RawRows | None:
         data.decode()
         table = pa.json.read_json(
             pa.BufferReader(data),
-            pa.json.ReadOptions(block_size=len(data) + 1),
+            pa.json.ReadOptions(block_size=len(data) + 1, use_threads=len(data) > _SMALL_BYTES),
             pa.json.ParseOptions(explicit_schema=RAW, unexpected_field_behavior="ignore"),
         )
     except (pa.ArrowInvalid, UnicodeDecodeError):

@@ -30,16 +30,38 @@ def read_parquet(file: IO[bytes], location: str) -> Iterator[RawRows]:
     line = 1
     wanted = [name for name in RAW.names if name in names]
     for batch in parquet.iter_batches(batch_size=_ROWS, columns=wanted, use_threads=False):  # tasks run one a core
-        columns = [
-            _as_raw(batch.column(field.name), field) if field.name in names else pa.nulls(batch.num_rows, field.type)
-            for field in RAW
-        ]
-        lines = np.arange(line, line + batch.num_rows)
+        yield to_raw_rows(batch, np.arange(line, line + batch.num_rows))
         line += batch.num_rows
-        good = np.logical_and.reduce([_is_utf8(column) for column in columns])
-        if not good.all():
-            columns = [_with_utf8_values(column).filter(pa.array(good)) for column in columns]
-        yield RawRows(pa.table(columns, RAW.names), lines[good], [(int(broken), NOT_UTF8) for broken in lines[~good]])
+
+
+def read_small_parquet(data: bytes, most_rows: int) -> pa.Table | None:
+    """The columns of a small Parquet file that raw actions have; None if it has more rows.
+
+    Raises:
+        UnreadableFile: It lacks a column, or one is of a wrong type; the error names no file.
+    """
+    parquet = pq.ParquetFile(pa.BufferReader(data))
+    if parquet.metadata.num_rows > most_rows:
+        return None
+    names = set(parquet.schema_arrow.names)
+    require_columns(names, "")
+    _check_columns(parquet.schema_arrow, "")
+    wanted = [name for name in RAW.names if name in names]
+    table = parquet.read(columns=wanted, use_threads=False)
+    return pa.Table.from_arrays([table[name] for name in wanted], wanted)
+
+
+def to_raw_rows(batch: pa.RecordBatch, lines: np.ndarray) -> RawRows:
+    """The rows of a batch of Parquet whose lines (rows of the file) are given; those that are not UTF-8 are broken."""
+    names = set(batch.schema.names)
+    columns = [
+        _as_raw(batch.column(field.name), field) if field.name in names else pa.nulls(batch.num_rows, field.type)
+        for field in RAW
+    ]
+    good = np.logical_and.reduce([_is_utf8(column) for column in columns])
+    if not good.all():
+        columns = [_with_utf8_values(column).filter(pa.array(good)) for column in columns]
+    return RawRows(pa.table(columns, RAW.names), lines[good], [(int(broken), NOT_UTF8) for broken in lines[~good]])
 
 
 def _is_utf8(column: pa.Array) -> np.ndarray:

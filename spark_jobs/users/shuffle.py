@@ -18,6 +18,7 @@ from spark_jobs.outputs.schemas import strictness
 from spark_jobs.outputs.tables import write_table
 from spark_jobs.raw.files import read_file
 from spark_jobs.raw.rules import ACCEPTED, REJECT, Month
+from spark_jobs.raw.small_files import put_together, read_together
 from spark_jobs.users.counts import RawCounts, UserCounts, exact_sum
 from spark_jobs.users.grouping import USERS, nest_users, split_by_user
 
@@ -34,7 +35,7 @@ _MERGE_RATIO = 20.0
 
 def grouping_exchange(
     raw: str, files: Sequence[storage.StoredFile], month: Month, folder: str, strict: bool
-) -> engines.Exchange[tuple[int, str], RawCounts, UserCounts]:
+) -> engines.Exchange[list[tuple[int, str]], RawCounts, UserCounts]:
     """The exchange that groups a month's raw files by user.
 
     Args:
@@ -47,10 +48,11 @@ def grouping_exchange(
     buckets = _buckets(files)
     rows_at_a_time = max(_ROWS_AT_A_TIME, _ROWS_A_PIECE * buckets)
     checked = strictness(strict)
+    bundles = put_together(files)
 
-    def split(item: tuple[int, str]) -> Generator[dict[int, bytes], None, RawCounts]:
+    def split(item: list[tuple[int, str]]) -> Generator[dict[int, bytes], None, RawCounts]:
         counts = RawCounts()
-        for rows in _in_large_batches(_read_raw_file(folder, *item, month, counts), rows_at_a_time):
+        for rows in _in_large_batches(_read_raw_files(folder, item, month, counts), rows_at_a_time):
             actions = checked(ACCEPTED, rows)
             yield {bucket: pack(part) for bucket, part in split_by_user(actions, buckets)}
         return counts
@@ -61,12 +63,13 @@ def grouping_exchange(
 
     return engines.Exchange(
         f"Grouping {raw}",
-        list(enumerate(file.location for file in files)),
-        [_compressed_size(file) for file in files],
+        [[(number, files[number].location) for number in bundle] for bundle in bundles],
+        [sum(_compressed_size(files[number]) for number in bundle) for bundle in bundles],
         split,
         merge,
         buckets,
         engines.Demand(_SPLIT_BYTES + _ROW_BYTES * rows_at_a_time, _MERGE_RATIO),
+        [len(bundle) for bundle in bundles],
     )
 
 
@@ -88,6 +91,28 @@ def _compressed_size(file: storage.StoredFile) -> int:
     return file.size if file.name.endswith((".parquet", ".gz")) else file.size // _TEXT_RATIO
 
 
+def _read_raw_files(
+    folder: str, files: Sequence[tuple[int, str]], month: Month, counts: RawCounts
+) -> Iterator[pa.RecordBatch]:
+    """Yield the accepted rows of raw files, given their numbers; write the rejects of each, and count both."""
+    if len(files) == 1:
+        yield from _read_raw_file(folder, *files[0], month, counts)
+        return
+    found = read_together([location for _, location in files], month)
+    for checked in found.rows:
+        counts.rows += checked.accepted.num_rows + checked.rejected.num_rows
+        counts.actions.update(_sum_actions(checked.accepted))
+        yield checked.accepted
+    for place, (number, location) in enumerate(files):
+        if place in found.alone:
+            yield from _read_raw_file(folder, number, location, month, counts)
+        elif place in found.rejects:
+            with _rejects_file(folder, number) as rejects:
+                for rejected in found.rejects[place]:
+                    rejects.write_batch(rejected)
+                    counts.rejects.update(rejected.column("reason").to_pylist())
+
+
 def _read_raw_file(
     folder: str, number: int, location: str, month: Month, counts: RawCounts
 ) -> Iterator[pa.RecordBatch]:
@@ -100,14 +125,20 @@ def _read_raw_file(
                 counts.actions.update(_sum_actions(checked.accepted))
                 if checked.rejected.num_rows:
                     if rejects is None:
-                        name = f"rejects/part-{number:05d}.parquet"
-                        file = files.enter_context(storage.new_file(storage.join(folder, name)))
-                        rejects = files.enter_context(pq.ParquetWriter(file, REJECT))
+                        rejects = files.enter_context(_rejects_file(folder, number))
                     rejects.write_batch(checked.rejected)
                     counts.rejects.update(checked.rejected.column("reason").to_pylist())
                 yield checked.accepted
         except UnreadableFile as error:
             counts.unreadable.append(str(error))  # the job names all such files at once, not just the first
+
+
+@contextlib.contextmanager
+def _rejects_file(folder: str, number: int) -> Iterator[pq.ParquetWriter]:
+    """The file of a raw file's rejects, which has its number."""
+    name = f"rejects/part-{number:05d}.parquet"
+    with storage.new_file(storage.join(folder, name)) as file, pq.ParquetWriter(file, REJECT) as rejects:
+        yield rejects
 
 
 def _sum_actions(accepted: pa.RecordBatch) -> dict[str, int]:
