@@ -97,8 +97,8 @@ def _snapshots(ec2: "EC2Client", name: str) -> list[Snapshot]:
 
 
 def _used_snapshots(ec2: "EC2Client") -> set[str]:
-    """The snapshots of all images of this account, whatever they are for and whether they are available."""
-    images: list[Any] = list(ec2.describe_images(Owners=["self"])["Images"])
+    """The snapshots of all images of this account, whatever they are for, also the disabled ones."""
+    images: list[Any] = list(ec2.describe_images(Owners=["self"], IncludeDisabled=True)["Images"])
     disks = [disk for image in images for disk in image.get("BlockDeviceMappings", [])]
     return {disk["Ebs"]["SnapshotId"] for disk in disks if disk.get("Ebs", {}).get("SnapshotId")}
 
