@@ -31,15 +31,15 @@ from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
-REFUSED_SECONDS = 60.0  # how long S3 may refuse: new roles and their rights take a moment to be known everywhere
+REFUSED_SECONDS = 120.0  # how long S3 may refuse: new roles and their rights take a moment to be known everywhere
 
 
 def main(location: str, deadline_file: str) -> None:
     """Do the launch whose folder is at `location`."""
     began = time.monotonic()
-    s3 = boto3.client("s3", config=Config(retries={"mode": "standard"}, connect_timeout=5, read_timeout=20))
+    s3 = retry(client)
     try:
         description = json.loads(get(s3, f"{location}/description.json"))
         ends_at = began + float(description["max_runtime"])
@@ -53,6 +53,18 @@ def main(location: str, deadline_file: str) -> None:
         put(s3, f"{location}/status.json", json.dumps(status, indent=1).encode())
     else:
         agent.main(location, max_seconds=ends_at - time.monotonic())
+
+
+def client() -> Any:
+    """A client of S3's that has credentials: one that was made without would never look for them again.
+
+    Raises:
+        NoCredentialsError: The machine has none yet: those of a role that was made just now come a little later.
+    """
+    session = boto3.Session()
+    if session.get_credentials() is None:
+        raise NoCredentialsError
+    return session.client("s3", config=Config(retries={"mode": "standard"}, connect_timeout=5, read_timeout=20))
 
 
 def write_deadline(deadline_file: str, seconds: float) -> None:

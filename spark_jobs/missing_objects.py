@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from spark_jobs import kms
+
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
@@ -25,7 +27,7 @@ def is_missing(s3: "S3Client", bucket: str, key: str, error: ClientError) -> boo
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     if status == 404:
         return error.response["Error"]["Code"] != "NoSuchBucket"
-    if status != 403:
+    if status != 403 or kms.is_denied(error.response["Error"].get("Message", "")):
         return False
     try:
         # Of the keys that begin with it, a key itself is the first.

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import boto3
 import pytest
@@ -47,7 +47,7 @@ CODE = {
     "spark_jobs/__main__.py": RUNNER.encode(),
     **{
         f"spark_jobs/{name}.py": (LAUNCH.parent / f"{name}.py").read_bytes()
-        for name in ("errors", "missing_objects", "schema_versions")
+        for name in ("errors", "kms", "missing_objects", "schema_versions")
     },
     **{f"spark_jobs/launch/{file.name}": file.read_bytes() for file in LAUNCH.glob("*.py")},
 }
@@ -87,7 +87,7 @@ class Cloud:
         }
         self.s3.put_object(Bucket="launches", Key="launch/description.json", Body=json.dumps(description).encode())
 
-    def boot(self) -> "subprocess.Popen[bytes]":
+    def boot(self, console: int | IO[bytes] = subprocess.DEVNULL) -> "subprocess.Popen[bytes]":
         environment = {
             "PATH": os.environ["PATH"],
             "AWS_ENDPOINT_URL": self.s3_url,
@@ -101,7 +101,7 @@ class Cloud:
             "AUDIENCE_EXPLORER_USER": "root",
         }
         command = [sys.executable, str(BOOT), "s3://launches/launch", "--deadline-file", str(self.work / "deadline")]
-        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        return subprocess.Popen(command, env=environment, stdout=console)
 
     def run(self, *jobs: str, **changed: Any) -> dict[str, Any]:
         """Boot with these jobs, and wait for the end; the status."""
@@ -195,6 +195,15 @@ def test_what_jobs_tell_and_print_is_shipped_and_counted_and_the_status_comes_la
         **{"boot": "started", "at": 0, "instance": "i-1"},
         **{"instance_type": "t", "zone": "eu-west-1a", "market": "spot"},
     }
+
+
+def test_jobs_print_to_s3_and_not_to_the_console_which_is_slow_and_would_be_waited_for(cloud: Cloud) -> None:
+    console = cloud.work / "console"
+    cloud.describe("print('x' * 100_000)")
+    with console.open("wb") as file:
+        assert cloud.boot(file).wait(timeout=60) == 0
+    assert "x" * 100_000 in cloud.log()
+    assert console.read_text() == "what the jobs print is in s3://launches/launch/log/\n"
 
 
 def test_messages_can_be_read_while_the_job_runs(cloud: Cloud) -> None:

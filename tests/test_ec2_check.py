@@ -22,6 +22,7 @@ from audience_explorer_dagster.cli import main
 from audience_explorer_dagster.cli.checked import as_report
 from audience_explorer_dagster.launchers import aws_checks
 from audience_explorer_dagster.launchers.aws_checks import Result
+from audience_explorer_dagster.launchers.ec2 import network as ways
 from audience_explorer_dagster.launchers.ec2.check import launching, network, quotas, run_checks
 from audience_explorer_dagster.launchers.ec2.launcher import EC2StepLauncher
 from audience_explorer_dagster.launchers.ec2.start import LaunchOption, start_instance
@@ -419,10 +420,47 @@ def test_a_subnet_has_a_way_to_s3_or_the_command_that_makes_one(
     changed: dict[str, Any], route: dict[str, str] | None, endpoints: list[dict[str, Any]], state: str
 ) -> None:
     table = {"RouteTableId": "rtb-1", "VpcId": "vpc-1", "Routes": [{**OUTWARD, **route}] if route else []}
-    found, _, to_do = network.way_to_s3({**SUBNET, **changed}, table, endpoints, REGION)
+    found, _, to_do = ways.way_to_s3({**SUBNET, **changed}, table, endpoints, REGION)
     assert found == state
     make = "--vpc-id vpc-1 --service-name com.amazonaws.us-east-1.s3 --route-table-ids rtb-1"
     assert (make in to_do) == (state != "ok")
+
+
+@pytest.mark.parametrize(("public_ip", "state"), [(None, "failed"), (True, "ok"), (False, "failed")])
+def test_an_address_that_instances_ask_for_is_a_way_through_an_internet_gateway(
+    public_ip: bool | None, state: str
+) -> None:
+    table = {"RouteTableId": "rtb-1", "VpcId": "vpc-1", "Routes": [{**OUTWARD, "GatewayId": "igw-1"}]}
+    found, _, to_do = ways.way_to_s3(SUBNET, table, [], REGION, public_ip)
+    assert found == state
+    assert ("AUDIENCE_EXPLORER_EC2_PUBLIC_IP=true" in to_do) == (state == "failed")
+    mapped = {**SUBNET, "MapPublicIpOnLaunch": True}
+    assert ways.way_to_s3(mapped, table, [], REGION, False)[0] == "failed"
+    assert ways.way_to_s3(SUBNET, {**table, "Routes": []}, [], REGION, True)[0] == "failed"
+
+
+@pytest.mark.parametrize(
+    "route", [{"TransitGatewayId": "tgw-1"}, {"VpcPeeringConnectionId": "pcx-1"}, {"GatewayId": "vgw-1"}]
+)
+def test_a_route_to_another_network_which_may_have_an_endpoint_is_no_proof_of_a_dead_end(route: dict[str, str]) -> None:
+    routes = [{"DestinationCidrBlock": "10.0.0.0/8", "State": "active", **route}]
+    table = {"RouteTableId": "rtb-1", "VpcId": "vpc-1", "Routes": routes}
+    assert ways.way_to_s3(SUBNET, table, [], REGION)[0] == "unseen"
+    endpoint_of_another_service = [{"DestinationPrefixListId": "pl-1", "State": "active", "GatewayId": "vpce-1"}]
+    assert ways.way_to_s3(SUBNET, {**table, "Routes": endpoint_of_another_service}, [], REGION)[0] == "failed"
+
+
+def test_a_launch_knows_its_dead_ends_before_it_is_made(account: Account) -> None:
+    (way_out,) = ways.dead_ends(account.ec2, settings()).values()
+    assert re.match(r"no way to S3: .*\. aws ec2 create-vpc-endpoint --vpc-id vpc-", way_out)
+    open_network(account)
+    assert ways.dead_ends(account.ec2, settings()) == {}
+    assert "serves public addresses only" in str(ways.dead_ends(account.ec2, settings(public_ip=False))[None])
+    closed, opened = [subnet["SubnetId"] for subnet in account.ec2.describe_subnets()["Subnets"]][:2]
+    table = account.ec2.create_route_table(VpcId=vpc(account))["RouteTable"]["RouteTableId"]
+    account.ec2.associate_route_table(SubnetId=closed, RouteTableId=table)
+    assert set(ways.dead_ends(account.ec2, settings(subnets=[closed, opened]))) == {closed}
+    assert ways.dead_ends(account.ec2, settings()) == {}, "EC2 may choose another of the default network's"
 
 
 def test_the_default_network_is_looked_at_where_no_subnet_is_configured(account: Account) -> None:

@@ -29,6 +29,8 @@ from audience_explorer_dagster.launchers.ec2.errors import (
     MessagesLost,
     NoCapacity,
     NoImage,
+    NoNetwork,
+    NoWayToS3,
     OutOfMemory,
     Overdue,
     Refused,
@@ -108,6 +110,7 @@ def test_an_instance_is_asked_for_as_promised() -> None:
     assert request["UserData"].splitlines() == [
         "#!/bin/sh",
         "export AWS_REGION=eu-west-1 AWS_DEFAULT_REGION=eu-west-1",
+        "export AWS_METADATA_SERVICE_TIMEOUT=5 AWS_METADATA_SERVICE_NUM_ATTEMPTS=5",
         "exec audience-explorer-boot s3://b/l",
     ]
     assert request["InstanceMarketOptions"]["MarketType"] == "spot"
@@ -135,7 +138,7 @@ def test_a_key_pair_is_asked_for_by_its_name() -> None:
 
 
 def test_a_folder_with_strange_characters_reaches_the_shell_quoted() -> None:
-    assert user_data("eu-west-1", "s3://b/$(x) 'y'").splitlines()[2].endswith(""" 's3://b/$(x) '"'"'y'"'"''""")
+    assert user_data("eu-west-1", "s3://b/$(x) 'y'").splitlines()[3].endswith(""" 's3://b/$(x) '"'"'y'"'"''""")
 
 
 def test_a_type_without_capacity_is_asked_for_once_and_each_request_has_a_token_of_its_own() -> None:
@@ -516,6 +519,27 @@ def test_a_launch_that_was_refused_leaves_nothing_to_look_for(
     monkeypatch.setattr(instances, "find", None)
     with pytest.raises(Refused, match=r"UnauthorizedOperation.*\[launch .*, log s3://"):
         watched.run()
+
+
+def test_a_launch_without_a_network_leaves_nothing_to_look_for_either(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        answer = {"Error": {"Code": "VPCIdNotSpecified"}, "ResponseMetadata": {"HTTPStatusCode": 400}}
+        raise ClientError(cast(Any, answer), "RunInstances")
+
+    monkeypatch.setattr(launch, "start_instance", refuse)
+    monkeypatch.setattr(instances, "find", None)
+    with pytest.raises(NoNetwork, match=r"There is no default network: .*create-default-vpc.*\[launch .*, log s3://"):
+        watched.run()
+
+
+def test_a_silent_instance_of_a_subnet_without_a_way_to_s3_is_told_so(watched: Watched) -> None:
+    watched.state, watched.reason = "terminated", "Client.InstanceInitiatedShutdown"
+    launched = watched.launch()
+    launched._dead_ends = {None: "no way to S3. Make an endpoint"}
+    with pytest.raises(NoWayToS3, match=r"left no status, with 2 jobs not done: no way to S3\. Make an endpoint"):
+        watched.run(launched)
 
 
 def test_a_broken_message_is_a_lost_one(watched: Watched) -> None:

@@ -45,6 +45,26 @@ def test_nothing_is_wrong_with_a_launch_on_ec2_that_goes_on_or_whose_jobs_all_en
     ("seen", "kind", "what"),
     [
         (replace(RUNS, alive_seconds=None, seconds=601), errors.BootFailed, "no sign of life in 600 s (boot_timeout)"),
+        (
+            replace(RUNS, alive_seconds=None, seconds=601),
+            errors.BootFailed,
+            "It needs a way to S3 (audience-explorer ec2 check looks at the subnets)",
+        ),
+        (
+            replace(RUNS, alive_seconds=None, seconds=601, dead_end="no way to S3. Make an endpoint"),
+            errors.NoWayToS3,
+            "no sign of life in 600 s (boot_timeout): no way to S3. Make an endpoint",
+        ),
+        (
+            gone("Client.InstanceInitiatedShutdown", alive_seconds=None),
+            errors.BootFailed,
+            "left no status, with 2 jobs not done. It needs a way to S3",
+        ),
+        (
+            replace(RUNS, status=Status(error="ClientError: not authorized to perform: kms:Decrypt")),
+            errors.BootFailed,
+            "allow kms:Decrypt and kms:GenerateDataKey",
+        ),
         (replace(RUNS, alive_seconds=3661), errors.Overdue, "it did not end itself after 3600 s (max_runtime)"),
         (replace(RUNS, status=Status(error="ValueError: no")), errors.BootFailed, "could not be run: ValueError: no"),
         (replace(RUNS, status=Status(exit_code=1)), errors.JobFailed, "exited with code 1, with 2 jobs not done"),

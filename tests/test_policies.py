@@ -3,12 +3,13 @@
 import json
 import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from acceptance.sandbox.permissions import Permissions, Request, Role
+from acceptance.sandbox.permissions import Permissions, Request, Role, requests_of
 
 PROJECT = Path(__file__).parents[1]
 FILES = sorted(PROJECT.glob("*/iam/*.json"))
@@ -26,6 +27,7 @@ NAMES = {
     "JOB_ROLE": "audience-explorer-jobs",
     "LAUNCHER_ROLE": "audience-explorer-launcher",
     "APPLICATION": "00f1",
+    "KEY": "1234abcd-12ab-34cd-56ef-1234567890ab",
 }
 DATA = "arn:aws:s3:::bucket/audience"
 LAUNCH = f"{DATA}/launches/launch=1,pipeline=1,run=1,label=2024-01"
@@ -203,6 +205,57 @@ def test_images_are_made_of_builders_only_and_get_this_projects_tag() -> None:
         for kind in ("image", "snapshot"):
             assert may(operator, "ec2:CreateTags", f"{place}::{kind}/*", **context) == allowed
             assert not may(operator, "ec2:CreateTags", f"{place}::{kind}/*", **{**context, "ec2__CreateAction": ""})
+
+
+def test_subnet_and_groups_of_a_network_interface_are_asked_about_as_those_of_an_instance() -> None:
+    interface = {"NetworkInterface.1.SubnetId": "subnet-1", "NetworkInterface.1.SecurityGroupId.1": "sg-1"}
+    asked = {**{name: value for name, value in RUN.items() if name != "SubnetId"}, **interface}
+    resources = {request.resource for request in requests_of("ec2", "RunInstances", asked, NAMES, lambda _: {})}
+    place = "arn:aws:ec2:eu-west-1:123456789012"
+    assert {f"{place}:subnet/subnet-1", f"{place}:security-group/sg-1"} <= resources
+
+
+KEY = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+
+
+@pytest.mark.parametrize(("action", "place"), [("GetObject", "raw/month=2024-01/a.csv"), ("UploadPart", f"{OUTPUT}/a")])
+def test_a_bucket_with_a_key_of_ones_own_takes_the_rights_of_kms_json(action: str, place: str) -> None:
+    params = {"Bucket": "bucket", "Key": f"audience/{place.removeprefix(f'{DATA}/')}"}
+
+    def denied(*files: str, key: str = KEY) -> list[str]:
+        roles = {"instance": Role([PROJECT / "ami" / "iam" / file for file in files], NAMES)}
+        refused = Permissions(roles, NAMES).denied("instance", "s3", action, params, lambda _: {}, lambda _: key)
+        return [request.action for request in refused]
+
+    assert set(denied("instance.json")) & {"kms:Decrypt", "kms:GenerateDataKey"}
+    assert denied("instance.json", "kms.json") == []
+    assert denied("instance.json", key="") == []
+    assert denied("instance.json", "kms.json", key=KEY.replace("1234abcd", "00000000")) != []
+    elsewhere = Request("kms:Decrypt", KEY, {"kms:ViaService": "ec2.eu-west-1.amazonaws.com"})
+    assert not Role([PROJECT / "ami/iam/kms.json"], NAMES).may(elsewhere)
+
+
+@pytest.mark.parametrize("region", ["us-east-1", "us-gov-west-1", "cn-north-1"])
+def test_the_policies_fit_another_partition_once_the_documented_names_are_put_in(region: str, tmp_path: Path) -> None:
+    readme = (PROJECT / "ami" / "README.md").read_text()
+    marks = {"us-gov-west-1": "# GovCloud", "cn-north-1": "# China"}
+    line = next((line for line in readme.splitlines() if line.endswith(marks.get(region, "no mark"))), "")
+    command = f"sed {line.partition('#')[0]} launcher.json" if line else "cat launcher.json"
+    file = tmp_path / "launcher.json"
+    done = subprocess.run(command, shell=True, cwd=PROJECT / "ami" / "iam", capture_output=True, check=True)  # noqa: S602
+    file.write_bytes(done.stdout)
+    names = {**NAMES, "REGION": region}
+    permissions = Permissions({"launcher": Role([file], names)}, names)
+    tags = {"project": "audience-explorer"}
+    asked = {"Bucket": "bucket", "Key": "audience/categories/tea.json"}
+    assert permissions.denied("launcher", "ec2", "RunInstances", RUN, lambda _: tags) == []
+    assert permissions.denied("launcher", "ec2", "TerminateInstances", {"InstanceId.1": "i-1"}, lambda _: tags) == []
+    assert permissions.denied("launcher", "s3", "GetObject", asked, lambda _: tags) == []
+
+
+def test_an_instance_that_ec2_does_not_know_yet_may_not_be_ended_by_its_tags() -> None:
+    permissions = Permissions({"launcher": Role([PROJECT / "ami/iam/launcher.json"], NAMES)}, NAMES)
+    assert permissions.denied("launcher", "ec2", "TerminateInstances", {"InstanceId.1": "i-1"}, lambda _: {}) != []
 
 
 # --- the files -------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -17,9 +18,14 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError
 
 from acceptance.sandbox import Instance, NotPossible, Sandbox
+from acceptance.sandbox import ec2 as ec2_of_sandbox
+from acceptance.sandbox.aws import _key_of as key_of
 from acceptance.sandbox.faults import Faults
+from audience_explorer_dagster.launchers.ec2 import start
 from audience_explorer_dagster.launchers.ec2.images import check_fit, find_image
+from audience_explorer_dagster.launchers.ec2.launcher import EC2StepLauncher
 from audience_explorer_dagster.launchers.ec2.prices import price_of
+from audience_explorer_dagster.launchers.ec2.start import LaunchOption
 from tests.conftest import started
 from tests.requests_checked import requests_unchecked
 
@@ -69,20 +75,19 @@ def launch(sandbox: Sandbox, ec2: Any) -> Callable[..., Instance]:
 
     def run_instances(user_data: str = SLEEP, spot: bool = False, **more: Any) -> Instance:
         options = {"InstanceMarketOptions": {"MarketType": "spot"}} if spot else {}
-        answer = ec2.run_instances(
-            **{
-                "ImageId": sandbox.image,
-                "InstanceType": "m5.large",
-                "MinCount": 1,
-                "MaxCount": 1,
-                "SubnetId": sandbox.subnets[0],
-                "IamInstanceProfile": {"Name": sandbox.instance_profile},
-                "InstanceInitiatedShutdownBehavior": "terminate",
-                "UserData": user_data,
-                **options,
-                **more,
-            }
-        )
+        asked = {
+            "ImageId": sandbox.image,
+            "InstanceType": "m5.large",
+            "MinCount": 1,
+            "MaxCount": 1,
+            "SubnetId": sandbox.subnets[0],
+            "IamInstanceProfile": {"Name": sandbox.instance_profile},
+            "InstanceInitiatedShutdownBehavior": "terminate",
+            "UserData": user_data,
+            **options,
+            **more,
+        }
+        answer = ec2.run_instances(**{name: value for name, value in asked.items() if value is not None})
         return next(i for i in sandbox.instances if i.id == answer["Instances"][0]["InstanceId"])
 
     return run_instances
@@ -452,6 +457,94 @@ class TestFaults:
         assert sandbox.client("ec2").describe_instances(Filters=found)["Reservations"]
         time.sleep(1)
         assert ec2.describe_instances(Filters=found)["Reservations"]
+
+    def test_a_quota_counts_the_vcpus_that_run_on_its_market(self, launch: Launch, sandbox: Sandbox) -> None:
+        for instance in sandbox.instances:
+            instance.wait_until("terminated")
+        sandbox.faults.quota("spot", 5)
+        sandbox.faults.quota("on-demand", 5)
+        assert error_of(launch, spot=True, InstanceType="m5.2xlarge") == ("MaxSpotInstanceCountExceeded", 400)
+        first = launch(spot=True, InstanceType="m5.xlarge")
+        assert error_of(launch, spot=True) == ("MaxSpotInstanceCountExceeded", 400)
+        launch(InstanceType="m5.xlarge")
+        assert error_of(launch) == ("VcpuLimitExceeded", 400)
+        first.terminate()
+        first.wait_until("terminated")
+        launch(spot=True)
+
+    def test_a_role_is_not_known_in_the_moment_after_its_making(self, launch: Launch, sandbox: Sandbox) -> None:
+        get = 'curl -s -w "%{http_code}\\n" -o /dev/null "$AWS_ENDPOINT_URL/audience/none"'
+        instance = launch(f"#!/bin/sh\nwhile :; do {get}; sleep 0.1; done\n")
+        prints(instance, "404")
+        sandbox.faults.new_role(600)
+        assert error_of(launch) == ("InvalidParameterValue", 400)
+        prints(instance, "403")
+        sandbox.faults.clear()
+        launch()
+        unknown = {"Name": "another"}
+        assert error_of(launch, IamInstanceProfile=unknown) == ("InvalidParameterValue", 400)
+
+    def test_a_launch_waits_for_the_role_that_was_made_just_now(
+        self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The launcher's request, of its own making, is repeated until the role is known."""
+        sandbox.faults.new_role(600)
+        waits: list[float] = []
+
+        def know_it(seconds: float) -> None:
+            waits.append(seconds)
+            if len(waits) == 2:
+                sandbox.faults.clear()
+
+        monkeypatch.setattr(start._run_instances.retry, "sleep", know_it)  # type: ignore[attr-defined]
+        settings = EC2StepLauncher(
+            launches=f"s3://{sandbox.bucket}", instance_profile=sandbox.instance_profile, public_ip=True
+        )
+        image = find_image(client("ec2"), sandbox.image)
+        options = [LaunchOption("m5.large", subnet, "spot") for subnet in sandbox.subnets]
+        found, _ = start.start_instance(client("ec2"), settings, options, "token", {"launch": "l"}, image, "s3://b/l")
+        assert len(waits) == 2
+        instance = next(of for of in sandbox.instances if of.id == found.id)
+        assert instance.about.nics[0].public_ip
+
+    def test_an_instance_without_a_public_address_reaches_s3_by_an_endpoint_only(
+        self, launch: Launch, sandbox: Sandbox
+    ) -> None:
+        ask = 'curl -s -o /dev/null "$AWS_ENDPOINT_URL/audience/none" && echo up || echo down'
+        private = {"DeviceIndex": 0, "SubnetId": sandbox.subnets[0], "AssociatePublicIpAddress": False}
+        instance = launch(f"#!/bin/sh\n{ask}\n", NetworkInterfaces=[private], SubnetId=None)
+        prints(instance, "down")
+        ec2 = sandbox.client("ec2")
+        ec2.create_vpc_endpoint(VpcId=instance.about.vpc_id, ServiceName="com.amazonaws.us-east-1.s3")
+        prints(launch(f"#!/bin/sh\n{ask}\n", NetworkInterfaces=[private], SubnetId=None), "up")
+        instance.about.ec2_backend.vpc_end_points.clear()
+
+    def test_a_new_instance_has_no_tags_by_which_it_could_be_ended(self, launch: Launch, sandbox: Sandbox) -> None:
+        sandbox.faults.invisible(600)
+        tags = [{"ResourceType": "instance", "Tags": [{"Key": "project", "Value": "p"}]}]
+        instance = launch(TagSpecifications=tags)
+        assert sandbox._api._tags_of(instance.id) == {}
+        sandbox.faults.clear()
+        assert sandbox._api._tags_of(instance.id) == {"project": "p"}
+
+    def test_to_look_for_images_of_everybody_is_slow(self, ec2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        waits: list[float] = []
+        monkeypatch.setattr(ec2_of_sandbox, "time", SimpleNamespace(sleep=waits.append))
+        image = ec2.describe_images(Owners=["self"])["Images"][0]["ImageId"]
+        ec2.describe_images(ImageIds=[image])
+        assert waits == []
+        ec2.describe_images(Filters=[{"Name": "name", "Values": ["*"]}])
+        assert waits == [2.0]
+
+    def test_a_bucket_with_a_key_of_ones_own_names_what_its_reader_lacks(self, sandbox: Sandbox) -> None:
+        s3 = sandbox.client("s3")
+        s3.create_bucket(Bucket="encrypted")
+        key = "arn:aws:kms:us-east-1:123456789012:key/1"
+        by_default = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": key}
+        rules = {"Rules": [{"ApplyServerSideEncryptionByDefault": by_default}]}
+        s3.put_bucket_encryption(Bucket="encrypted", ServerSideEncryptionConfiguration=rules)
+        assert key_of("encrypted") == key
+        assert key_of(sandbox.bucket) == ""
 
     def test_termination_from_outside(self, launch: Launch, sandbox: Sandbox, ec2: Any) -> None:
         instance = launch()

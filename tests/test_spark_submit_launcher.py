@@ -27,7 +27,7 @@ import json, os, subprocess, sys
 from pathlib import Path
 Path({told!r}).write_text(json.dumps(sys.argv[1:]))
 program = sys.argv.index("audience-explorer") + 1
-while sys.argv[program] == "--conf":
+while sys.argv[program] in ("--archives", "--conf"):
     program += 2
 {script}
 """
@@ -76,9 +76,19 @@ def test_the_cluster_gets_the_archive_and_the_driver_runs_here(
     assert command[-1] == "--end-with-stdin"
     conf = dict(part.split("=", 1) for part in command if "=" in part)
     assert conf["spark.executor.memory"] == "8g"
-    assert conf["spark.archives"] == f"{packed}#environment"
+    assert command[command.index("--archives") + 1] == f"{packed}#environment"
     assert conf["spark.pyspark.python"] == "./environment/bin/python"
     assert conf["spark.pyspark.driver.python"] == sys.executable
+
+
+@pytest.mark.parametrize("master", ["yarn", "spark://host:7077"])
+def test_archives_are_no_property_of_which_spark_on_yarn_makes_a_second_copy(
+    submit: Callable[[str], str], packed: Path, tmp_path: Path, master: str
+) -> None:
+    list(launch(master=master, submit=submit(""), conf={"spark.archives": "s3://b/own.zip#own"}))
+    command = told(tmp_path)
+    assert not [part for part in command if part.startswith("spark.archives")]
+    assert command[command.index("--archives") + 1] == f"s3://b/own.zip#own,{packed}#environment"
 
 
 @pytest.mark.parametrize("master", ["local", "local[4]"])

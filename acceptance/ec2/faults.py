@@ -118,6 +118,18 @@ def test_a_boot_that_never_finishes_is_given_up_and_launched_again_elsewhere(
     assert "no sign of life in 8 s" in explorer.log_of_run()
 
 
+def test_instances_that_have_no_way_to_s3_are_warned_of_and_given_up_after_the_first(
+    sandbox: Sandbox, explorer: EC2Explorer, ansible: Path
+) -> None:
+    explorer.bring(ansible, MONTH)
+    explorer.configure(boot_timeout=3, public_ip="false")
+    error = explorer.pipeline(*ARGUMENTS, ok=False).failed[f"grouped_users {MONTH}"]
+    assert_named(error, "NoWayToS3", instance=sandbox.instances[0])
+    assert "AUDIENCE_EXPLORER_EC2_PUBLIC_IP=true" in error
+    assert len(sandbox.instances) == 1
+    assert f"{sandbox.subnets[0]}: no way to S3" in explorer.log_of_run()
+
+
 def test_boots_that_never_finish_fail_the_run_in_the_end(
     sandbox: Sandbox, explorer: EC2Explorer, ansible: Path
 ) -> None:

@@ -163,6 +163,7 @@ class Sandbox:
         ec2, iam = self.client("ec2"), self.client("iam")
         subnets = sorted(ec2.describe_subnets()["Subnets"], key=lambda subnet: subnet["AvailabilityZone"])
         self.subnets: list[str] = [subnet["SubnetId"] for subnet in subnets[:2]]
+        self._open_network(subnets[0]["VpcId"])
         group = ec2.create_security_group(
             GroupName="audience-explorer", Description="no way in", VpcId=subnets[0]["VpcId"]
         )
@@ -179,6 +180,15 @@ class Sandbox:
         iam.add_role_to_instance_profile(InstanceProfileName=self.instance_profile, RoleName=self.instance_profile)
         self.base_image = self._register_debian(backend)
         self._mode.register_images(backend)
+
+    def _open_network(self, vpc: str) -> None:
+        """Give the default network what it has on AWS, and not in moto: an internet gateway, and a route to it."""
+        ec2 = self.client("ec2")
+        gateway = ec2.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+        ec2.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
+        (table,) = ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["RouteTables"]
+        table_id = table["RouteTableId"]
+        ec2.create_route(RouteTableId=table_id, DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway)
 
     @staticmethod
     def _register_debian(backend: Backend) -> str:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 from urllib.parse import parse_qsl
 
 from moto.ec2.models import ec2_backends
@@ -17,7 +17,7 @@ from moto.s3.models import s3_backends
 from werkzeug.test import run_wsgi_app
 from werkzeug.wrappers import Request, Response
 
-from acceptance.sandbox.ec2 import ACCOUNT, CALLER_HEADER, REGION
+from acceptance.sandbox.ec2 import ACCOUNT, CALLER_HEADER, REGION, Backend
 from acceptance.sandbox.faults import Caller, Faults
 from acceptance.sandbox.network import drop_connection
 from acceptance.sandbox.permissions import Permissions, Tags
@@ -83,7 +83,7 @@ class Api:
     def _answer(
         self, caller: Caller, instance_id: str, environ: "WSGIEnvironment", start_response: "StartResponse"
     ) -> Iterable[bytes]:
-        if self._faults.cuts(instance_id):
+        if self._faults.cuts(instance_id) or (instance_id and not self._reaches(instance_id)):
             drop_connection(environ)
         if misfit := refusal_of(environ):
             return misfit(environ, start_response)
@@ -96,10 +96,14 @@ class Api:
         if caller != "operator" and (refusal := self._faults.refuses(caller, call.action)):
             request.get_data()  # what was not read would be taken for the next request
             return _error(service, refusal)(environ, start_response)
-        permissions = self._permissions if caller != "operator" else None
-        if permissions and not permissions.allow(caller, service, call.action, call.params, _tags_of, _owner_of):
+        if caller == "instance" and self._faults.role_is_new():
             request.get_data()
             return _denied(service, request)(environ, start_response)
+        permissions = self._permissions if caller != "operator" else None
+        asked = (caller, service, call.action, call.params)
+        if permissions and (denied := permissions.denied(*asked, self._tags_of, _key_of, _owner_of)):
+            request.get_data()
+            return _denied(service, request, denied[0].action)(environ, start_response)
         if service == "pricing":
             # moto has no price list.
             answer = get_products(json.loads(request.get_data()), REGION)
@@ -115,6 +119,20 @@ class Api:
             drop_connection(environ)
         start_response(status, headers.to_wsgi_list())
         return body
+
+    @staticmethod
+    def _reaches(instance_id: str) -> bool:
+        """Whether an instance has a way to the API."""
+        backend = cast(Backend, ec2_backends[ACCOUNT][REGION])
+        return backend.hypervisor.find(instance_id).reaches_s3
+
+    def _tags_of(self, name: str) -> Tags:
+        """The tags of what has an id of EC2's; none of an instance that EC2 does not know yet."""
+        backend = cast(Backend, ec2_backends[ACCOUNT][REGION])
+        launched = [instance for instance in backend.hypervisor.instances if instance.id == name]
+        if any(self._faults.hides(instance.age) for instance in launched):
+            return {}
+        return dict(backend.tags.get(name, {}))
 
     def _note_stored(self, instance_id: str, bucket: str, key: str) -> None:
         """Do what awaits an object that an instance has stored."""
@@ -158,9 +176,11 @@ def _call(service: str, request: Request) -> Call:
     return Call(action, {**named, **request.args})
 
 
-def _tags_of(name: str) -> Tags:
-    """The tags of what has an id of EC2's."""
-    return dict(ec2_backends[ACCOUNT][REGION].tags.get(name, {}))
+def _key_of(bucket: str) -> str:
+    """The ARN of the KMS key of the account's own by which a bucket encrypts; empty if it does not."""
+    found = s3_backends[ACCOUNT]["aws"].buckets.get(bucket)
+    rule = ((found and found.encryption) or {}).get("Rule", {}).get("ApplyServerSideEncryptionByDefault", {})
+    return str(rule.get("KMSMasterKeyID", "")) if rule.get("SSEAlgorithm", "").startswith("aws:kms") else ""
 
 
 def _owner_of(image: str) -> str:
@@ -187,8 +207,14 @@ def _s3_action(request: Request, key: str) -> str:
     return "ListObjectsV2" if request.method == "GET" and "list-type" in asked else f"{request.method.title()}Bucket"
 
 
-def _denied(service: str, request: Request) -> Response:
-    """What a caller is answered who may not make a request."""
+def _denied(service: str, request: Request, action: str = "") -> Response:
+    """What a caller is answered who may not make a request.
+
+    Args:
+        service: The service that is asked.
+        request: The request.
+        action: What may not be done, which S3 names if it is done to a KMS key.
+    """
     if service == "ec2":
         xml = "<Error><Code>UnauthorizedOperation</Code><Message>You are not authorized.</Message></Error>"
         body = f"<Response><Errors>{xml}</Errors><RequestID>sandbox</RequestID></Response>"
@@ -196,7 +222,12 @@ def _denied(service: str, request: Request) -> Response:
     if service != "s3":
         answer = json.dumps({"__type": "AccessDeniedException", "message": "not authorized"})
         return Response(answer, 400, mimetype="application/x-amz-json-1.1")
-    xml = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+    said = "Access Denied"
+    if action.startswith("kms:"):
+        said = (
+            f"User is not authorized to perform: {action} because no identity-based policy allows the {action} action"
+        )
+    xml = f"<Error><Code>AccessDenied</Code><Message>{said}</Message></Error>"
     return Response("" if request.method == "HEAD" else xml, 403, mimetype="application/xml")
 
 

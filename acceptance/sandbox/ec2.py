@@ -5,6 +5,7 @@ Each method of the two classes says what AWS does. Calls come in one at a time: 
 
 import base64
 import contextlib
+import time
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ from moto.ec2.models.instances import InstanceState, Reservation
 from moto.ec2.responses import EC2Response
 from moto.ec2.urls import url_bases
 from moto.ec2.utils import random_ami_id, random_spot_request_id
+from moto.iam.models import iam_backends
 
 from acceptance.sandbox.faults import Faults
 from acceptance.sandbox.hypervisor import Hypervisor, Market, decoded, set_state
@@ -35,6 +37,8 @@ CALLER_HEADER = "X-Sandbox-Caller"
 
 _MAX_USER_DATA = 16384
 _CONSOLE_BYTES = 64 * 1024
+_ALL_IMAGES_SECONDS = 2.0
+_ENDED = ("terminated", "stopped")
 
 
 class Response(EC2Response):
@@ -60,11 +64,20 @@ class Response(EC2Response):
             return ActionResult(reservation)
         market: Market = "spot" if self._get_param("InstanceMarketOptions.MarketType") == "spot" else "on-demand"
         has_capacity = self.faults.has_capacity(self._get_param("InstanceType"), market)
-        if not self._get_param("DryRun", False) and not has_capacity:
-            return self._no_capacity(market)
+        self._refuse_new_profile()
+        if not self._get_param("DryRun", False):
+            self._refuse_beyond_quota(self._get_param("InstanceType"), market)
+            if not has_capacity:
+                return self._no_capacity(market)
         answer = super().run_instances()
         self.tokens[token] = (asked, cast(Reservation, answer.result))
         return answer
+
+    def describe_images(self) -> ActionResult:
+        # Who names neither owners nor ids has AWS look through all public images, of which there are some 100,000.
+        if not self._get_param("Owners") and not self._get_param("ImageIds"):
+            time.sleep(_ALL_IMAGES_SECONDS)
+        return super().describe_images()
 
     def describe_instances(self) -> ActionResult:
         hidden = self._hidden()
@@ -110,6 +123,32 @@ class Response(EC2Response):
         )
         sold = not products or any(product.startswith("Linux/UNIX") for product in products)
         return ActionResult({"SpotPriceHistory": history if sold else []})
+
+    def _refuse_new_profile(self) -> None:
+        """Refuse an instance profile that does not exist, or that was made just now."""
+        known = iam_backends[ACCOUNT]["aws"].instance_profiles.values()
+        for kind in ("Name", "Arn"):
+            asked = self._get_param(f"IamInstanceProfile.{kind}")
+            if asked and (self.faults.role_is_new() or not any(asked in (of.name, of.arn) for of in known)):
+                where = f"iamInstanceProfile.{kind.lower()}"
+                what = f"Invalid IAM Instance Profile {kind.lower() if kind == 'Name' else 'ARN'}"
+                raise EC2ClientError(
+                    "InvalidParameterValue", f"Value ({asked}) for parameter {where} is invalid. {what}"
+                )
+
+    def _refuse_beyond_quota(self, instance_type: str, market: Market) -> None:
+        """Refuse an instance whose vCPUs, with those of the others on its market, are more than the account's quota."""
+        living = [of.type for of in self.hypervisor.instances if of.market == market and of.state not in _ENDED]
+        wanted = sum(_vcpus(of) for of in [*living, instance_type])
+        if wanted <= self.faults.vcpus(market):
+            return
+        if market == "spot":
+            raise EC2ClientError("MaxSpotInstanceCountExceeded", "Max spot instance count exceeded")
+        raise EC2ClientError(
+            "VcpuLimitExceeded",
+            f"You have requested more vCPU capacity than your current vCPU limit of {self.faults.vcpus(market)} allows"
+            " for the instance bucket that the specified instance type belongs to.",
+        )
 
     def _no_capacity(self, market: Market) -> Any:
         """AWS's answer when it has no machine, which is an error of the server's: SDKs repeat such a request."""
@@ -167,6 +206,9 @@ class Backend(EC2Backend):
         # AWS takes at most 16 KB of user data.
         if len(decoded(user_data)) > _MAX_USER_DATA:
             raise EC2ClientError("InvalidParameterValue", "User data is limited to 16384 bytes")
+        # The subnets of the default network give public addresses; moto asks them only if they are named.
+        if not kwargs.get("subnet_id") and kwargs.get("associate_public_ip") is None:
+            kwargs["associate_public_ip"] = True
         reservation = super().run_instances(image_id, count, user_data, security_group_names, **kwargs)
         for record in reservation.instances:
             # AWS starts machines after it answered: until then an instance is pending, and has no reason for its state.
@@ -282,6 +324,10 @@ def register_image(
     image.ebs_snapshot.add_tags(tags or {})
     backend.amis[image.id] = image
     return image
+
+
+def _vcpus(instance_type: str) -> int:
+    return int(INSTANCE_TYPES[instance_type]["VCpuInfo"]["DefaultVCpus"]) if instance_type in INSTANCE_TYPES else 0
 
 
 def _in_utc(moment: datetime | None) -> datetime | None:

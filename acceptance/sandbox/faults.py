@@ -32,6 +32,8 @@ class Faults:
             self._lost_answers: list[str] = []
             self._cuts: dict[str, float] = {}
             self._invisible = 0.0
+            self._role_known_at = 0.0
+            self._vcpus: dict[Market, int] = {}
             self._next = Orders()
 
     # Launching
@@ -65,6 +67,17 @@ class Faults:
         eventually consistent: `InvalidInstanceID.NotFound`, and filters do not show it."""
         with self._lock:
             self._invisible = seconds
+
+    def new_role(self, seconds: float) -> None:
+        """For so long the instance profile and its role are known to nobody yet, as after they are made: EC2 refuses to
+        launch with the profile, and S3 the role."""
+        with self._lock:
+            self._role_known_at = time.monotonic() + seconds
+
+    def quota(self, market: Market, vcpus: int) -> None:
+        """The account may have so many vCPUs at a time on a market; 5 is a new one's. Until the faults are cleared."""
+        with self._lock:
+            self._vcpus[market] = vcpus
 
     # The API
 
@@ -141,6 +154,16 @@ class Faults:
         """Whether an instance can be launched."""
         with self._lock:
             return (instance_type, market) not in self._no_capacity
+
+    def vcpus(self, market: Market) -> float:
+        """How many vCPUs the account may have at a time."""
+        with self._lock:
+            return self._vcpus.get(market, float("inf"))
+
+    def role_is_new(self) -> bool:
+        """Whether the instances' profile and role are not known yet."""
+        with self._lock:
+            return time.monotonic() < self._role_known_at
 
     def take_orders(self) -> Orders:
         """What was ordered for the instance that is being launched."""

@@ -147,6 +147,14 @@ class Instance:
         return next((profile.roles[0].name for profile in profiles if profile.arn == arn and profile.roles), None)
 
     @property
+    def reaches_s3(self) -> bool:
+        """Whether it has a way to S3: an endpoint, or a public address, for an internet gateway serves no other."""
+        backend = self.about.ec2_backend
+        endpoints = backend.vpc_end_points.values()
+        has_endpoint = any(of.vpc_id == self.about.vpc_id and of.service_name.endswith(".s3") for of in endpoints)
+        return has_endpoint or bool(self.about.nics[0].public_ip)
+
+    @property
     def age(self) -> float:
         """Seconds since its launch."""
         return time.monotonic() - self._launched

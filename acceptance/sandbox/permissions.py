@@ -100,7 +100,20 @@ class Permissions:
         tags_of: Callable[[str], Tags],
         owner_of: Callable[[str], str] = lambda _: "",
     ) -> bool:
-        """Whether a caller may make a call.
+        """Whether a caller may make a call; the arguments are those of `denied`."""
+        return not self.denied(caller, service, action, params, tags_of, owner_of=owner_of)
+
+    def denied(
+        self,
+        caller: str,
+        service: str,
+        action: str,
+        params: Mapping[str, str],
+        tags_of: Callable[[str], Tags],
+        key_of: Callable[[str], str] = lambda _: "",
+        owner_of: Callable[[str], str] = lambda _: "",
+    ) -> list[Request]:
+        """What of a call a caller may not do; nothing if it may make it.
 
         Args:
             caller: Who.
@@ -108,21 +121,28 @@ class Permissions:
             action: The API's name of it, such as `RunInstances`.
             params: Its parameters.
             tags_of: Gives the tags of what has an id.
+            key_of: Gives the ARN of the KMS key of a bucket; empty if it has none of the account's own.
             owner_of: Gives the owner of an image, as `ec2:Owner` has it.
         """
         with self._lock:
             denied = [
                 request
-                for request in requests_of(service, action, params, self._names, tags_of, owner_of)
+                for request in requests_of(service, action, params, self._names, tags_of, key_of, owner_of)
                 if not self.roles[caller].may(request)
             ]
             self.refused += [f"{caller}: {action}: {request}" for request in denied]
-        return not denied
+        return denied
 
     def hides(self, caller: str, action: str, bucket: str) -> bool:
         """Whether S3 keeps from a caller that an object which it asked for does not exist, and answers 403."""
-        seen = Request("s3:ListBucket", f"arn:aws:s3:::{bucket}")
+        seen = Request("s3:ListBucket", f"arn:{partition_of(self._names)}:s3:::{bucket}")
         return action in _READS and not self.roles[caller].may(seen)
+
+
+def partition_of(names: Mapping[str, str]) -> str:
+    """The partition of the account's region, with which all ARNs begin."""
+    of = {"cn-": "aws-cn", "us-gov-": "aws-us-gov"}
+    return next((partition for prefix, partition in of.items() if names["REGION"].startswith(prefix)), "aws")
 
 
 def requests_of(
@@ -131,19 +151,21 @@ def requests_of(
     params: Mapping[str, str],
     names: Mapping[str, str],
     tags_of: Callable[[str], Tags],
+    key_of: Callable[[str], str] = lambda _: "",
     owner_of: Callable[[str], str] = lambda _: "",
 ) -> list[Request]:
-    """What IAM is asked for a call; see `Permissions.allow`."""
+    """What IAM is asked for a call; see `Permissions.denied`."""
     if service == "s3":
-        return list(_of_s3(action, params))
+        return [*_of_s3(action, params, names), *_of_key(action, names, key_of(params["Bucket"]))]
     if service == "ssm" and action == "GetParameter":
         # Public parameters belong to no account.
         # https://docs.aws.amazon.com/systems-manager/latest/userguide/parameter-store-public-parameters.html
         account = "" if params["Name"].startswith("/aws/") else names["ACCOUNT"]
-        return [Request(f"ssm:{action}", f"arn:aws:ssm:{names['REGION']}:{account}:parameter{params['Name']}")]
+        place = f"arn:{partition_of(names)}:ssm:{names['REGION']}:{account}"
+        return [Request(f"ssm:{action}", f"{place}:parameter{params['Name']}")]
     if service != "ec2":
         return [Request(f"{service}:{action}", "*")]
-    place = f"arn:aws:ec2:{names['REGION']}:{names['ACCOUNT']}"
+    place = f"arn:{partition_of(names)}:ec2:{names['REGION']}:{names['ACCOUNT']}"
     if action == "RunInstances":
         return list(_of_launch(params, names, tags_of, owner_of))
     if action == "CreateImage":
@@ -151,15 +173,35 @@ def requests_of(
     if removed := _REMOVED.get(action):
         kind, parameter = removed
         of = params[parameter]
-        return [Request(f"ec2:{action}", f"arn:aws:ec2:{names['REGION']}::{kind}/{of}", _resource_tags(tags_of(of)))]
+        anybodys = f"arn:{partition_of(names)}:ec2:{names['REGION']}:"
+        return [Request(f"ec2:{action}", f"{anybodys}:{kind}/{of}", _resource_tags(tags_of(of)))]
     if action in _OF_INSTANCES:
         ids = [value for name, value in params.items() if name.startswith("InstanceId")]
         return [Request(f"ec2:{action}", f"{place}:instance/{of}", _resource_tags(tags_of(of))) for of in ids]
     return [Request(f"ec2:{action}", "*")]
 
 
-def _of_s3(action: str, params: Mapping[str, str]) -> Iterator[Request]:
-    bucket = f"arn:aws:s3:::{params['Bucket']}"
+def _of_key(action: str, names: Mapping[str, str], key: str) -> Iterator[Request]:
+    """What S3 asks of the KMS key of a bucket.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingKMSEncryption.html
+    """
+    through = {"kms:ViaService": f"s3.{names['REGION']}.{_domain(names)}"}
+    kinds = {"s3:GetObject": ["kms:Decrypt"], "s3:PutObject": ["kms:GenerateDataKey"]}
+    asked = [] if action == "HeadObject" else list(kinds.get(_S3_ACTIONS.get(action, ""), []))
+    if action in ("UploadPart", "CompleteMultipartUpload"):
+        asked = ["kms:Decrypt", "kms:GenerateDataKey"]
+    if key:
+        yield from (Request(of, key, through) for of in asked)
+
+
+def _domain(names: Mapping[str, str]) -> str:
+    """With which the names of services end."""
+    return "amazonaws.com.cn" if partition_of(names) == "aws-cn" else "amazonaws.com"
+
+
+def _of_s3(action: str, params: Mapping[str, str], names: Mapping[str, str]) -> Iterator[Request]:
+    bucket = f"arn:{partition_of(names)}:s3:::{params['Bucket']}"
     asked = _S3_ACTIONS.get(action, f"s3:{action}")
     if asked == "s3:ListBucket":
         yield Request(asked, bucket, {"s3:prefix": params["prefix"]} if "prefix" in params else {})
@@ -180,7 +222,7 @@ def _of_launch(
 
     https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/iam-policies-ec2-console.html
     """
-    place, action = f"arn:aws:ec2:{names['REGION']}", "ec2:RunInstances"
+    place, action = f"arn:{partition_of(names)}:ec2:{names['REGION']}", "ec2:RunInstances"
     own = f"{place}:{names['ACCOUNT']}"
     tags = _request_tags(params)
     image = params["ImageId"]
@@ -194,14 +236,16 @@ def _of_launch(
         yield Request(action, f"{own}:spot-instances-request/*", tags.get("spot-instances-request", {}))
     yield Request(action, f"{own}:network-interface/*")
     for kind, name in {"subnet": "SubnetId", "security-group": "SecurityGroupId", "key-pair": "KeyName"}.items():
-        for of in (value for asked, value in params.items() if asked.split(".")[0] == name):
+        # Of the instance, or of a network interface that is made with it.
+        named = re.compile(rf"(NetworkInterface\.\d+\.)?{name}(\.\d+)?")
+        for of in (value for asked, value in params.items() if named.fullmatch(asked)):
             yield Request(action, f"{own}:{kind}/{of}")
     for kind, of_kind in tags.items():
         yield Request("ec2:CreateTags", f"{own}:{kind}/*", {**of_kind, "ec2:CreateAction": "RunInstances"})
     if profile := params.get("IamInstanceProfile.Name"):
         # The profiles of this project are named as their roles are.
-        role = f"arn:aws:iam::{names['ACCOUNT']}:role/{profile}"
-        yield Request("iam:PassRole", role, {"iam:PassedToService": "ec2.amazonaws.com"})
+        role = f"arn:{partition_of(names)}:iam::{names['ACCOUNT']}:role/{profile}"
+        yield Request("iam:PassRole", role, {"iam:PassedToService": f"ec2.{_domain(names)}"})
 
 
 def _of_image(params: Mapping[str, str], names: Mapping[str, str], tags_of: Callable[[str], Tags]) -> Iterator[Request]:
@@ -211,7 +255,8 @@ def _of_image(params: Mapping[str, str], names: Mapping[str, str], tags_of: Call
     here it is not, so that a policy must do without.
     https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html
     """
-    place, action, instance = f"arn:aws:ec2:{names['REGION']}", "ec2:CreateImage", params["InstanceId"]
+    place, action = f"arn:{partition_of(names)}:ec2:{names['REGION']}", "ec2:CreateImage"
+    instance = params["InstanceId"]
     yield Request(action, f"{place}:{names['ACCOUNT']}:instance/{instance}", _resource_tags(tags_of(instance)))
     for kind in ("image", "snapshot"):
         yield Request(action, f"{place}::{kind}/*")

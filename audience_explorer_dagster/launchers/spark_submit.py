@@ -14,6 +14,8 @@ from audience_explorer_dagster.launchers import Job, LaunchFailed, Report, packi
 from audience_explorer_dagster.launchers.from_environment import from_environment
 from audience_explorer_dagster.launchers.local import LocalLauncher
 
+_ARCHIVES = "spark.archives"
+
 # spark-submit gives the program a standard input of its own. That of spark-submit itself is the launcher's, and its end
 # says that the launcher is gone. Where there is no /proc, nothing does.
 _PROGRAM = """\
@@ -74,12 +76,16 @@ class SparkSubmitLauncher(LocalLauncher):
         program.write_text(_PROGRAM, encoding="utf-8")
         conf = {"spark.ui.showConsoleProgress": "false", **self.conf}
         conf |= {"spark.pyspark.driver.python": sys.executable, "spark.pyspark.python": sys.executable}
+        archives = [archive for archive in conf.pop(_ARCHIVES, "").split(",") if archive]
         # Executors that are processes of their own, on this machine too, start in a folder of their own.
         if not re.match(r"local(\[|$)", self.master):
             packed = packing.build(packing.of_this_machine())
-            conf |= {"spark.pyspark.python": packing.PYTHON, "spark.archives": f"{packed}#{packing.NAME}"}
+            conf["spark.pyspark.python"] = packing.PYTHON
+            archives.append(f"{packed}#{packing.NAME}")
         return [
             *(self.submit, "--master", self.master, "--deploy-mode", "client", "--name", "audience-explorer"),
+            # As a property alone, Spark hands them both to YARN and to its own executors, which unpack them once more.
+            *(("--archives", ",".join(archives)) if archives else ()),
             *(part for name, value in conf.items() for part in ("--conf", f"{name}={value}")),
             *(str(program), "--end-with-stdin"),
         ]

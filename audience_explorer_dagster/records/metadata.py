@@ -308,7 +308,14 @@ def _page_of(location: str) -> dg.MetadataValue:
     bucket, _, key = location.removeprefix("s3://").partition("/")
     if not location.startswith("s3://") or os.environ.get("AWS_ENDPOINT_URL"):
         return dg.MetadataValue.path(location)
-    return dg.MetadataValue.url(f"https://console.aws.amazon.com/s3/object/{bucket}?prefix={quote(key)}")
+    return dg.MetadataValue.url(f"https://{_console()}/s3/object/{bucket}?prefix={quote(key)}")
+
+
+def _console() -> str:
+    """The host of AWS's console, which each partition has for itself."""
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or ""
+    hosts = {"cn-": "console.amazonaws.cn", "us-gov-": "console.amazonaws-us-gov.com"}
+    return next((host for prefix, host in hosts.items() if region.startswith(prefix)), "console.aws.amazon.com")
 
 
 def _segments(summary: dict[str, Any], min_people: int) -> dict[str, dg.MetadataValue]:

@@ -148,7 +148,8 @@ def _start(master: str, resources: Resources) -> "SparkSession":
         ) from error
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ  # by spark-submit, whose settings stand
     local = master.startswith("local")
-    builder = SparkSession.builder.config("spark.sql.session.timeZone", "UTC")
+    # Nothing here has a table. On EMR Spark would ask the Glue catalog, which takes rights that no job has.
+    builder = SparkSession.builder.config("spark.sql.session.timeZone", "UTC").config(_CATALOG, "in-memory")
     if not submitted:
         # Tasks must run on this Python, with these packages; on a cluster, where they are at the same place.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
@@ -179,6 +180,7 @@ def _start(master: str, resources: Resources) -> "SparkSession":
     return spark
 
 
+_CATALOG = "spark.sql.catalogImplementation"
 _HEAP_SHARE = 0.5  # of the memory that may be used; Python's processes, which do most of the work, have the rest
 
 

@@ -97,9 +97,7 @@ class Jobs:
     def _read(self, log: Log) -> None:
         assert self._process.stdout is not None
         while text := os.read(self._process.stdout.fileno(), 1 << 16):
-            log.add(text)
-            with contextlib.suppress(OSError):  # the console must not keep anything from being done
-                print(text.decode(errors="replace"), end="", flush=True)
+            log.add(text)  # and not to the console: an instance's is slow, and would be waited for
 
 
 Watch = Callable[[Jobs, Messages, Log], bool]

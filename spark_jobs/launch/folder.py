@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from spark_jobs import kms
 from spark_jobs.launch.status import SCHEMA_VERSION, Status
 from spark_jobs.missing_objects import is_missing
 from spark_jobs.schema_versions import FIELD, check_schema_version
@@ -22,7 +23,7 @@ Stream = Literal["messages", "log"]
 _SUFFIX: dict[Stream, str] = {"messages": "jsonl", "log": "txt"}
 _DESCRIPTION, _STATUS, _LEASE = "description.json", "status.json", "lease"
 _DENIED_MEANS_MISSING_SECONDS = 60.0
-_REFUSED_SECONDS = 60.0  # how long S3 may refuse: new roles and their rights take a moment to be known everywhere
+_REFUSED_SECONDS = 120.0  # how long S3 may refuse: new roles and their rights take a moment to be known everywhere
 
 Answer = TypeVar("Answer")
 
@@ -140,6 +141,8 @@ class S3Folder(Folder):
         The folder is polled every second or so. If S3 answered 403 and a listing showed that this means a missing
         object, it is taken to mean the same for a minute: a listing costs ten times as much as a read.
         """
+        if kms.is_denied(error.response["Error"].get("Message", "")):
+            return False
         if error.response["Error"]["Code"] == "AccessDenied" and time.monotonic() < self._denied_means_missing_until:
             return True
         missing = is_missing(self._s3, self._bucket, f"{self._prefix}/{name}", error)

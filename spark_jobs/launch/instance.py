@@ -47,6 +47,7 @@ def main(location: str, max_seconds: float) -> None:
         watch=stop_at_notice,
         watch_seconds=_NOTICE_SECONDS,
     )
+    print(f"what the jobs print is in {folder.log}", flush=True)
     run_launch(folder, machine)
 
 

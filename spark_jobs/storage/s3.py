@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 import fsspec
 from fsspec.spec import AbstractFileSystem
 
+from spark_jobs import kms
 from spark_jobs.errors import S3Error, as_clause
 from spark_jobs.missing_objects import is_missing
 
@@ -578,10 +579,10 @@ def _error(location: str, status: int | None, code: str, message: str) -> Except
     if status == 412:
         return S3Error(f"{location} was changed while it was read. Run again.")
     if status == 403:
-        return S3Error(
-            f"S3 denies access to {location}: {as_clause(_in_a_line(message))}. Give these credentials the right to it,"
-            " or use others."
-        )
+        way_out = "Give these credentials the right to it, or use others."
+        if kms.is_denied(message):
+            way_out = kms.WAY_OUT
+        return S3Error(f"S3 denies access to {location}: {as_clause(_in_a_line(message))}. {way_out}")
     refused = f"S3 refuses a request for {location}: {code}: {as_clause(_in_a_line(message))}."
     way_out = _WAYS_OUT.get(code) or ("It did so for half a minute: run again later." if status in _RETRIED else "")
     return S3Error(f"{refused} {way_out}".rstrip())

@@ -4,6 +4,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from audience_explorer_dagster.launchers import LaunchFailed
 from audience_explorer_dagster.launchers.aws import is_refusal
+from audience_explorer_dagster.launchers.ec2.explanations import WITHOUT_NETWORK
 
 
 class EC2LaunchFailed(LaunchFailed):
@@ -66,6 +67,14 @@ class MessagesLost(EC2LaunchFailed):
     """The instance wrote more messages than arrived."""
 
 
+class NoNetwork(EC2LaunchFailed):
+    """No subnet is configured, and there is no default network."""
+
+
+class NoWayToS3(EC2LaunchFailed):
+    """The instance gave no sign of life, and no way leads from its subnet to S3."""
+
+
 class Refused(EC2LaunchFailed):
     """AWS refused a request: a permission is missing, or a setting makes no sense to it."""
 
@@ -76,4 +85,6 @@ class Unreachable(EC2LaunchFailed):
 
 def kind_of(error: BotoCoreError | ClientError) -> type[EC2LaunchFailed]:
     """What an error of AWS's makes of a launch."""
+    if isinstance(error, ClientError) and error.response["Error"]["Code"] in WITHOUT_NETWORK:
+        return NoNetwork
     return Refused if is_refusal(error) else Unreachable

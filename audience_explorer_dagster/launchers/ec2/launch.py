@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,7 @@ from ami import instances
 from ami.images import Image
 from ami.instances import Instance
 from audience_explorer_dagster.launchers import Job, Report, pipes_context, receive
-from audience_explorer_dagster.launchers.aws import is_unauthorized
+from audience_explorer_dagster.launchers.aws import is_refusal, is_unauthorized
 from audience_explorer_dagster.launchers.ec2 import code, prices
 from audience_explorer_dagster.launchers.ec2.errors import (
     EC2LaunchFailed,
@@ -25,6 +25,7 @@ from audience_explorer_dagster.launchers.ec2.errors import (
     Unreachable,
     kind_of,
 )
+from audience_explorer_dagster.launchers.ec2.explanations import explained
 from audience_explorer_dagster.launchers.ec2.outcome import Limits, Snapshot, find_problem
 from audience_explorer_dagster.launchers.ec2.settings import EC2Settings
 from audience_explorer_dagster.launchers.ec2.start import LaunchOption, instance_tags, start_instance
@@ -53,8 +54,16 @@ _REFUSALS = {
 class Launch:
     """One instance that runs jobs."""
 
-    def __init__(self, settings: EC2Settings, folder: Folder, tags: LaunchTags, context: dg.OpExecutionContext):
+    def __init__(
+        self,
+        settings: EC2Settings,
+        folder: Folder,
+        tags: LaunchTags,
+        context: dg.OpExecutionContext,
+        dead_ends: Mapping[str | None, str] | None = None,
+    ):
         self._settings, self._folder, self._tags, self._context = settings, folder, tags, context
+        self._dead_ends = dead_ends or {}  # as `network.dead_ends` has them
         self._instance: Instance | None = None
         self._option: LaunchOption | None = None  # the one that was taken
         self._transcript = Transcript(folder)
@@ -89,7 +98,7 @@ class Launch:
         except NoCapacity as error:
             raise error if error.launch else self._error(NoCapacity, error.what) from None
         except (BotoCoreError, ClientError) as error:
-            raise self._error(kind_of(error), str(error)) from error
+            raise self._error(kind_of(error), explained(error)) from error
         finally:
             self._end()
 
@@ -148,7 +157,7 @@ class Launch:
             )
         except (NoCapacity, ClientError) as error:
             # After any other error, an instance may have been started.
-            self._may_be_started = isinstance(error, ClientError) and kind_of(error) is not Refused
+            self._may_be_started = isinstance(error, ClientError) and not is_refusal(error)
             raise
         self._launched_at = time.monotonic()
         self._context.log.info(
@@ -200,6 +209,7 @@ class Launch:
             missing_seconds=now - (self._missing_since or now),
             unended=len(self._unended),
             last_words=self._transcript.tail.strip(),
+            dead_end=self._dead_ends.get(self._option.subnet, "") if self._option else "",
         )
 
     def _poll_state(self) -> bool:
@@ -338,11 +348,12 @@ class Launch:
         """Since the launch."""
         return time.monotonic() - self._launched_at
 
-    def _check_retry(self, error: Exception, unreachable: "_Timer") -> None:
+    def _check_retry(self, error: BotoCoreError | ClientError, unreachable: "_Timer") -> None:
         """Fail if AWS refused a request for good, or has not answered for too long; else it is to be repeated."""
         is_refused = isinstance(error, ClientError) and error.response["Error"]["Code"] in _REFUSALS
         if is_refused or unreachable.is_over():
-            raise self._error(Refused if is_refused else Unreachable, str(error)) from error
+            what = explained(error)
+            raise self._error(Refused if is_refused else Unreachable, what) from error
         self._context.log.warning(f"AWS does not answer, so it is asked again: {error}")
 
     def _error(self, kind: type[EC2LaunchFailed], what: str) -> EC2LaunchFailed:

@@ -11,9 +11,17 @@ from ami import instances
 from audience_explorer_dagster.launchers import Job, Report
 from audience_explorer_dagster.launchers.ec2 import code
 from audience_explorer_dagster.launchers.ec2.abandoned import why_abandoned
-from audience_explorer_dagster.launchers.ec2.errors import BootFailed, NoCapacity, SpotInterrupted, kind_of
+from audience_explorer_dagster.launchers.ec2.errors import (
+    BootFailed,
+    NoCapacity,
+    NoWayToS3,
+    SpotInterrupted,
+    kind_of,
+)
+from audience_explorer_dagster.launchers.ec2.explanations import explained
 from audience_explorer_dagster.launchers.ec2.images import check_fit, find_image
 from audience_explorer_dagster.launchers.ec2.launch import Launch
+from audience_explorer_dagster.launchers.ec2.network import dead_ends
 from audience_explorer_dagster.launchers.ec2.settings import EC2Settings
 from audience_explorer_dagster.launchers.ec2.start import launch_options
 from audience_explorer_dagster.launchers.from_environment import from_environment
@@ -48,7 +56,8 @@ class EC2StepLauncher(EC2Settings):
     writes that, and the log, to S3 as numbered objects, which are read here (see `spark_jobs/launch`).
 
     An instance that AWS takes back, or that does not boot, is replaced by one of the next type or subnet, which goes on
-    with the first job that was not done. A job that fails is not repeated.
+    with the first job that was not done. A job that fails is not repeated, nor is a subnet tried again from which
+    no way leads to S3, and whose instance said nothing.
     """
 
     @classmethod
@@ -70,7 +79,7 @@ class EC2StepLauncher(EC2Settings):
         try:
             yield from self._launch(context, jobs)
         except (BotoCoreError, ClientError) as error:
-            raise kind_of(error)(str(error)) from error
+            raise kind_of(error)(explained(error)) from error
 
     def _launch(self, context: dg.OpExecutionContext, jobs: Sequence[Job]) -> Iterator[Report]:
         self._end_earlier(context)
@@ -81,11 +90,12 @@ class EC2StepLauncher(EC2Settings):
             context.log.warning(image.age_warning)
         code_location = self.launch_store.keep_code(*code.pack())
         options = launch_options(self.instance_types, self.subnets, self.market)
+        closed = self._dead_ends(context)
         waiting, failed, finished = list(jobs), set[str](), set[str]()
         lost = LostCosts()
         for attempt in range(1 + self.retries):
             tags = new_launch_tags(context)
-            launch = Launch(self, self.launch_store.folder(tags), tags, context)
+            launch = Launch(self, self.launch_store.folder(tags), tags, context, closed)
             try:
                 for report in launch.run(image, code_location, options, waiting):
                     if report.event == "output":
@@ -99,22 +109,32 @@ class EC2StepLauncher(EC2Settings):
                         failed.add(report.job)
                     yield report
                 return
-            except (SpotInterrupted, BootFailed, NoCapacity) as error:
-                if error.instance is None or attempt == self.retries or not waiting:
+            except (SpotInterrupted, BootFailed, NoCapacity, NoWayToS3) as error:
+                if isinstance(error, NoWayToS3):
+                    options = [option for option in options if option.subnet not in closed]
+                if error.instance is None or attempt == self.retries or not waiting or not options:
                     raise
                 context.log.warning(f"{error}. Launched again: {len(waiting)} of {len(jobs)} jobs are left")
                 launch.wait_until_gone()
                 lost.add(launch.uncounted_dollars())
-            # What an instance before saw fail, this one knows nothing of. Jobs come after those that they need.
-            for job in list(waiting):
-                if failed.isdisjoint(job.needs):
-                    continue
-                waiting.remove(job)
-                failed.add(job.id)
-                yield Report(job.id, "failed", error=f"not run, because {', '.join(job.needs)} failed")
+            yield from _leave_out(waiting, failed)
             if not waiting:
                 return
             options = launch.options_after(options)
+
+    def _dead_ends(self, context: dg.OpExecutionContext) -> dict[str | None, str]:
+        """The subnets from which no way leads to S3, as far as can be seen, which are warned of.
+
+        They are tried all the same: names of S3 may lead to an endpoint that is nobody's to see here.
+        """
+        try:
+            found = dead_ends(self.ec2, self)
+        except (BotoCoreError, ClientError) as error:  # roles of earlier versions may not look
+            context.log.debug(f"whether subnets have a way to S3 is not known: {error}")
+            return {}
+        for subnet, why in found.items():
+            context.log.warning(f"{subnet or 'the default network'}: {why}")
+        return found
 
     def _end_abandoned(self, context: dg.OpExecutionContext) -> None:
         """End instances that others left and nobody waits for: no daemon may be there whose sensor would.
@@ -136,3 +156,13 @@ class EC2StepLauncher(EC2Settings):
         if left:
             context.log.warning(f"{', '.join(left)}, left by an earlier attempt of this run, is ended")
             instances.terminate(self.ec2, left)
+
+
+def _leave_out(waiting: list[Job], failed: set[str]) -> Iterator[Report]:
+    """Take out the jobs that need one that failed on an instance before, of which the next knows nothing."""
+    for job in list(waiting):  # they come after those that they need
+        if failed.isdisjoint(job.needs):
+            continue
+        waiting.remove(job)
+        failed.add(job.id)
+        yield Report(job.id, "failed", error=f"not run, because {', '.join(job.needs)} failed")

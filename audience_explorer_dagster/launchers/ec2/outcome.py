@@ -10,12 +10,14 @@ from audience_explorer_dagster.launchers.ec2.errors import (
     JobFailed,
     MessagesLost,
     NoCapacity,
+    NoWayToS3,
     OutOfMemory,
     Overdue,
     Refused,
     SpotInterrupted,
     TerminatedFromOutside,
 )
+from spark_jobs import kms
 from spark_jobs.launch.status import Status
 
 _MISSING_SECONDS = 30.0  # how long what the status counts may take to arrive
@@ -23,6 +25,12 @@ _GRACE_SECONDS = 60.0  # how long the instance may outlive max_runtime, which it
 
 # The request can't be fulfilled, however often: a key of the disk's encryption, a quota of volumes, a snapshot.
 _REFUSED = {"Client.InternalError", "Client.InvalidSnapshot.NotFound", "Client.VolumeLimitExceeded"}
+
+# What an instance that said nothing could not say.
+_SILENT = (
+    "It needs a way to S3 (audience-explorer ec2 check looks at the subnets), a security group and a network ACL that"
+    " let it out by HTTPS, and the rights of ami/iam/instance.json; for a bucket with a KMS key of yours, kms.json"
+)
 
 Problem = tuple[type[EC2LaunchFailed], str]
 
@@ -50,6 +58,7 @@ class Snapshot:
         missing_seconds: Since that was first seen.
         unended: How many jobs did not end.
         last_words: The end of the log.
+        dead_end: Why no way leads from its subnet to S3, and what to do; empty if one does, or may.
     """
 
     instance: Instance
@@ -62,6 +71,7 @@ class Snapshot:
     missing_seconds: float = 0.0
     unended: int = 0
     last_words: str = ""
+    dead_end: str = ""
 
     @property
     def is_over(self) -> bool:
@@ -87,7 +97,7 @@ def find_problem(seen: Snapshot, limits: Limits) -> Problem | None:
 def _problem_by_time(seen: Snapshot, limits: Limits) -> Problem | None:
     """Whether a launch that goes on takes too long."""
     if seen.alive_seconds is None and seen.seconds > limits.boot_timeout:
-        return BootFailed, f"no sign of life in {limits.boot_timeout} s (boot_timeout)"
+        return _silent(seen, f"no sign of life in {limits.boot_timeout} s (boot_timeout)")
     if seen.alive_seconds is not None and seen.alive_seconds > limits.max_runtime + _GRACE_SECONDS:
         return Overdue, f"it did not end itself after {limits.max_runtime} s (max_runtime)"
     return None
@@ -96,7 +106,8 @@ def _problem_by_time(seen: Snapshot, limits: Limits) -> Problem | None:
 def _problem_by_status(seen: Snapshot, status: Status, limits: Limits) -> Problem | None:
     """Why a launch that wrote a status did not end well."""
     if status.error is not None:
-        return BootFailed, f"the jobs could not be run: {status.error}"
+        more = f". {kms.WAY_OUT}" if kms.is_denied(status.error) else ""
+        return BootFailed, f"the jobs could not be run: {status.error}{more}"
     if not seen.unended:
         return None
     if seen.interrupted:
@@ -132,4 +143,10 @@ def _problem_by_end(seen: Snapshot, limits: Limits) -> Problem | None:
         return TerminatedFromOutside, f"somebody ended the instance, with {seen.jobs}"
     if seen.alive_seconds is not None and seen.alive_seconds >= limits.max_runtime:
         return Overdue, f"the watchdog ended it at max_runtime, with {seen.jobs}"
-    return BootFailed, f"it ended ({reason or 'for no known reason'}) and left no status, with {seen.jobs}"
+    ended = f"it ended ({reason or 'for no known reason'}) and left no status, with {seen.jobs}"
+    return _silent(seen, ended) if seen.alive_seconds is None else (BootFailed, ended)
+
+
+def _silent(seen: Snapshot, what: str) -> Problem:
+    """What is wrong with an instance that never said anything."""
+    return (NoWayToS3, f"{what}: {seen.dead_end}") if seen.dead_end else (BootFailed, f"{what}. {_SILENT}")

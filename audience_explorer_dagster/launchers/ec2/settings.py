@@ -40,6 +40,11 @@ class EC2Settings(Launcher, ABC):
     security_groups: list[str] = Field(
         default=[], description="Their ids; no port need be open. Empty: the network's default."
     )
+    public_ip: bool | None = Field(
+        default=None,
+        description="Whether instances get a public address, which is their way to S3 where a subnet has an internet"
+        " gateway, and no endpoint; by default the subnet's own setting decides.",
+    )
     volume_gb: int = Field(default=50, ge=8, description="The size of the root volume.")
     volume_type: str = Field(default="gp3", description="The type of the root volume.")
     key_pair: str | None = Field(default=None, description="The name of an SSH key pair, for debugging only.")

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as NoConnection
-from tenacity import retry, retry_if_exception, stop_after_delay, wait_random_exponential
+from tenacity import RetryCallState, retry, stop_after_delay, wait_random_exponential
 
 from ami.images import Image
 from ami.instances import Instance, Market, as_tags, instance_of
 from audience_explorer_dagster.launchers.ec2.errors import NoCapacity
+from audience_explorer_dagster.launchers.ec2.explanations import is_profile_unknown
 from audience_explorer_dagster.launchers.ec2.settings import EC2Settings
 from audience_explorer_dagster.launchers.launch_store import LaunchTags
 from spark_jobs.launch.aws import PROJECT
@@ -23,11 +24,17 @@ if TYPE_CHECKING:
 # What EC2 answers where another type, subnet or market may have what this one has not.
 # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
 NO_CAPACITY = {
-    "InsufficientInstanceCapacity",
-    "InsufficientHostCapacity",
+    "InsufficientAddressCapacity",
+    "InsufficientCapacity",
+    "InsufficientCapacityOnHost",
     "InsufficientFreeAddressesInSubnet",
+    "InsufficientHostCapacity",
+    "InsufficientInstanceCapacity",
+    "InsufficientReservedInstanceCapacity",
+    "InsufficientVolumeCapacity",  # of the zone's, for the root volume
     "InstanceLimitExceeded",
     "MaxSpotInstanceCountExceeded",
+    "ReservationCapacityExceeded",
     "SpotMaxPriceTooLow",
     "UnfulfillableCapacity",
     "Unsupported",  # the type is not offered in the subnet's zone
@@ -40,6 +47,7 @@ QUOTAS: dict[Market, tuple[str, str]] = {
     "on-demand": ("Running On-Demand Standard instances", "L-1216C47A"),
 }
 _MARKET_OF_QUOTA: dict[str, Market] = {"MaxSpotInstanceCountExceeded": "spot", "VcpuLimitExceeded": "on-demand"}
+_PROFILE_SECONDS = 120.0  # how long EC2 may not know an instance profile: it takes a while to learn of a new one
 _THROTTLED = {"RequestLimitExceeded", "Throttling", "ThrottlingException", "TooManyRequestsException"}
 
 
@@ -71,7 +79,9 @@ def user_data(region: str, folder: str) -> str:
     """What an instance starts with: no more than where its launch is described."""
     region = shlex.quote(region)
     exports = f"export AWS_REGION={region} AWS_DEFAULT_REGION={region}"
-    return f"#!/bin/sh\n{exports}\nexec audience-explorer-boot {shlex.quote(folder)}\n"
+    # boto3 asks the metadata service once, for a second, and an answer may be late where many processes ask.
+    patience = "export AWS_METADATA_SERVICE_TIMEOUT=5 AWS_METADATA_SERVICE_NUM_ATTEMPTS=5"
+    return f"#!/bin/sh\n{exports}\n{patience}\nexec audience-explorer-boot {shlex.quote(folder)}\n"
 
 
 def start_instance(
@@ -154,14 +164,37 @@ def launch_request(
         "BlockDeviceMappings": [{"DeviceName": image.root_device, "Ebs": disk}],
         "TagSpecifications": [{"ResourceType": kind, "Tags": as_tags(tags)} for kind in tagged],
         "UserData": user_data(region, folder),
-        **({"SubnetId": option.subnet} if option.subnet else {}),
-        **({"SecurityGroupIds": list(settings.security_groups)} if settings.security_groups else {}),
+        **_network(settings, option.subnet),
         **({"KeyName": settings.key_pair} if settings.key_pair else {}),
     }
     if option.market == "spot":
         one_time = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
         request["InstanceMarketOptions"] = {"MarketType": "spot", "SpotOptions": one_time}
     return request
+
+
+def _network(settings: EC2Settings, subnet: str | None) -> dict[str, Any]:
+    """Where an instance is, and whether it gets a public address.
+
+    Only a network interface can ask for an address or against one, and EC2 takes subnet and groups either of it or of
+    the instance. Without a subnet it is in the default network, as an instance is.
+    """
+    groups = list(settings.security_groups)
+    if settings.public_ip is None:
+        return {**({"SubnetId": subnet} if subnet else {}), **({"SecurityGroupIds": groups} if groups else {})}
+    interface = {"DeviceIndex": 0, "AssociatePublicIpAddress": settings.public_ip, "DeleteOnTermination": True}
+    where = {**({"SubnetId": subnet} if subnet else {}), **({"Groups": groups} if groups else {})}
+    return {"NetworkInterfaces": [{**interface, **where}]}
+
+
+def _is_repeated(attempts: RetryCallState) -> bool:
+    """Whether a request is made again after what became of it."""
+    error = attempts.outcome.exception() if attempts.outcome else None
+    if error is None:
+        return False
+    if is_profile_unknown(error):
+        return (attempts.seconds_since_start or 0) < _PROFILE_SECONDS
+    return _passes(error)
 
 
 def _passes(error: BaseException) -> bool:
@@ -174,7 +207,7 @@ def _passes(error: BaseException) -> bool:
 
 
 @retry(
-    retry=retry_if_exception(_passes),
+    retry=_is_repeated,
     wait=wait_random_exponential(multiplier=0.5, max=20),
     stop=stop_after_delay(300),
     reraise=True,

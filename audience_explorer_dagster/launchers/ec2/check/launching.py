@@ -9,6 +9,7 @@ from ami.images import Image
 from ami.instances import Market
 from audience_explorer_dagster.launchers.aws_checks import Result, State, looked, message_of
 from audience_explorer_dagster.launchers.ec2.errors import ImageMisfit, NoImage
+from audience_explorer_dagster.launchers.ec2.explanations import NO_NETWORK
 from audience_explorer_dagster.launchers.ec2.images import check_fit, find_image
 from audience_explorer_dagster.launchers.ec2.prices import price_of
 from audience_explorer_dagster.launchers.ec2.settings import EC2Settings
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 _BUILD = "Build one, in some minutes: python -m ami build"
 
-_NO_NETWORK = "aws ec2 create-default-vpc (free), or name subnets: AUDIENCE_EXPLORER_EC2_SUBNETS."
 _ACCOUNT = "AWS has yet to admit the account to EC2: see its mails and its billing, or ask its support."
 # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
 _TO_DO = {
@@ -39,11 +39,11 @@ _TO_DO = {
     "InvalidKeyPair.NotFound": "Name another, or none: AUDIENCE_EXPLORER_EC2_KEY_PAIR.",
     "InvalidSecurityGroupID.NotFound": "Name others: AUDIENCE_EXPLORER_EC2_SECURITY_GROUPS.",
     "InvalidSubnetID.NotFound": "Name others: AUDIENCE_EXPLORER_EC2_SUBNETS.",
-    "MissingInput": _NO_NETWORK,
+    "MissingInput": NO_NETWORK,
     "OptInRequired": _ACCOUNT,
     "PendingVerification": _ACCOUNT,
     "Unsupported": "Name other types, or subnets of other zones: AUDIENCE_EXPLORER_EC2_INSTANCE_TYPES, …_SUBNETS.",
-    "VPCIdNotSpecified": _NO_NETWORK,
+    "VPCIdNotSpecified": NO_NETWORK,
 }
 
 

@@ -1,0 +1,37 @@
+"""What to do about errors of AWS's whose own words do not say it."""
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from spark_jobs import kms
+from spark_jobs.errors import as_clause
+
+# EC2's answers to who names no subnet and has no default network, or one without subnets.
+# https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
+WITHOUT_NETWORK = {"MissingInput", "VPCIdNotSpecified", "VPCResourceNotSpecified"}
+NO_NETWORK = "aws ec2 create-default-vpc (free), or name subnets: AUDIENCE_EXPLORER_EC2_SUBNETS."
+
+_PROFILE = (
+    "If it was made just now, launch again in a minute. Else make it, with a role of the same name that has"
+    " ami/iam/instance.json, or name another: AUDIENCE_EXPLORER_EC2_INSTANCE_PROFILE."
+)
+
+
+def is_profile_unknown(error: BaseException) -> bool:
+    """Whether EC2 does not know an instance profile, or no role in it: for a minute or so after these are made."""
+    if not isinstance(error, ClientError) or error.response["Error"]["Code"] != "InvalidParameterValue":
+        return False
+    message = error.response["Error"].get("Message", "")
+    return "Invalid IAM Instance Profile" in message or "has no associated IAM Roles" in message
+
+
+def explained(error: BotoCoreError | ClientError) -> str:
+    """What AWS says, and what to do about it if that is known."""
+    code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
+    to_do = ""
+    if code in WITHOUT_NETWORK:
+        to_do = f"There is no default network: {as_clause(NO_NETWORK)}"
+    elif is_profile_unknown(error):
+        to_do = _PROFILE
+    elif kms.is_denied(str(error)):
+        to_do = kms.WAY_OUT
+    return f"{as_clause(str(error))}. {to_do}" if to_do else str(error)
