@@ -33,7 +33,7 @@ def dead_ends(ec2: "EC2Client", settings: EC2Settings) -> dict[str | None, str]:
     Raises:
         BotoCoreError, ClientError: AWS does not say.
     """
-    ways = find_ways(ec2, settings, find_subnets(ec2, settings))
+    ways = find_ways(ec2, find_subnets(ec2, settings.subnets), settings.public_ip)
     closed: dict[str | None, str] = {
         way.subnet: f"{way.finding}. {way.to_do.replace('SUBNET', way.subnet)}" for way in ways if way.state == "failed"
     }
@@ -42,8 +42,8 @@ def dead_ends(ec2: "EC2Client", settings: EC2Settings) -> dict[str | None, str]:
     return {None: next(iter(closed.values()))} if closed and len(closed) == len(ways) else {}
 
 
-def find_ways(ec2: "EC2Client", settings: EC2Settings, subnets: Sequence[AWSDict]) -> list[Way]:
-    """The way to S3 from each of some subnets, as EC2 describes these."""
+def find_ways(ec2: "EC2Client", subnets: Sequence[AWSDict], public_ip: bool | None) -> list[Way]:
+    """The way to S3 from each of some subnets, as EC2 describes these; for `public_ip`, see `way_to_s3`."""
     if not subnets:
         return []
     vpcs = [{"Name": "vpc-id", "Values": sorted({subnet["VpcId"] for subnet in subnets})}]
@@ -52,18 +52,15 @@ def find_ways(ec2: "EC2Client", settings: EC2Settings, subnets: Sequence[AWSDict
     service = {"Name": "service-name", "Values": [f"com.amazonaws.{region}.s3"]}
     endpoints = _listed(ec2, "describe_vpc_endpoints", "VpcEndpoints", [*vpcs, service])
     return [
-        Way(
-            subnet["SubnetId"],
-            *way_to_s3(subnet, _table_of(subnet, tables), endpoints, region, settings.public_ip),
-        )
+        Way(subnet["SubnetId"], *way_to_s3(subnet, _table_of(subnet, tables), endpoints, region, public_ip))
         for subnet in subnets
     ]
 
 
-def find_subnets(ec2: "EC2Client", settings: EC2Settings) -> list[AWSDict]:
-    """The subnets of launches that are there: those that are configured, or the default network's."""
-    if settings.subnets:
-        return _listed(ec2, "describe_subnets", "Subnets", [{"Name": "subnet-id", "Values": settings.subnets}])
+def find_subnets(ec2: "EC2Client", names: Sequence[str]) -> list[AWSDict]:
+    """Those of some subnets that are there; without any, the default network's."""
+    if names:
+        return _listed(ec2, "describe_subnets", "Subnets", [{"Name": "subnet-id", "Values": list(names)}])
     return _listed(ec2, "describe_subnets", "Subnets", [{"Name": "default-for-az", "Values": ["true"]}])
 
 

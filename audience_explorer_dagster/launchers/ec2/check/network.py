@@ -21,14 +21,14 @@ def check_network(ec2: "EC2Client", settings: EC2Settings) -> list[Result]:
 def zone_of(ec2: "EC2Client", settings: EC2Settings) -> str:
     """A zone in which instances may be; a likely one if that can't be seen."""
     try:
-        found = find_subnets(ec2, settings)
+        found = find_subnets(ec2, settings.subnets)
     except (BotoCoreError, ClientError):
         found = []
     return str(found[0]["AvailabilityZone"]) if found else f"{ec2.meta.region_name}a"
 
 
 def _network(ec2: "EC2Client", settings: EC2Settings) -> list[Result]:
-    subnets = find_subnets(ec2, settings)
+    subnets = find_subnets(ec2, settings.subnets)
     if not subnets and not settings.subnets:
         return [Result("network", "failed", "no subnet is configured, and there is no default network", NO_NETWORK)]
     there = {subnet["SubnetId"] for subnet in subnets}
@@ -41,7 +41,7 @@ def _network(ec2: "EC2Client", settings: EC2Settings) -> list[Result]:
     if not subnets:
         return results
     ways: dict[tuple[State, str, str], list[str]] = {}
-    for way in find_ways(ec2, settings, subnets):
+    for way in find_ways(ec2, subnets, settings.public_ip):
         ways.setdefault((way.state, way.finding, way.to_do), []).append(way.subnet)
     is_whole_default = not settings.subnets and len(ways) == 1
     for (state, finding, to_do), names in ways.items():

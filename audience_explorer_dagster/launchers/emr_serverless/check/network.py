@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from audience_explorer_dagster.launchers.aws_checks import Result, looked
-from audience_explorer_dagster.launchers.ec2.check.network import _listed, _table_of, way_to_s3
+from audience_explorer_dagster.launchers.ec2.network import find_subnets, find_ways
 from audience_explorer_dagster.launchers.emr_serverless.check.rights import POLICIES
 
 if TYPE_CHECKING:
@@ -20,18 +20,14 @@ def check_network(ec2: "EC2Client", application: Mapping[str, Any]) -> list[Resu
 
 
 def _subnet(ec2: "EC2Client", name: str) -> Result:
-    found = _listed(ec2, "describe_subnets", "Subnets", [{"Name": "subnet-id", "Values": [name]}])
+    found = find_subnets(ec2, [name])
     if not found:
         to_do = "aws emr-serverless update-application --network-configuration … with subnets that are there."
         return Result("network", "failed", f"{ec2.meta.region_name} has no {name}", to_do)
-    vpc = {"Name": "vpc-id", "Values": [found[0]["VpcId"]]}
-    service = {"Name": "service-name", "Values": [f"com.amazonaws.{ec2.meta.region_name}.s3"]}
-    tables = _listed(ec2, "describe_route_tables", "RouteTables", [vpc])
-    endpoints = _listed(ec2, "describe_vpc_endpoints", "VpcEndpoints", [vpc, service])
     # Workers get no public address, whatever the subnet gives to instances.
     # https://docs.aws.amazon.com/emr/latest/EMR-Serverless-UserGuide/vpc-access.html
-    subnet = {**found[0], "MapPublicIpOnLaunch": False}
-    state, finding, to_do = way_to_s3(subnet, _table_of(subnet, tables), endpoints, ec2.meta.region_name)
+    (way,) = find_ways(ec2, found, public_ip=False)
+    finding, to_do = way.finding, way.to_do
     if "public addresses only" in finding:
         finding, to_do = finding.replace("instances get none", "workers get none"), to_do.partition(", or ")[0]
-    return Result("network", state, f"{name}: {finding}", to_do)
+    return Result("network", way.state, f"{name}: {finding}", to_do)
