@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 
 NAME = "audience-explorer-"  # what the names of images begin with
 BOOT = "2"  # the version of what the image's boot program and the code of a launch agree on
+OLD_DAYS = 90  # an image gets no security updates after its build
 
-_BOOT = "boot"
+BOOT_TAG = "boot"  # which all images of this project have, and so have their snapshots
 _PYTHON = "python"
 _DEPENDENCY = "dependency:"
 
@@ -42,6 +44,31 @@ class Image:
         """Why this project's jobs would not run on it; nothing if they would."""
         return misfits(self.tags)
 
+    @property
+    def days_old(self) -> int | None:
+        """Its age in whole days; None if EC2 does not say when it was made."""
+        if not self.created:
+            return None
+        made = datetime.fromisoformat(self.created.replace("Z", "+00:00"))
+        if made.tzinfo is None:
+            made = made.replace(tzinfo=timezone.utc)
+        return (datetime.now(timezone.utc) - made).days
+
+    @property
+    def is_old(self) -> bool:
+        """Whether it lacks the security updates of more than `OLD_DAYS` days."""
+        return self.days_old is not None and self.days_old > OLD_DAYS
+
+    @property
+    def age_warning(self) -> str:
+        """What to tell a person who uses it; nothing if it is not old."""
+        if not self.is_old:
+            return ""
+        return (
+            f"Image {self.name} ({self.id}) is {self.days_old} days old, and has had no security updates since."
+            " Build a new one: python -m ami build"
+        )
+
 
 def tags_of(python: str, dependencies: Mapping[str, str]) -> dict[str, str]:
     """The tags of an image.
@@ -51,14 +78,14 @@ def tags_of(python: str, dependencies: Mapping[str, str]) -> dict[str, str]:
         dependencies: The version of each distribution of `spark_jobs.REQUIRES`, by name.
     """
     versions = {_DEPENDENCY + canonicalize_name(name): version for name, version in dependencies.items()}
-    return {**PROJECT, _BOOT: BOOT, _PYTHON: python, **versions}
+    return {**PROJECT, BOOT_TAG: BOOT, _PYTHON: python, **versions}
 
 
 def misfits(tags: Mapping[str, str]) -> list[str]:
     """What of an image does not fit this project, each in a few words; nothing if it fits."""
     found = []
-    if tags.get(_BOOT) != BOOT:
-        found.append(f"its boot program is of version {tags.get(_BOOT, 'unknown')}, {BOOT} is needed")
+    if tags.get(BOOT_TAG) != BOOT:
+        found.append(f"its boot program is of version {tags.get(BOOT_TAG, 'unknown')}, {BOOT} is needed")
     for tag, name, wanted in _wanted():
         version = tags.get(tag)
         if version is None:

@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from importlib import metadata
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from moto import mock_aws
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.ec2.models import ec2_backends
 
 from ami import instances
 from ami.images import tags_of
@@ -110,6 +113,16 @@ def test_amis_says_which_fit_and_why_others_do_not(account: Account) -> None:
     ]
     lines = run("amis").stdout.splitlines()
     assert {line.split()[1]: line.split()[5] for line in lines[1:]} == {fits: "yes", misfit: "no;"}
+
+
+def test_amis_warns_if_the_newest_image_is_old(account: Account) -> None:
+    old, older = (account.image(f"audience-explorer-2024-01-0{day}", tags_of("3.13.5", {})) for day in (2, 1))
+    images = ec2_backends[DEFAULT_ACCOUNT_ID]["us-east-1"].amis
+    images[older].creation_date = datetime.now() - timedelta(days=200)
+    assert "WARNING" not in run("amis").stderr, "one of today is there"
+    images[old].creation_date = datetime.now() - timedelta(days=100)
+    assert f"WARNING: Image audience-explorer-2024-01-02 ({old}) is 100 days old" in run("amis").stderr
+    assert [image["days_old"] for image in said("amis")] == [100, 200]
 
 
 @pytest.mark.usefixtures("account")

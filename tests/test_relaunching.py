@@ -1,7 +1,8 @@
 """What the EC2 launcher does with one launch after another: which jobs, options and costs the next one takes over."""
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime, timezone
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from ami import instances
+from ami.images import Image
 from ami.instances import Instance
 from audience_explorer_dagster.launchers import Job, Report
 from audience_explorer_dagster.launchers.ec2 import code, launcher
@@ -55,6 +57,7 @@ class Launches:
         self.terminated: list[str] = []
         self.found: dict[str, list[Instance]] = {}  # by the run they are looked for by; "" for all
         self.lease_age: Callable[[], float | None] = lambda: None
+        self.image = Image("ami-1", "audience-explorer-2026-01-01", {}, "/dev/xvda")
 
         launches = self
 
@@ -82,7 +85,7 @@ class Launches:
         monkeypatch.setattr(EC2StepLauncher, "launch_store", store)
         monkeypatch.setattr(EC2StepLauncher, "ec2", None)
         monkeypatch.setattr(launcher, "Launch", Launch)
-        monkeypatch.setattr(launcher, "find_image", lambda *_: None)
+        monkeypatch.setattr(launcher, "find_image", lambda *_: self.image)
         monkeypatch.setattr(launcher, "check_fit", lambda *_: None)
         monkeypatch.setattr(launcher, "launch_options", lambda *_: ["first", "second"])
         monkeypatch.setattr(launcher, "new_launch_tags", lambda _: None)
@@ -114,6 +117,17 @@ def test_an_instance_that_is_lost_is_replaced_by_one_that_goes_on_elsewhere(laun
     assert launches.asked == [(["a", "b"], ["first", "second"]), (["b"], ["second", "first"])]
     assert launches.waited == 1, "the lost instance might write still"
     assert launches.warnings == [f"{LOST}. Launched again: 1 of 2 jobs are left"]
+
+
+def test_a_launch_from_an_old_image_warns_and_says_how_to_build_a_new_one(launches: Launches) -> None:
+    made = datetime.now(timezone.utc) - timedelta(days=100, hours=1)
+    launches.image = replace(launches.image, created=made.strftime("%Y-%m-%dT%H:%M:%S.000Z"))
+    launches.scripts = [[output("a"), done("a")]]
+    launches.run(job("a"))
+    assert launches.warnings == [
+        "Image audience-explorer-2026-01-01 (ami-1) is 100 days old, and has had no security updates since."
+        " Build a new one: python -m ami build"
+    ]
 
 
 def test_a_job_that_failed_is_not_done_again_nor_what_needs_it(launches: Launches) -> None:

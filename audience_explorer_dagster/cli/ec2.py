@@ -79,7 +79,8 @@ def amis(region: str | None, as_json: bool) -> None:
 
     found = images.ours(client("ec2", region))
     if as_json:
-        click.echo(json.dumps([{**asdict(image), "misfits": image.misfits} for image in found], indent=1))
+        facts = [{**asdict(image), "misfits": image.misfits, "days_old": image.days_old} for image in found]
+        click.echo(json.dumps(facts, indent=1))
         return
     if not found:
         tell("there is no image. Build one: python -m ami build")
@@ -93,6 +94,8 @@ def amis(region: str | None, as_json: bool) -> None:
         "fits": lambda i: "; ".join(["no", *i.misfits]) if i.misfits else "yes",
     }
     click.echo(as_table(columns, found))
+    if found[0].is_old:
+        tell(f"WARNING: {found[0].age_warning}")
 
 
 @ec2.command()

@@ -77,6 +77,8 @@ class EC2StepLauncher(EC2Settings):
         self._end_abandoned(context)
         image = find_image(self.ec2, self.image)
         check_fit(image, self.volume_gb)
+        if image.is_old:
+            context.log.warning(image.age_warning)
         code_location = self.launch_store.keep_code(*code.pack())
         options = launch_options(self.instance_types, self.subnets, self.market)
         waiting, failed, finished = list(jobs), set[str](), set[str]()

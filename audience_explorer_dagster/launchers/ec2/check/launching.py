@@ -1,7 +1,6 @@
 """Whether there is an image, whether EC2 would launch it by each option, and whether the costs can be seen."""
 
 import re
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -26,7 +25,6 @@ from spark_jobs.errors import as_clause
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
 
-_OLD_DAYS = 90  # an image gets no security updates of its own
 _BUILD = "Build one, in some minutes: python -m ami build"
 
 _NO_NETWORK = "aws ec2 create-default-vpc (free), or name subnets: AUDIENCE_EXPLORER_EC2_SUBNETS."
@@ -76,11 +74,9 @@ def _image(ec2: "EC2Client", settings: EC2Settings) -> Result:
     name = f"{found.name} ({found.id})"
     if found.state != "available":
         return Result("image", "failed", f"{name} is {found.state}", "Wait until it is available, or build another.")
-    made = datetime.fromisoformat(found.created.replace("Z", "+00:00")).astimezone(timezone.utc)
-    days = (datetime.now(timezone.utc) - made).days
-    if days > _OLD_DAYS:
+    if found.is_old:
         to_do = "Build a new one, with Debian's security updates: python -m ami build"
-        return Result("image", "warning", f"{name} fits, but is {days} days old", to_do)
+        return Result("image", "warning", f"{name} fits, but is {found.days_old} days old", to_do)
     return Result("image", "ok", f"{name} fits")
 
 
