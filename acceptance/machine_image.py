@@ -1,6 +1,6 @@
 """The machine image is built from nothing, as a person builds it, and jobs run from it on both engines.
 
-In the isolated sandbox: the builder is a bare Debian 12, the image is what provisioning made of its disk, and instances
+In the isolated sandbox: the builder is a bare Debian 13, the image is what provisioning made of its disk, and instances
 of it reach nothing but S3 and their own metadata. It takes a few minutes, and root.
 """
 

@@ -26,7 +26,7 @@ class Folder:
     def __init__(self, location: str):
         parts = urlsplit(location)
         self._bucket, self._prefix = parts.netloc, parts.path.strip("/")
-        # Debian 12's boto3 knows no AWS_ENDPOINT_URL.
+        # Debian's boto3 may be too old to know AWS_ENDPOINT_URL by itself.
         self._s3 = boto3.client("s3", endpoint_url=os.environ.get("AWS_ENDPOINT_URL"))
 
     def put(self, name: str, body: bytes) -> None:

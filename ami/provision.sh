@@ -1,5 +1,5 @@
 #!/bin/bash
-# Makes Debian 12 a machine on which Audience Explorer's jobs run, on both engines. Run as root, in a folder
+# Makes Debian 13 a machine on which Audience Explorer's jobs run, on both engines. Run as root, in a folder
 # with the other files of `python -m ami build` (ami/archive.py lists them). It may be run again: it mends what is missing.
 # It ends with a check of both engines, and leaves no caches.
 set -euo pipefail
@@ -7,8 +7,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 home=/opt/audience-explorer
 venv=$home/venv
-work=$(mktemp -d)
+work=$(mktemp -d -p /var/tmp)
 trap 'rm -rf "$work"' EXIT
+# Debian 13 keeps /tmp in memory, and pip unpacks Spark's half a gigabyte.
+export TMPDIR=/var/tmp
 export LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 
 step() { echo "provision: $(date -u +%T) $*"; }
@@ -17,16 +19,22 @@ step "Debian's packages"
 packages=(
   ca-certificates
   python3-venv
-  openjdk-17-jre-headless # Spark's JVM
+  openjdk-21-jre-headless # Spark's JVM; Spark 4 runs on Java 17 and 21
   libopenblas0-pthread    # native BLAS; Spark's netlib finds it by itself
   e2fsprogs mdadm         # make /scratch of the instance's own disks
 )
 apt-get update -qq
+# Debian's image is as old as its last build: all that has had a security update since then is in ours.
+apt-get upgrade -qq --with-new-pkgs -o Dpkg::Options::=--force-confold >"$work/apt.log" || { cat "$work/apt.log" && exit 1; }
 apt-get install -qq --no-install-recommends "${packages[@]}" >"$work/apt.log" || { cat "$work/apt.log" && exit 1; }
 # Updates at a time of their own would lock packages, load the disk and restart services under a job. Instances live for
 # hours, and get updates with the next image.
 ln -sf /dev/null /etc/systemd/system/apt-daily.timer
 ln -sf /dev/null /etc/systemd/system/apt-daily-upgrade.timer
+
+# Debian 13 keeps /tmp in memory, half of which the files of a job could take; here it stays on the disk.
+# https://www.debian.org/releases/trixie/release-notes/issues.html
+ln -sf /dev/null /etc/systemd/system/tmp.mount
 
 step "Python's packages"
 [ -x $venv/bin/pip ] || python3 -m venv $venv
@@ -75,6 +83,6 @@ check spark
 step "caches and what is this machine's alone are removed"
 apt-get clean
 rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin
-find /tmp /scratch -mindepth 1 -user explorer -delete
+find /tmp /var/tmp /scratch -mindepth 1 -user explorer -delete
 if [ -s /etc/machine-id ]; then truncate -s 0 /etc/machine-id; fi # systemd gives each instance one of its own
 step "done"

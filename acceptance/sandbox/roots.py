@@ -14,7 +14,7 @@ from moto.ec2.models.amis import Ami
 
 from acceptance.sandbox.machine import MachineFailed
 
-_RELEASE = "bookworm"  # Debian 12
+_RELEASE = "trixie"  # Debian 13
 # What Debian's image has and a root of debootstrap's has not; the machine ends with its process 1.
 _SHUTDOWN = "#!/bin/sh\nkill -TERM 1\n"
 
@@ -42,7 +42,7 @@ class Roots:
 
     def __init__(self, folder: Path):
         self._folder = folder.resolve()
-        self._debian = self._folder / "debian-12"
+        self._debian = self._folder / "debian-13"
         self._images = self._folder / "images"
         self._forgotten: list[str] = []
 
