@@ -17,7 +17,7 @@ from ami import instances
 from ami.build import Build, Settings
 from ami.errors import BuildFailed
 from ami.images import Image, ours
-from ami.removal import discard, dispensable, left_over_builders, users
+from ami.removal import delete_snapshots, discard, dispensable, left_over_builders, left_over_snapshots, users
 from spark_jobs.launch.aws import client, launches_of_root
 from spark_jobs.terminal import as_table
 
@@ -88,7 +88,7 @@ def build(
     timeout: int,
     keep: int,
 ) -> None:
-    """Build an image from the newest Debian 12, print its id, and remove old images.
+    """Build an image from the newest Debian 13, print its id, and remove old images.
 
     The builder is ended, whatever happens.
     """
@@ -110,7 +110,7 @@ def build(
         ec2 = client("ec2", region)
         built = Build(ec2, client("s3", region), client("ssm", region), settings, _report).run()
         for image in _dispensable(ec2, keep):
-            discard(ec2, image.id)
+            discard(ec2, image.id, image.name)
             _report(f"removed {image.name} ({image.id}), which is not among the newest {keep}")
     click.echo(built)
 
@@ -126,6 +126,8 @@ def ls(region: str | None, as_json: bool) -> None:
         used_by = users(ec2, found)
     facts = [_facts(image, used_by) for image in found]
     click.echo(json.dumps(facts, indent=1) if as_json else _table(found, used_by))
+    if found and found[0].is_old:
+        _report(f"WARNING: {found[0].age_warning}")
 
 
 @main.command()
@@ -133,7 +135,7 @@ def ls(region: str | None, as_json: bool) -> None:
 @keep_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def prune(region: str | None, keep: int, yes: bool) -> None:
-    """Remove old images with their snapshots, and builders that a killed build left.
+    """Remove old images with their snapshots, and the builders and snapshots that killed builds left.
 
     Only this project's, and never an image that an instance uses, or that AUDIENCE_EXPLORER_EC2_IMAGE names.
     """
@@ -141,19 +143,25 @@ def prune(region: str | None, keep: int, yes: bool) -> None:
         ec2 = client("ec2", region)
         images = _dispensable(ec2, keep)
         builders = left_over_builders(ec2)
-        if not images and not builders:
+        snapshots = left_over_snapshots(ec2)
+        if not images and not builders and not snapshots:
             _report("nothing to remove")
             return
         for image in images:
             _report(f"image {image.name} ({image.id}), {image.gigabytes} GB, of {image.created}")
         for builder in builders:
             _report(f"builder {builder.id}, {builder.state}, of {builder.launched_at:%Y-%m-%d %H:%M}")
+        for snapshot in snapshots:
+            _report(f"snapshot {snapshot.id}, of {snapshot.name}, which has no image, {snapshot.gigabytes} GB")
         if not yes:
             click.confirm("Remove them?", abort=True, err=True)
         for image in images:
-            discard(ec2, image.id)
+            discard(ec2, image.id, image.name)
         instances.terminate(ec2, [builder.id for builder in builders])
-        _report(f"removed {len(images)} images and {len(builders)} builders")
+        delete_snapshots(ec2, [snapshot.id for snapshot in snapshots])
+        _report(
+            f"removed {len(images)} images, {len(builders)} builders and {len(snapshots)} snapshots that had no image"
+        )
 
 
 def _listed(text: str | None) -> tuple[str, ...]:
@@ -167,7 +175,7 @@ def _dispensable(ec2: "EC2Client", keep: int) -> list[Image]:
 
 
 def _facts(image: Image, used_by: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    return {**asdict(image), "used_by": used_by.get(image.id, []), "misfits": image.misfits}
+    return {**asdict(image), "used_by": used_by.get(image.id, []), "misfits": image.misfits, "days_old": image.days_old}
 
 
 def _table(images: Sequence[Image], used_by: Mapping[str, Sequence[str]]) -> str:
@@ -193,10 +201,18 @@ def _errors_reported() -> Iterator[None]:
     except BuildFailed as error:
         raise click.ClickException(str(error)) from error
     except (BotoCoreError, ClientError) as error:
-        raise click.ClickException(f"AWS: {error}") from error
+        raise click.ClickException(f"AWS: {error}{_way_out(error)}") from error
     except KeyboardInterrupt:
         _report("interrupted")
         sys.exit(130)
+
+
+def _way_out(error: BotoCoreError | ClientError) -> str:
+    """What to do about a request that was refused; nothing for another error."""
+    code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
+    denied = code in ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
+    needed = "What whoever builds images needs is in ami/iam/image_operator.json: put it, as it is now, in force"
+    return f". {needed}" if denied else ""
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Builds an image: a builder, started from the newest Debian 12, provisions itself and stops; its disk is the image."""
+"""Builds an image: a builder, started from the newest Debian 13, provisions itself and stops; its disk is the image."""
 
 import json
 import shlex
@@ -17,7 +17,15 @@ from botocore.exceptions import BotoCoreError, ClientError
 from packaging.utils import canonicalize_name
 
 from ami import archive, instances
-from ami.errors import BuilderLost, BuilderSilent, BuildOverdue, ImageFailed, NoBaseImage, ProvisioningFailed
+from ami.errors import (
+    BuilderLost,
+    BuilderSilent,
+    BuildOverdue,
+    ImageDenied,
+    ImageFailed,
+    NoBaseImage,
+    ProvisioningFailed,
+)
 from ami.images import NAME, tags_of
 from ami.instances import as_tags
 from ami.removal import discard
@@ -31,11 +39,18 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_ssm import SSMClient
 
-# https://wiki.debian.org/Cloud/AmazonEC2Image/Bookworm
-DEBIAN = "/aws/service/debian/release/12/latest/amd64"
+# https://wiki.debian.org/Cloud/AmazonEC2Image/Trixie
+DEBIAN = "/aws/service/debian/release/13/latest/amd64"
 BUILDER = {**PROJECT, "role": "image-builder"}
 POLL_SECONDS = 2.0
+UNKNOWN_SECONDS = 60.0  # how long EC2 may not know a new builder, or not its tags
 TAIL = 30  # lines of the log, or of the console, that an error shows
+
+_IF_DENIED = (
+    "Whoever builds may not make an image of the builder, and was asked before the provisioning. Put"
+    " ami/iam/image_operator.json, as it is now, in force: its statements MakeImagesOfBuilders, MakeImages and"
+    " TagImages. `aws sts decode-authorization-message` explains an encoded message."
+)
 
 Report = Callable[[str], None]
 
@@ -94,6 +109,7 @@ class Build:
         base = self._newest_debian()
         user_data = self._user_data(self._keep_archive())
         with self._running_builder(base, user_data) as builder:
+            self._check_that_image_may_be_made(builder)
             status = self._follow(builder)
             if status["ssm_agent"] is None:
                 self._report("WARNING: the image has no SSM agent; the log says why")
@@ -164,6 +180,41 @@ class Build:
         except (BotoCoreError, ClientError) as error:
             self._report(f"WARNING: builder {builder} could not be ended: {error}. Later: python -m ami prune")
 
+    def _check_that_image_may_be_made(self, builder: str) -> None:
+        """Ask EC2 whether it would make the image, before the provisioning is waited and paid for.
+
+        It is asked of the builder itself, as it is by the builder's tags that the image is allowed.
+
+        Raises:
+            ImageDenied: It would not.
+        """
+        known_from = time.monotonic() + UNKNOWN_SECONDS
+        while True:
+            try:
+                # Rights depend on names of tags at most; the versions, which other tags have, are not known yet.
+                self._ec2.create_image(**self._image_request(builder, self._free_name(), tags_of("", {})), DryRun=True)
+            except ClientError as error:
+                # "If you have the required permissions, the error response is DryRunOperation. Otherwise, it is
+                # UnauthorizedOperation." https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateImage.html
+                code = error.response["Error"]["Code"]
+                if code not in ("UnauthorizedOperation", "InvalidInstanceID.NotFound"):
+                    return  # it may: what is wrong else is the state of a builder that has just begun
+                # A new instance may be unknown for a moment, and so may its tags, by which it is allowed.
+                if time.monotonic() > known_from:
+                    if code != "UnauthorizedOperation":
+                        return  # somebody ended the builder, which is seen when it is followed
+                    raise self._error(ImageDenied, f"{error.response['Error']['Message']} {_IF_DENIED}") from None
+            self._wait("the image may not be made")
+
+    def _image_request(self, builder: str, name: str, tags: Mapping[str, str]) -> dict[str, Any]:
+        named = as_tags({**tags, "Name": name})
+        return {
+            "InstanceId": builder,
+            "Name": name,
+            "Description": "Runs the jobs of Audience Explorer",
+            "TagSpecifications": [{"ResourceType": of, "Tags": named} for of in ("image", "snapshot")],
+        }
+
     def _follow(self, builder: str) -> dict[str, Any]:
         """Show the builder's log until it has stopped; its status."""
         log, tail = StreamReader(self._folder, "log"), deque[str](maxlen=TAIL)
@@ -191,20 +242,14 @@ class Build:
 
     def _make_image(self, builder: str, tags: dict[str, str]) -> str:
         name, image = self._free_name(), None
-        named = as_tags({**tags, "Name": name})
         try:
             with _uninterrupted():
-                image = self._ec2.create_image(
-                    InstanceId=builder,
-                    Name=name,
-                    Description="Runs the jobs of Audience Explorer",
-                    TagSpecifications=[{"ResourceType": of, "Tags": named} for of in ("image", "snapshot")],  # type: ignore[misc]
-                )["ImageId"]
+                image = self._ec2.create_image(**self._image_request(builder, name, tags))["ImageId"]
             self._report(f"image {name} ({image}) is being made")
             self._wait_until_available(image)
         except BaseException:
             if image is not None:
-                discard(self._ec2, image)
+                discard(self._ec2, image, name)
             raise
         self._report(f"image {name} ({image}) is available")
         return image

@@ -32,6 +32,10 @@ class ProvisioningFailed(BuildFailed):
     """The provisioning script failed."""
 
 
+class ImageDenied(BuildFailed):
+    """Whoever builds may not make an image of the builder; it was asked before the builder was provisioned."""
+
+
 class BuildOverdue(BuildFailed):
     """The build took longer than it may."""
 

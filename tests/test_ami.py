@@ -21,15 +21,19 @@ import boto3
 import pytest
 from click.testing import CliRunner, Result
 from moto import mock_aws
+from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models import EC2Backend, ec2_backends
 from moto.ec2.models.amis import Ami, AmiBackend
+from moto.ec2.responses import EC2Response
 from moto.ssm.models import Parameter, ssm_backends
 
 import ami.build
 from ami import archive, builder
 from ami.__main__ import main
+from ami.build import Build
 from ami.images import tags_of
 from ami.instances import as_tags
+from ami.removal import discard
 from audience_explorer_dagster.assets import grouped_users, segments
 from audience_explorer_dagster.launchers.ec2.images import check_fit, find_image
 from audience_explorer_dagster.launchers.launch_store import LaunchTags
@@ -106,6 +110,15 @@ class Account:
         self.ec2.terminate_instances(InstanceIds=[instance["InstanceId"]])
         return image
 
+    def snapshot(self, days: int, **tags: str) -> str:
+        """A snapshot without an image, so many days old."""
+        volume = self.ec2.create_volume(AvailabilityZone=f"{REGION}a", Size=10)["VolumeId"]
+        snapshot: str = self.ec2.create_snapshot(VolumeId=volume)["SnapshotId"]
+        if tags:
+            self.ec2.create_tags(Resources=[snapshot], Tags=as_tags(tags))
+        self.backend.snapshots[snapshot].start_time -= timedelta(days=days)
+        return snapshot
+
     def age(self, image: str, days: int) -> None:
         self.backend.amis[image].creation_date = datetime.now() - timedelta(days=days)
 
@@ -135,7 +148,7 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
     monkeypatch.setenv("AUDIENCE_EXPLORER_EC2_BUILDER_PROFILE", "builder")
     with mock_aws():
         account = Account()
-        debian = Ami(account.backend, "ami-debian", owner_id="136693071363", name="debian-12-amd64", public=True)
+        debian = Ami(account.backend, "ami-debian", owner_id="136693071363", name="debian-13-amd64", public=True)
         account.backend.amis[debian.id] = debian
         parameters = ssm_backends[ACCOUNT][REGION]._parameters
         now = datetime.now(timezone.utc)
@@ -370,6 +383,121 @@ def test_prune_ends_builders_that_a_killed_build_left(account: Account) -> None:
     assert run("prune", "--yes").exit_code == 0
     assert account.builders("terminated") == [old]
     assert account.builders("running") == [new]
+
+
+def test_prune_deletes_the_snapshots_that_killed_builds_left_and_no_others(account: Account) -> None:
+    tags = tags_of("3.13.5", {})
+    image = account.ec2.describe_images(ImageIds=[run("build").stdout.strip()])["Images"][0]
+    in_use = image["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+    left = account.snapshot(days=2, **tags, Name="audience-explorer-2026-01-01")
+    being_made = account.snapshot(days=0, **tags, Name="audience-explorer-2026-01-02")
+    backup = account.snapshot(days=2, project="audience-explorer", Name="audience-explorer-box")
+    another = account.snapshot(days=2, **{**tags, "project": "another"}, Name="audience-explorer-2026-01-03")
+    account.backend.snapshots[in_use].start_time -= timedelta(days=2)
+
+    refused = run("prune", answer="n\n")
+    assert f"snapshot {left}, of audience-explorer-2026-01-01, which has no image, 10 GB" in refused.stderr
+    assert left in account.snapshots()
+
+    assert run("prune", "--yes").exit_code == 0
+    assert left not in account.snapshots()
+    assert {in_use, being_made, backup, another} <= set(account.snapshots())
+    assert "nothing to remove" in run("prune", "--yes").stderr
+
+
+def test_an_image_that_does_not_list_its_snapshot_yet_goes_with_it(account: Account) -> None:
+    image = run("build").stdout.strip()
+    (listed,) = account.ec2.describe_images(ImageIds=[image])["Images"]
+    snapshot = listed["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+    # As while it is being made: the snapshot that it lists is none, and the tagged one is known by its tags only.
+    account.backend.amis[image].ebs_snapshot = account.backend.snapshots[account.snapshot(days=0)]
+    discard(account.ec2, image, listed["Name"])
+    assert snapshot not in account.snapshots()
+
+
+def test_a_snapshot_that_ec2_still_counts_to_an_image_is_left_for_a_later_prune(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = account.snapshot(days=2, **tags_of("3.13.5", {}), Name="audience-explorer-2026-01-01")
+
+    def in_use(_self: Any, snapshot: str) -> None:
+        raise EC2ClientError("InvalidSnapshot.InUse", f"The snapshot {snapshot} is currently in use by ami-1")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EC2Backend, "delete_snapshot", in_use)
+        assert run("prune", "--yes").exit_code == 0
+    assert run("prune", "--yes").exit_code == 0
+    assert left not in account.snapshots()
+
+
+@pytest.mark.usefixtures("account")
+def test_a_build_asks_whether_it_may_make_the_image_before_it_waits_for_provisioning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[bool] = []
+    follow = Build._follow
+
+    def followed(self: Build, builder: str) -> dict[str, Any]:
+        assert asked == [True]
+        return follow(self, builder)
+
+    def create_image(self: EC2Response) -> Any:
+        asked.append(bool(self._get_bool_param("DryRun")))
+        return made(self)
+
+    made = EC2Response.create_image
+    monkeypatch.setattr(Build, "_follow", followed)
+    monkeypatch.setattr(EC2Response, "create_image", create_image)
+    assert run("build").exit_code == 0
+    assert asked == [True, False]
+
+
+@pytest.mark.usefixtures("account")
+def test_a_new_builder_whose_tags_ec2_does_not_know_yet_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = ["UnauthorizedOperation", "InvalidInstanceID.NotFound", "UnauthorizedOperation"]
+    made = EC2Response.create_image
+
+    def create_image(self: EC2Response) -> Any:
+        if answers:
+            raise EC2ClientError(answers.pop(), "not yet")
+        return made(self)
+
+    monkeypatch.setattr(EC2Response, "create_image", create_image)
+    result = run("build")
+    assert result.exit_code == 0, result.stderr
+    assert answers == []
+
+
+def test_an_image_that_may_not_be_made_ends_the_build_and_its_builder(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_self: EC2Response) -> Any:
+        raise EC2ClientError("UnauthorizedOperation", "You are not authorized to perform this operation.")
+
+    clock = iter(range(0, 100000, 10))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(EC2Response, "create_image", refuse)
+    account.work = lambda _instance, _folder: None
+    result = run("build")
+    assert result.exit_code == 1
+    assert "ImageDenied: You are not authorized" in result.stderr
+    assert "ami/iam/image_operator.json" in result.stderr
+    assert account.builders("terminated") == account.builders() != []
+
+
+def test_ls_warns_if_the_newest_image_is_old(account: Account) -> None:
+    image = run("build").stdout.strip()
+    assert "WARNING" not in run("ls").stderr
+    account.age(image, 91)
+    assert f"({image}) is 91 days old" in run("ls").stderr
+    assert "python -m ami build" in run("ls").stderr
+    assert json.loads(run("ls", "--json").stdout)[0]["days_old"] == 91
+
+
+def test_all_packages_of_debians_image_are_upgraded_before_others_are_installed() -> None:
+    script = (AMI / "provision.sh").read_text()
+    commands = re.findall(r"^apt-get (\w+)", script, re.M)
+    assert commands[:3] == ["update", "upgrade", "install"]
 
 
 def test_ls_tells_whether_jobs_would_run(account: Account) -> None:

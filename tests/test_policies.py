@@ -152,6 +152,36 @@ def test_an_instance_is_launched_tagged_encrypted_and_with_its_own_role_or_not_a
     assert bool(permissions.refused) != allowed
 
 
+@pytest.mark.parametrize("action", ["ssmmessages:OpenDataChannel", "ssm:ResumeSession", "ssm:TerminateSession"])
+def test_a_session_is_opened_resumed_and_ended_by_whom_it_belongs_to(action: str) -> None:
+    launcher = Role([PROJECT / "ami/iam/launcher.json"], NAMES)
+    session = "arn:aws:ssm:eu-west-1:123456789012:session/jane-0123456789abcdef0"
+    for key in ("aws:username", "aws:userid"):
+        assert launcher.may(Request(action, session, {key: "jane"}))
+        assert not launcher.may(Request(action, session, {key: "john"}))
+    assert not launcher.may(Request(action, session))
+
+
+@pytest.mark.parametrize(("owner", "allowed"), [("amazon", True), ("136693071363", True), ("123456789012", False)])
+def test_a_builder_is_started_from_debians_images_whichever_way_aws_names_their_owner(
+    owner: str, allowed: bool
+) -> None:
+    image = "arn:aws:ec2:eu-west-1::image/ami-1"
+    assert may("ami/iam/image_operator.json", "ec2:RunInstances", image, ec2__Owner=owner) == allowed
+
+
+def test_images_are_made_of_builders_only_and_get_this_projects_tag() -> None:
+    operator, place = "ami/iam/image_operator.json", "arn:aws:ec2:eu-west-1"
+    for role, allowed in {"image-builder": True, "another": False}.items():
+        context = {"aws__ResourceTag_slash_role": role}
+        assert may(operator, "ec2:CreateImage", INSTANCE, **context) == allowed
+    for project, allowed in {"audience-explorer": True, "another": False}.items():
+        context = {"ec2__CreateAction": "CreateImage", "aws__RequestTag_slash_project": project}
+        for kind in ("image", "snapshot"):
+            assert may(operator, "ec2:CreateTags", f"{place}::{kind}/*", **context) == allowed
+            assert not may(operator, "ec2:CreateTags", f"{place}::{kind}/*", **{**context, "ec2__CreateAction": ""})
+
+
 # --- the files -------------------------------------------------------------------------------------
 
 

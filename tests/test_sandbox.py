@@ -247,7 +247,7 @@ class TestApi:
         assert image.id == sandbox.image
 
     def test_debian_is_found_by_its_parameter(self, sandbox: Sandbox, ec2: Any) -> None:
-        found = client("ssm").get_parameter(Name="/aws/service/debian/release/12/latest/amd64")["Parameter"]["Value"]
+        found = client("ssm").get_parameter(Name="/aws/service/debian/release/13/latest/amd64")["Parameter"]["Value"]
         assert found == sandbox.base_image
         assert ec2.describe_images(ImageIds=[found])["Images"][0]["RootDeviceName"] == "/dev/xvda"
 

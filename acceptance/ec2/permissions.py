@@ -17,7 +17,9 @@ UNUSED = {
         ("NameTheNewestOutput", "s3:DeleteObject"): "an output that is not current any more, after an edit",
         ("OpenSessions", "ssm:StartSession"): "`audience-explorer ec2 ssh`",
         ("OpenSessionsAsAShell", "ssm:StartSession"): "as above",
-        ("EndOwnSessions", "ssm:TerminateSession"): "as above",
+        ("UseOwnSessions", "ssmmessages:OpenDataChannel"): "as above",
+        ("UseOwnSessions", "ssm:ResumeSession"): "as above",
+        ("UseOwnSessions", "ssm:TerminateSession"): "as above",
         ("AskForPrices", "pricing:GetProducts"): "on-demand instances; this one is a spot instance",
     },
     "instance": {

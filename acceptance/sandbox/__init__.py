@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Call", "Faults", "Instance", "MachineFailed", "NotPossible", "Sandbox"]
 
-DEBIAN_PARAMETER = "/aws/service/debian/release/12/latest/amd64"
+DEBIAN_PARAMETER = "/aws/service/debian/release/13/latest/amd64"
 
 _DEBIAN_ACCOUNT = "136693071363"  # Debian's own, https://wiki.debian.org/Cloud/AmazonEC2Image
 _KEYS = {"AWS_ACCESS_KEY_ID": "sandbox", "AWS_SECRET_ACCESS_KEY": "sandbox"}
@@ -60,7 +60,7 @@ class Sandbox:
         subnets: Two subnets, in two zones.
         security_group: The id of one.
         instance_profile: The name of one, with a role.
-        base_image: The id of the Debian 12 image, to which Debian's SSM parameter leads.
+        base_image: The id of the Debian 13 image, to which Debian's SSM parameter leads.
         faults: What can be made to go wrong.
     """
 
@@ -175,9 +175,9 @@ class Sandbox:
 
     @staticmethod
     def _register_debian(backend: Backend) -> str:
-        """Debian 12's official image, and the public parameter that leads to it, which moto has not."""
-        name = "debian-12-amd64-20260101-0000"
-        image = register_image(backend, name, description="Debian 12", owner=_DEBIAN_ACCOUNT)
+        """Debian 13's official image, and the public parameter that leads to it, which moto has not."""
+        name = "debian-13-amd64-20260101-0000"
+        image = register_image(backend, name, description="Debian 13", owner=_DEBIAN_ACCOUNT, owner_alias="amazon")
         parameters = ssm_backends[ACCOUNT][REGION]._parameters
         parameters[DEBIAN_PARAMETER].append(
             Parameter(  # type: ignore[abstract]

@@ -93,7 +93,7 @@ class Api:
             request.get_data()  # what was not read would be taken for the next request
             return _error(service, refusal)(environ, start_response)
         permissions = self._permissions if caller != "operator" else None
-        if permissions and not permissions.allow(caller, service, call.action, call.params, _tags_of):
+        if permissions and not permissions.allow(caller, service, call.action, call.params, _tags_of, _owner_of):
             request.get_data()
             return _denied(service, request)(environ, start_response)
         if service == "pricing":
@@ -136,7 +136,10 @@ def _service(request: Request) -> str:
 def _call(service: str, request: Request) -> Call:
     """The action of a request, and its parameters."""
     if target := request.headers.get("X-Amz-Target"):
-        return Call(target.rpartition(".")[2], {})
+        body = request.get_data()
+        request.environ["wsgi.input"] = io.BytesIO(body)  # for moto reads it as well
+        texts = {name: value for name, value in json.loads(body or "{}").items() if isinstance(value, str)}
+        return Call(target.rpartition(".")[2], texts)
     if service != "s3":
         body = request.get_data()
         request.environ["wsgi.input"] = io.BytesIO(body)  # for moto reads it as well
@@ -154,6 +157,12 @@ def _call(service: str, request: Request) -> Call:
 def _tags_of(name: str) -> Tags:
     """The tags of what has an id of EC2's."""
     return dict(ec2_backends[ACCOUNT][REGION].tags.get(name, {}))
+
+
+def _owner_of(image: str) -> str:
+    """The owner of an image, as `ec2:Owner` has it: AWS's alias where the owner has one, and not the account's id."""
+    found = ec2_backends[ACCOUNT][REGION].amis.get(image)
+    return str(found.owner_alias or found.owner_id) if found else ""
 
 
 def _s3_action(request: Request, key: str) -> str:

@@ -259,6 +259,7 @@ def register_image(
     description: str = "",
     tags: dict[str, str] | None = None,
     owner: str = ACCOUNT,
+    owner_alias: str | None = None,
     created: datetime | None = None,
 ) -> Ami:
     """Make an image known that no instance was made into."""
@@ -268,6 +269,7 @@ def register_image(
         name=name,
         description=description,
         owner_id=owner,
+        owner_alias=owner_alias,
         public=owner != ACCOUNT,
         virtualization_type="hvm",
         architecture="x86_64",
@@ -276,6 +278,8 @@ def register_image(
         creation_date=created,
         tags=tags,
     )
+    # As builds tag them.
+    image.ebs_snapshot.add_tags(tags or {})
     backend.amis[image.id] = image
     return image
 

@@ -24,6 +24,8 @@ _S3_ACTIONS = {
     **dict.fromkeys(("DeleteObject", "DeleteObjects"), "s3:DeleteObject"),
     **dict.fromkeys(("HeadBucket", "GetBucket", "ListObjectsV2"), "s3:ListBucket"),
 }
+# What belongs to no account in its name, and the parameter that has its id.
+_REMOVED = {"DeregisterImage": ("image", "ImageId"), "DeleteSnapshot": ("snapshot", "SnapshotId")}
 # EC2 has tags of what is asked for, and of what is there.
 _OF_INSTANCES = {"TerminateInstances", "GetConsoleOutput", "StopInstances", "RebootInstances"}
 
@@ -89,7 +91,13 @@ class Permissions:
         self._lock = threading.Lock()
 
     def allow(
-        self, caller: str, service: str, action: str, params: Mapping[str, str], tags_of: Callable[[str], Tags]
+        self,
+        caller: str,
+        service: str,
+        action: str,
+        params: Mapping[str, str],
+        tags_of: Callable[[str], Tags],
+        owner_of: Callable[[str], str] = lambda _: "",
     ) -> bool:
         """Whether a caller may make a call.
 
@@ -99,11 +107,12 @@ class Permissions:
             action: The API's name of it, such as `RunInstances`.
             params: Its parameters.
             tags_of: Gives the tags of what has an id.
+            owner_of: Gives the owner of an image, as `ec2:Owner` has it.
         """
         with self._lock:
             denied = [
                 request
-                for request in requests_of(service, action, params, self._names, tags_of)
+                for request in requests_of(service, action, params, self._names, tags_of, owner_of)
                 if not self.roles[caller].may(request)
             ]
             self.refused += [f"{caller}: {action}: {request}" for request in denied]
@@ -116,16 +125,32 @@ class Permissions:
 
 
 def requests_of(
-    service: str, action: str, params: Mapping[str, str], names: Mapping[str, str], tags_of: Callable[[str], Tags]
+    service: str,
+    action: str,
+    params: Mapping[str, str],
+    names: Mapping[str, str],
+    tags_of: Callable[[str], Tags],
+    owner_of: Callable[[str], str] = lambda _: "",
 ) -> list[Request]:
     """What IAM is asked for a call; see `Permissions.allow`."""
     if service == "s3":
         return list(_of_s3(action, params))
+    if service == "ssm" and action == "GetParameter":
+        # Public parameters belong to no account.
+        # https://docs.aws.amazon.com/systems-manager/latest/userguide/parameter-store-public-parameters.html
+        account = "" if params["Name"].startswith("/aws/") else names["ACCOUNT"]
+        return [Request(f"ssm:{action}", f"arn:aws:ssm:{names['REGION']}:{account}:parameter{params['Name']}")]
     if service != "ec2":
         return [Request(f"{service}:{action}", "*")]
     place = f"arn:aws:ec2:{names['REGION']}:{names['ACCOUNT']}"
     if action == "RunInstances":
-        return list(_of_launch(params, names, tags_of))
+        return list(_of_launch(params, names, tags_of, owner_of))
+    if action == "CreateImage":
+        return list(_of_image(params, names, tags_of))
+    if removed := _REMOVED.get(action):
+        kind, parameter = removed
+        of = params[parameter]
+        return [Request(f"ec2:{action}", f"arn:aws:ec2:{names['REGION']}::{kind}/{of}", _resource_tags(tags_of(of)))]
     if action in _OF_INSTANCES:
         ids = [value for name, value in params.items() if name.startswith("InstanceId")]
         return [Request(f"ec2:{action}", f"{place}:instance/{of}", _resource_tags(tags_of(of))) for of in ids]
@@ -143,7 +168,10 @@ def _of_s3(action: str, params: Mapping[str, str]) -> Iterator[Request]:
 
 
 def _of_launch(
-    params: Mapping[str, str], names: Mapping[str, str], tags_of: Callable[[str], Tags]
+    params: Mapping[str, str],
+    names: Mapping[str, str],
+    tags_of: Callable[[str], Tags],
+    owner_of: Callable[[str], str],
 ) -> Iterator[Request]:
     """Everything that RunInstances makes and uses.
 
@@ -152,7 +180,9 @@ def _of_launch(
     place, action = f"arn:aws:ec2:{names['REGION']}", "ec2:RunInstances"
     own = f"{place}:{names['ACCOUNT']}"
     tags = _request_tags(params)
-    yield Request(action, f"{place}::image/{params['ImageId']}", _resource_tags(tags_of(params["ImageId"])))
+    image = params["ImageId"]
+    of_image = {**_resource_tags(tags_of(image)), "ec2:Owner": owner_of(image)}
+    yield Request(action, f"{place}::image/{image}", of_image)
     options = {"ec2:MetadataHttpTokens": params.get("MetadataOptions.HttpTokens", "optional")}
     yield Request(action, f"{own}:instance/*", {**tags.get("instance", {}), **options})
     encrypted = {"ec2:Encrypted": params.get("BlockDeviceMapping.1.Ebs.Encrypted", "false")}
@@ -169,6 +199,21 @@ def _of_launch(
         # The profiles of this project are named as their roles are.
         role = f"arn:aws:iam::{names['ACCOUNT']}:role/{profile}"
         yield Request("iam:PassRole", role, {"iam:PassedToService": "ec2.amazonaws.com"})
+
+
+def _of_image(params: Mapping[str, str], names: Mapping[str, str], tags_of: Callable[[str], Tags]) -> Iterator[Request]:
+    """Everything that CreateImage makes and uses.
+
+    AWS's reference gives `aws:RequestTag` for image and snapshot. Whether it is there for both, nobody of us has seen:
+    here it is not, so that a policy must do without.
+    https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html
+    """
+    place, action, instance = f"arn:aws:ec2:{names['REGION']}", "ec2:CreateImage", params["InstanceId"]
+    yield Request(action, f"{place}:{names['ACCOUNT']}:instance/{instance}", _resource_tags(tags_of(instance)))
+    for kind in ("image", "snapshot"):
+        yield Request(action, f"{place}::{kind}/*")
+    for kind, of_kind in _request_tags(params).items():
+        yield Request("ec2:CreateTags", f"{place}::{kind}/*", {**of_kind, "ec2:CreateAction": "CreateImage"})
 
 
 def _request_tags(params: Mapping[str, str]) -> dict[str, dict[str, str]]:
@@ -188,13 +233,26 @@ def _resource_tags(tags: Tags) -> dict[str, str]:
 def _fits(statement: Mapping[str, Any], request: Request) -> bool:
     return (
         request.action in _listed(statement["Action"])
-        and any(fnmatch.fnmatchcase(request.resource, of) for of in _listed(statement["Resource"]))
+        and any(_is_of(request, of) for of in _listed(statement["Resource"]))
         and all(
             key in request.context and _holds(kind, request.context[key], _listed(values))
             for kind, conditions in statement.get("Condition", {}).items()
             for key, values in conditions.items()
         )
     )
+
+
+def _is_of(request: Request, pattern: str) -> bool:
+    """Whether a resource is one of a pattern's, in which a `${key}` stands for the value of a condition key.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_variables.html
+    """
+    variables = re.findall(r"\$\{([^}]+)\}", pattern)
+    if any(variable not in request.context for variable in variables):
+        return False
+    for variable in variables:
+        pattern = pattern.replace(f"${{{variable}}}", request.context[variable])
+    return fnmatch.fnmatchcase(request.resource, pattern)
 
 
 def _holds(kind: str, value: str, wanted: Sequence[str]) -> bool:
