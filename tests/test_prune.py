@@ -60,7 +60,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> None:
         def now(cls, tz: Any = None) -> "Later":
             return super().now(tz) + timedelta(seconds=OLD)
 
-    monkeypatch.setattr(sys.modules["audience_explorer_dagster.cli.prune"], "datetime", Later)
+    monkeypatch.setattr(sys.modules["audience_explorer_dagster.cli.deleting"], "datetime", Later)
 
 
 def age(folder: str, seconds: float = OLD) -> None:
