@@ -217,7 +217,7 @@ def test_a_header_alone_has_no_rows_and_columns_may_stand_in_any_order() -> None
 
 
 def test_counts_are_whole_numbers_of_63_bits_and_0_stands_for_other_texts() -> None:
-    good = {"1": 1, "0": 0, "007": 7, "9223372036854775807": 2**63 - 1, "0000000000000000001": 1}
+    good = {"1": 1, "0": 0, "007": 7, "9223372036854775807": 2**63 - 1, "0000000000000000001": 1, "9" * 18: 10**18 - 1}
     bad = ["-1", "+1", "1.0", " 1", "1 ", "x", "9223372036854775808", "9999999999999999999", "1" * 20, "٣", "1e3"]
     found = csv._parse_counts(pa.array([*good, *bad, None]))
     assert found.to_pylist() == [*good.values(), *[0] * len(bad), None]
