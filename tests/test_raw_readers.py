@@ -279,8 +279,14 @@ def test_texts_that_are_not_utf8_break_their_rows_in_any_column_and_the_rest_is_
     ],
 )
 def test_a_column_may_be_of_any_type_that_has_its_values(column: str, values: pa.Array, expected: list[Any]) -> None:
-    found, _, _ = read_parquet(pa.table({**required(3), column: values}))
+    table = pa.table({**required(3), column: values})
+    found, _, _ = read_parquet(table)
     assert [row[column] for row in found] == expected
+    file = io.BytesIO()
+    pq.write_table(table, file)
+    (read,) = parquet.read_parquet(file, "a.parquet")
+    checked = rules.check_rows(read, "a.parquet", rules.Month.parse("2024-01"))
+    assert checked.accepted.num_rows + checked.rejected.num_rows == 3
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
