@@ -371,3 +371,17 @@ def test_on_s3_a_folder_is_taken_over_and_cleared_once_its_marker_is_half_a_minu
         assert read_marker(left.bodies[f"s3://bucket/out/{MARKER}"])["fingerprint"] == "f"
     assert left.cleared == ["s3://bucket/out/gone"], "that it is gone already is no error"
     assert read_marker(left.bodies[f"s3://bucket/out/{MARKER}"]) == {}
+
+
+def test_on_s3_a_job_that_waits_for_the_same_output_takes_nothing_before_the_marker_is_old(
+    monkeypatch: pytest.MonkeyPatch, left: Objects
+) -> None:
+    marker, ages, seen = f"s3://bucket/out/{MARKER}", iter([0.0, 29.9, 30.0]), list[str]()
+    before = left.etags[marker]
+    monkeypatch.setattr(s3, "age", lambda _: next(ages))
+    monkeypatch.setattr(claims.time, "sleep", lambda _: seen.append(left.etags[marker]))
+    heard = Heard()
+    with claims._claim_on_s3("s3://bucket/out", claims._Waiting("s3://bucket/out", "g", heard)) as made:
+        assert made is not None
+    assert seen == [before] * 2
+    assert len(heard.said) == 1

@@ -217,7 +217,7 @@ def test_a_header_alone_has_no_rows_and_columns_may_stand_in_any_order() -> None
 
 
 def test_counts_are_whole_numbers_of_63_bits_and_0_stands_for_other_texts() -> None:
-    good = {"1": 1, "0": 0, "007": 7, "9223372036854775807": 2**63 - 1, "0000000000000000001": 1}
+    good = {"1": 1, "0": 0, "007": 7, "9223372036854775807": 2**63 - 1, "0000000000000000001": 1, "9" * 18: 10**18 - 1}
     bad = ["-1", "+1", "1.0", " 1", "1 ", "x", "9223372036854775808", "9999999999999999999", "1" * 20, "٣", "1e3"]
     found = csv._parse_counts(pa.array([*good, *bad, None]))
     assert found.to_pylist() == [*good.values(), *[0] * len(bad), None]
@@ -279,8 +279,14 @@ def test_texts_that_are_not_utf8_break_their_rows_in_any_column_and_the_rest_is_
     ],
 )
 def test_a_column_may_be_of_any_type_that_has_its_values(column: str, values: pa.Array, expected: list[Any]) -> None:
-    found, _, _ = read_parquet(pa.table({**required(3), column: values}))
+    table = pa.table({**required(3), column: values})
+    found, _, _ = read_parquet(table)
     assert [row[column] for row in found] == expected
+    file = io.BytesIO()
+    pq.write_table(table, file)
+    (read,) = parquet.read_parquet(file, "a.parquet")
+    checked = rules.check_rows(read, "a.parquet", rules.Month.parse("2024-01"))
+    assert checked.accepted.num_rows + checked.rejected.num_rows == 3
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])

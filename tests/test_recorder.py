@@ -132,7 +132,9 @@ def test_a_clustering_with_a_label_stands_beside_unless_it_is_promoted(
     context: Context, store: Store, promote: bool
 ) -> None:
     own, other = record(store, CLUSTERS, "own"), record(store, CLUSTERS, "other")
-    recorder(context, store, {CLUSTERS: Reuse(own)}).reuse(CLUSTERS, own)
+    first_run = recorder(context, store, {CLUSTERS: Reuse(own)})
+    first_run.reuse(CLUSTERS, own)
+    assert first_run.standings == {}, "it is simply current"
     Path(own.folder).mkdir(parents=True)
     Path(own.folder, "manifest.json").write_text('{"step": "kmeans", "fingerprint": "", "files": [], "summary": {}}')
     made = recorder(context, store, {CLUSTERS: Reuse(other)}, label="x", promote=promote)
@@ -239,3 +241,37 @@ def test_checks_are_recorded_of_all_and_those_that_failed_are_in_the_log(context
     assert (target.storage_id, target.run_id) == (len(CLUSTERING_INPUTS), "run-1")
     says = f"{CLUSTERING_INPUTS}: check schema failed for 1 of 1 partitions: tea|2024-01: two are wrong"
     assert ("40", says) in context.said, "as an error"
+
+
+@pytest.mark.parametrize(("partitions", "wanted"), [([TEA.key], [TEA.key]), ([], [BEFORE.key, TEA.key])])
+def test_checks_that_a_run_is_for_are_recorded_again_of_its_partitions_or_of_all(
+    context: Context, store: Store, monkeypatch: pytest.MonkeyPatch, partitions: list[str], wanted: list[str]
+) -> None:
+    monkeypatch.setattr(recording, "storage_ids", lambda _i, _a, of: dict.fromkeys(of, 7))
+    monkeypatch.setattr(recording, "History", lambda *_: OnRecord(record(store, INPUTS)))
+    context.instance.get_materialized_partitions = lambda _: {TEA.key, BEFORE.key}
+    given: Any = context
+    given.has_partition_key, given.has_partition_key_range = bool(partitions), False
+    given.partition_keys = partitions
+    given.selected_asset_check_keys = {dg.AssetCheckKey(dg.AssetKey(CLUSTERING_INPUTS), "schema")}
+    recording.record_checks_again(given, store)
+    assert [(event.check_name, event.partition, event.passed) for event in context.events] == [
+        ("schema", key, True) for key in wanted
+    ]
+    assert {event.target_materialization_data.storage_id for event in context.events} == {7}
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_what_earlier_versions_found_is_published_before_it_is_recorded_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch, published: bool
+) -> None:
+    known = record(store, INPUTS)
+    if not published:
+        del known.metadata["min_people"]
+    rounded = {"schema": {"passed": True, "found": {}, "why": "rounded"}}
+    monkeypatch.setattr(recording.people, "checks", lambda *_: rounded)
+    monkeypatch.setattr(recording, "storage_ids", lambda _i, _a, of: dict.fromkeys(of, 7))
+    monkeypatch.setattr(recording, "History", lambda *_: OnRecord(known))
+    nothing: Any = None
+    evaluations = {e.check_name: e for e in recording.evaluations_on_record(nothing, store, CLUSTERING_INPUTS, [TEA])}
+    assert ("rounded" in str(evaluations["schema"])) is not published

@@ -285,3 +285,5 @@ def test_an_output_says_how_it_stands_to_the_current_one(
     folder: str, current: Current, beside: str, is_new: bool, says: str
 ) -> None:
     assert standing(f"r/{folder}", current, beside, is_new=is_new) == says
+    if not is_new:
+        assert standing(f"r/{folder}", current, beside) == says
