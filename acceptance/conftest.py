@@ -87,10 +87,10 @@ class Explorer:
 
 
 @contextmanager
-def isolated_sandbox(folder: Path, cache: Path) -> Iterator[Sandbox]:
-    """AWS on this machine, with isolated machines, which CI must have."""
+def isolated_sandbox(folder: Path, cache: Path, booted: bool = False) -> Iterator[Sandbox]:
+    """AWS on this machine, with isolated machines, which CI must have; with systemd and cloud-init if they boot."""
     try:
-        sandbox = Sandbox(folder, isolated=True, cache=cache)
+        sandbox = Sandbox(folder, isolated=True, cache=cache, booted=booted)
     except NotPossible as why:
         if os.environ.get("CI"):
             pytest.fail(f"CI must run the stories of isolated machines: {why}")
