@@ -101,8 +101,10 @@ def isolated_sandbox(folder: Path, cache: Path, booted: bool = False) -> Iterato
 
 @pytest.fixture(scope="session")
 def image_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the isolated sandbox keeps Debian's root and the machine image, which is built once for all stories."""
-    return tmp_path_factory.mktemp("images")
+    """Where the isolated sandbox keeps Debian's root and the machine image, which is built once for all stories; for
+    people who work on one, AUDIENCE_EXPLORER_IMAGE_CACHE names a folder that stays."""
+    kept = os.environ.get("AUDIENCE_EXPLORER_IMAGE_CACHE")
+    return Path(kept) if kept else tmp_path_factory.mktemp("images")
 
 
 @pytest.fixture(scope="session")

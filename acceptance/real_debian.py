@@ -46,9 +46,19 @@ JOB = {
 }
 
 # In place of the agent, so that the boot program never ends.
-HANGS = b"import time\ndef main(location, max_seconds):\n    print('the agent hangs', flush=True)\n    time.sleep(100_000)\n"
+HANGS = b"""\
+import time
+def main(location, max_seconds):
+    print("the agent hangs", flush=True)
+    time.sleep(100_000)
+"""
 # In place of a job, so that memory runs out.
-EATS = b"def run(**_):\n    eaten = []\n    while True:\n        eaten.append(b'x' * (16 << 20))\n"
+EATS = b"""\
+def run(**_):
+    eaten = []
+    while True:
+        eaten.append(b"x" * (16 << 20))
+"""
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ class MetadataService:
 
 
 def _listing(said: Mapping[str, object], path: str) -> str | None:
-    """What is in a folder, a line each, for cloud-init reads them all; folders end with a slash. None if there is none."""
+    """What is in a folder, a line each, folders with a slash at the end: cloud-init reads all. None for no folder."""
     below = [name.removeprefix(f"{path}/") for name, value in said.items() if value and name.startswith(f"{path}/")]
     names = sorted({f"{name.split('/')[0]}/" if "/" in name else name for name in below})
     return "\n".join(names) or None
