@@ -159,6 +159,11 @@ class Sandbox:
             )
         return self._clients[service]
 
+    def layers(self, image_id: str) -> list[Path]:
+        """The folders that make up the root of a machine that boots, from the top."""
+        assert isinstance(self._mode, BootedMode)
+        return self._mode.layers(image_id)
+
     def on_put(self, text: str, do: Callable[[Instance], None]) -> None:
         """Do something once, when an instance has stored an object whose key contains a text, or one below
         `…/messages/` that contains it. The instance gets its answer when that is done, or after 15 seconds."""

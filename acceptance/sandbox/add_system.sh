@@ -21,7 +21,12 @@ chroot "$root" apt-get install -qq -y --no-install-recommends systemd-sysv libpa
   iproute2 netbase procps postgresql
 rm "$root/usr/sbin/policy-rc.d"
 
-# As on Debian's image for EC2: this data source, and no other, is asked; the journal is kept.
-printf 'datasource_list: [Ec2]\ndatasource: {Ec2: {strict_id: false}}\n' >"$root/etc/cloud/cloud.cfg.d/99_ec2.cfg"
+# The user data come as a seed: cloud-init takes a machine without EC2's firmware for none of AWS's, and asks for no token
+# of its metadata service. Debian's image has locales and an SSH server, which nothing here needs.
+cat >"$root/etc/cloud/cloud.cfg.d/99_sandbox.cfg" <<'END'
+datasource_list: [NoCloud]
+locale: false
+ssh_genkeytypes: []
+END
 mkdir -p "$root/var/log/journal"
 : >"$root/etc/machine-id"

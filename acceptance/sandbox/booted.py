@@ -1,10 +1,11 @@
 """The booted mode: isolated machines on which systemd is process 1, and cloud-init runs the user data, as on EC2.
 
 systemd-nspawn plays the hardware and the kernel's start. The rest is Debian's: units and their hardening, cgroups, the
-journal, `shutdown`. cloud-init asks the metadata service for the user data, by itself.
+journal, `shutdown`.
 
-What differs from EC2: the kernel is this machine's, with a limit of memory for the whole machine in place of less
-memory; /scratch has no disks of its own; there are no network cards to set up.
+What differs from EC2: cloud-init finds the user data in a seed (NoCloud), not by the metadata service; the kernel is
+this machine's, with a limit of memory for the whole machine in place of less memory; /scratch has no disks of its own;
+there are no network cards to set up.
 """
 
 import os
@@ -12,6 +13,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from acceptance.sandbox.aws import Api
 from acceptance.sandbox.hypervisor import Instance, NotPossible
@@ -82,14 +84,22 @@ def add_system(below: Sequence[Path], folder: Path) -> Path:
 
 
 class BootedMachine(IsolatedMachine):
-    """A root on which systemd is process 1."""
+    """A root on which systemd is process 1.
+
+    Attributes:
+        shown: Folders of this machine, and where that one has them, to be read only.
+    """
+
+    shown: Mapping[Path, str] = MappingProxyType({})
 
     def _command(self) -> list[str]:
         # What user data has on EC2 comes from the image and the metadata; where AWS is, this alone says.
         given = [f"systemd.setenv={name}={value}" for name, value in self._environment.items() if "AWS" in name]
+        shown = [f"--bind-ro={here}:{there}" for here, there in self.shown.items()]
         return [
             *("unshare", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child"),
-            *("sh", str(_BOOT_ROOT), str(self.folder), ":".join(map(str, self._layers)), self._host_name, *given),
+            *("sh", str(_BOOT_ROOT), str(self.folder), ":".join(map(str, self._layers)), self._host_name),
+            *(*shown, "--boot", *given),
         ]
 
 

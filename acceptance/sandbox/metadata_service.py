@@ -4,9 +4,8 @@ https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-categories
 """
 
 import json
-import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
-_VERSION = re.compile(r"^/(latest|\d{4}-\d{2}-\d{2})/")  # cloud-init asks by dates
 
 
 class MetadataService:
@@ -41,7 +39,7 @@ class MetadataService:
         # Version 1, in which no token is needed, is switched off, as with HttpTokens=required.
         if request.headers.get("X-aws-ec2-metadata-token") not in self._tokens:
             return Response(status=401)
-        said = self._said(_VERSION.sub("", request.path).rstrip("/"))
+        said = self._said(request.path.removeprefix("/latest/").rstrip("/"))
         return Response(status=404) if said is None else Response(said)
 
     def _said(self, path: str) -> str | bytes | None:
@@ -73,7 +71,7 @@ class MetadataService:
             and json.dumps({"action": "terminate", "time": notice.strftime(_TIME)}),
             "meta-data/spot/termination-time": notice and notice.strftime(_TIME),
         }
-        return said.get(path) or _listing(said, path)
+        return said.get(path)
 
     def _identity(self) -> str:
         about = self._instance.about
@@ -105,10 +103,3 @@ class MetadataService:
                 "Expiration": (now + timedelta(hours=6)).strftime(_TIME),
             }
         )
-
-
-def _listing(said: Mapping[str, object], path: str) -> str | None:
-    """What is in a folder, a line each, folders with a slash at the end: cloud-init reads all. None for no folder."""
-    below = [name.removeprefix(f"{path}/") for name, value in said.items() if value and name.startswith(f"{path}/")]
-    names = sorted({f"{name.split('/')[0]}/" if "/" in name else name for name in below})
-    return "\n".join(names) or None
