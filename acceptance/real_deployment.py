@@ -37,6 +37,7 @@ exec </dev/null
 home=/opt/audience-explorer
 install -d /etc/audience-explorer $home/venv/bin
 ln -sf /opt/python/bin/python3 $home/venv/bin/python
+echo /opt/python/lib >/etc/ld.so.conf.d/python.conf && ldconfig # where Python is a shared library
 printf 'home = /opt/python/bin\n' >$home/venv/pyvenv.cfg
 for program in PROGRAMS; do
   sed "1s,.*,#!$home/venv/bin/python," /opt/programs/$program >$home/venv/bin/$program
