@@ -28,7 +28,7 @@ SERVICES = ("code", "daemon", "webserver", "reports")
 PROGRAMS = ("audience-explorer", "dagster", "dagster-daemon", "dagster-webserver")
 HOME = "/opt/audience-explorer"
 PYTHON = "/opt/python"
-EXPOSED = 4.0  # what `systemd-analyze security` may say at most, of 10; a unit without hardening has 9.6
+EXPOSED = 2.0  # what `systemd-analyze security` may say at most, of 10; a unit without hardening has 9.6
 
 USER_DATA = r"""#!/bin/bash
 trap 'echo "the script ended with $?"; shutdown -h now' EXIT
@@ -134,7 +134,9 @@ def test_the_services_start_hardened(journal: str) -> None:
 
 
 def test_the_services_come_back_after_a_kill(journal: str) -> None:
-    assert _said(journal, "again") == {service: ["active", "1"] for service in SERVICES}
+    again = _said(journal, "again")
+    assert {service: state for service, (state, _) in again.items()} == dict.fromkeys(SERVICES, "active")
+    assert all(int(restarts) >= 1 for _, restarts in again.values()), again
 
 
 def test_systemd_ends_nothing_with_a_job_that_took_all_memory(journal: str) -> None:

@@ -211,7 +211,7 @@ def _give_to(user: str, work: Path) -> dict[str, Any]:
 
 
 def _end_first(pid: int) -> None:
-    """Let the kernel end this process, or one that it will start, if memory runs out, and not the one that reports it."""
+    """Let the kernel end this process, or what it will start, if memory runs out, and not the one that reports it."""
     with contextlib.suppress(OSError):  # it may have ended already; and not every system has this
         Path(f"/proc/{pid}/oom_score_adj").write_text("500\n", encoding="ascii")
 
