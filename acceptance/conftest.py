@@ -106,10 +106,10 @@ class Explorer:
 
 
 @contextmanager
-def isolated_sandbox(folder: Path, cache: Path) -> Iterator[Sandbox]:
-    """AWS on this machine, with isolated machines, which CI must have."""
+def isolated_sandbox(folder: Path, cache: Path, booted: bool = False) -> Iterator[Sandbox]:
+    """AWS on this machine, with isolated machines, which CI must have; with systemd and cloud-init if they boot."""
     try:
-        sandbox = Sandbox(folder, isolated=True, cache=cache)
+        sandbox = Sandbox(folder, isolated=True, cache=cache, booted=booted)
     except NotPossible as why:
         if os.environ.get("CI"):
             pytest.fail(f"CI must run the stories of isolated machines: {why}")
@@ -120,8 +120,10 @@ def isolated_sandbox(folder: Path, cache: Path) -> Iterator[Sandbox]:
 
 @pytest.fixture(scope="session")
 def image_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the isolated sandbox keeps Debian's root and the machine image, which is built once for all stories."""
-    return tmp_path_factory.mktemp("images")
+    """Where the isolated sandbox keeps Debian's root and the machine image, which is built once for all stories; for
+    people who work on one, AUDIENCE_EXPLORER_IMAGE_CACHE names a folder that stays."""
+    kept = os.environ.get("AUDIENCE_EXPLORER_IMAGE_CACHE")
+    return Path(kept) if kept else tmp_path_factory.mktemp("images")
 
 
 @pytest.fixture(scope="session")

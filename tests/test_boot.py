@@ -227,6 +227,15 @@ def test_a_process_that_is_killed_leaves_its_messages_and_is_told_from_one_witho
     assert "job 0" in cloud.told()
 
 
+def test_jobs_are_ended_for_their_memory_before_the_agent_that_reports_it(cloud: Cloud) -> None:
+    adjusted = "Path(f'/proc/{pid}/oom_score_adj').read_text().strip()"
+    status = cloud.run(
+        f"pid = os.getpid()\nwhile {adjusted} != '500': time.sleep(0.05)",
+        f"pid = os.getppid()\nassert {adjusted} == '{Path('/proc/self/oom_score_adj').read_text().strip()}'",
+    )
+    assert status["exit_code"] == 0, cloud.log()
+
+
 def test_a_spot_notice_is_told_at_once_and_no_further_job_is_taken(cloud: Cloud) -> None:
     go = cloud.work / "go"
     cloud.describe(f"while not os.path.exists({str(go)!r}): time.sleep(0.05)", "pass")

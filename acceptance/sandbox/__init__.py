@@ -21,6 +21,7 @@ from botocore.config import Config
 from moto.ssm.models import Parameter, ssm_backends
 
 from acceptance.sandbox.aws import Api, Call
+from acceptance.sandbox.booted import BootedMode
 from acceptance.sandbox.ec2 import ACCOUNT, REGION, Backend, played_by, register_image
 from acceptance.sandbox.faults import Faults
 from acceptance.sandbox.hypervisor import Hypervisor, Instance, Mode, NotPossible
@@ -53,6 +54,7 @@ class Sandbox:
         cache: A folder to keep Debian's root and the images that were built in, so that a later sandbox has them, too;
             isolated only.
         permissions: What launching processes and instances may do; all, if left out.
+        booted: Isolated machines of this project's images boot with systemd and cloud-init.
 
     Attributes:
         environment: For launching processes: by it they find this AWS.
@@ -70,6 +72,7 @@ class Sandbox:
         isolated: bool = False,
         cache: Path | None = None,
         permissions: Permissions | None = None,
+        booted: bool = False,
     ):
         self.faults = Faults()
         self.bucket = "audience"
@@ -81,7 +84,11 @@ class Sandbox:
         self._roots = self._folder / "roots" if isolated and cache is None else None
         self._mode: Mode = LightMode(self._api)
         if isolated:
-            self._mode = IsolatedMode(self._api, Roots(cache or self._folder / "roots"))
+            folder_of_roots = cache or self._folder / "roots"
+            roots = Roots(folder_of_roots)
+            self._mode = (
+                BootedMode(self._api, roots, folder_of_roots / "systems") if booted else IsolatedMode(self._api, roots)
+            )
         self._hypervisor = Hypervisor(self._folder / "instances", self._mode, self._lock)
         self._stack = contextlib.ExitStack()
         self._clients: dict[str, Any] = {}
@@ -151,6 +158,11 @@ class Sandbox:
                 config=Config(retries={"total_max_attempts": 1}),
             )
         return self._clients[service]
+
+    def layers(self, image_id: str) -> list[Path]:
+        """The folders that make up the root of a machine that boots, from the top."""
+        assert isinstance(self._mode, BootedMode)
+        return self._mode.layers(image_id)
 
     def on_put(self, text: str, do: Callable[[Instance], None]) -> None:
         """Do something once, when an instance has stored an object whose key contains a text, or one below

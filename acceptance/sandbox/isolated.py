@@ -56,7 +56,6 @@ class IsolatedMode(Mode):
     @contextlib.contextmanager
     def machine(self, instance: Instance, user_data: bytes) -> Iterator[Machine]:
         api, metadata_service = self._api.app_for("instance", instance.id), MetadataService(instance)
-        layers = self._roots.layers(instance.about.image_id)
         is_builder = self._roots.is_debian(instance.about.image_id)
         with contextlib.ExitStack() as stack:
             if is_builder:
@@ -72,19 +71,22 @@ class IsolatedMode(Mode):
             for listener in listeners:
                 stack.callback(listener.close)
             environment |= {"AWS_ENDPOINT_URL": listeners[0].url, "AWS_ALLOW_HTTP": "true"}
-            machine = IsolatedMachine(
-                instance.id,
-                instance.folder,
-                instance.log,
-                user_data,
-                instance.orders.limits,
-                environment,
-                layers=layers,
-                host_name=instance.about.private_dns_name.split(".")[0],
-                is_builder=is_builder,
-            )
+            machine = self._make(instance, user_data, environment)
             stack.callback(machine.close)
             yield machine
+
+    def _make(self, instance: Instance, user_data: bytes, environment: Mapping[str, str]) -> "IsolatedMachine":
+        return IsolatedMachine(
+            instance.id,
+            instance.folder,
+            instance.log,
+            user_data,
+            instance.orders.limits,
+            environment,
+            layers=self._roots.layers(instance.about.image_id),
+            host_name=instance.about.private_dns_name.split(".")[0],
+            is_builder=self._roots.is_debian(instance.about.image_id),
+        )
 
     def keep_image(self, instance: Instance, image: Ami) -> None:
         self._roots.keep(image, instance.folder / "disk" / "upper")

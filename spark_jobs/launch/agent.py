@@ -64,6 +64,7 @@ class Jobs:
             start_new_session=True,
             **self._user,
         )
+        _end_first(self._process.pid)
         self._reader = threading.Thread(target=self._read, args=(log,), daemon=True)
         self._reader.start()
 
@@ -205,6 +206,12 @@ def _give_to(user: str, work: Path) -> dict[str, Any]:
     for path in [work, *work.rglob("*")]:
         os.chown(path, found.pw_uid, found.pw_gid)
     return {"user": found.pw_uid, "group": found.pw_gid, "extra_groups": []}
+
+
+def _end_first(pid: int) -> None:
+    """Let the kernel end this process, or what it will start, if memory runs out, and not the one that reports it."""
+    with contextlib.suppress(OSError):  # it may have ended already; and not every system has this
+        Path(f"/proc/{pid}/oom_score_adj").write_text("500\n", encoding="ascii")
 
 
 def _memory_bytes() -> int:
