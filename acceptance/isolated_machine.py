@@ -159,7 +159,7 @@ def test_an_image_is_made_of_an_instance_of_an_image(machines: Machines, image: 
     said = machines.output("cat /etc/mark\ncat /etc/debian_version\npython3 --version", second)
     assert "second\n" in said
     assert "debian_version: No such file" in said
-    assert "Python 3.11" in said
+    assert "Python 3.13" in said
 
 
 def test_termination_ends_all_processes(machines: Machines, image: str) -> None:

@@ -5,7 +5,7 @@ All is made from published figures alone (`spark_jobs.clusters.action_mix`).
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import sqrt
+from math import fsum, sqrt
 from typing import Any
 
 from spark_jobs.audience_report.tables import Table
@@ -94,7 +94,7 @@ class Doing:
 
 def _stacked(shares: Iterable[tuple[str, float | None]]) -> list[tuple[str, float, float]]:
     known = [(action, share) for action, share in shares if share]
-    whole = max(1.0, sum(share for _, share in known))  # of rounded shares, which may add up to more
+    whole = max(1.0, fsum(share for _, share in known))  # of rounded shares, which may add up to more
     placed, start = [], 0.0
     for action, share in known:
         width = 100 * share / whole
