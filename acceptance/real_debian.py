@@ -138,6 +138,7 @@ def debian(tmp_path_factory: pytest.TempPathFactory, image_cache: Path) -> Itera
             launches = {"AUDIENCE_EXPLORER_EC2_LAUNCHES": f"s3://{sandbox.bucket}/jobs"}
             environment = {**os.environ, **settings(sandbox), **launches}
             subprocess.run(command, cwd=PROJECT, env=environment, check=True)
+        sandbox.layers(sandbox.image)  # made here: machines have no way to Debian's packages
         sandbox.client("s3").put_object(Bucket=sandbox.bucket, Key="raw/month=2024-01/actions.jsonl", Body=RAW)
         yield Debian(sandbox)
 
