@@ -19,7 +19,7 @@ FILES = (
     HERE / "audience-explorer-scratch.service",
     HERE / "boot.py",
     HERE / "builder.py",
-    HERE / "cloud-final.conf",
+    HERE / "cloud-init.conf",
     HERE / "jars.py",
     HERE / "jars.txt",
     HERE / "provision.sh",

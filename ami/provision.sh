@@ -52,7 +52,7 @@ step "the boot program and its user"
 id explorer >/dev/null 2>&1 || useradd --system --create-home --shell /usr/sbin/nologin explorer
 install -m 644 boot.py $home/
 install -m 755 audience-explorer-boot /usr/local/bin/
-install -D -m 644 cloud-final.conf /etc/systemd/system/cloud-final.service.d/audience-explorer.conf
+install -D -m 644 cloud-init.conf /etc/systemd/system/cloud-init-main.service.d/audience-explorer.conf
 
 step "/scratch"
 install -d -m 1777 /scratch
