@@ -21,8 +21,8 @@ from ami.images import Image, tags_of
 from audience_explorer_dagster.cli import main
 from audience_explorer_dagster.cli.checked import as_report
 from audience_explorer_dagster.launchers import aws_checks
+from audience_explorer_dagster.launchers import network as ways
 from audience_explorer_dagster.launchers.aws_checks import Result
-from audience_explorer_dagster.launchers.ec2 import network as ways
 from audience_explorer_dagster.launchers.ec2.check import launching, network, quotas, run_checks
 from audience_explorer_dagster.launchers.ec2.launcher import EC2StepLauncher
 from audience_explorer_dagster.launchers.ec2.start import LaunchOption, start_instance
@@ -451,16 +451,16 @@ def test_a_route_to_another_network_which_may_have_an_endpoint_is_no_proof_of_a_
 
 
 def test_a_launch_knows_its_dead_ends_before_it_is_made(account: Account) -> None:
-    (way_out,) = ways.dead_ends(account.ec2, settings()).values()
+    (way_out,) = ways.dead_ends(account.ec2, [], None).values()
     assert re.match(r"no way to S3: .*\. aws ec2 create-vpc-endpoint --vpc-id vpc-", way_out)
     open_network(account)
-    assert ways.dead_ends(account.ec2, settings()) == {}
-    assert "serves public addresses only" in str(ways.dead_ends(account.ec2, settings(public_ip=False))[None])
+    assert ways.dead_ends(account.ec2, [], None) == {}
+    assert "serves public addresses only" in str(ways.dead_ends(account.ec2, [], False)[None])
     closed, opened = [subnet["SubnetId"] for subnet in account.ec2.describe_subnets()["Subnets"]][:2]
     table = account.ec2.create_route_table(VpcId=vpc(account))["RouteTable"]["RouteTableId"]
     account.ec2.associate_route_table(SubnetId=closed, RouteTableId=table)
-    assert set(ways.dead_ends(account.ec2, settings(subnets=[closed, opened]))) == {closed}
-    assert ways.dead_ends(account.ec2, settings()) == {}, "EC2 may choose another of the default network's"
+    assert set(ways.dead_ends(account.ec2, [closed, opened], None)) == {closed}
+    assert ways.dead_ends(account.ec2, [], None) == {}, "EC2 may choose another of the default network's"
 
 
 def test_the_default_network_is_looked_at_where_no_subnet_is_configured(account: Account) -> None:

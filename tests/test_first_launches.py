@@ -9,6 +9,7 @@ import pytest
 from botocore.exceptions import ClientError, NoCredentialsError
 
 from ami import boot
+from ami.images import Image
 from audience_explorer_dagster.launchers.ec2 import launcher, start
 from audience_explorer_dagster.launchers.ec2.errors import NoNetwork, NoWayToS3, Refused, kind_of
 from audience_explorer_dagster.launchers.ec2.explanations import explained
@@ -25,6 +26,7 @@ from tests.test_ec2_launcher import Requests
 from tests.test_ec2_launcher import start as started_by
 
 SPOT = LaunchOption("a", "s1", "spot")
+IMAGE = Image("ami-1", "audience-explorer-2026-01-01", {}, "/dev/xvda")
 KMS_DENIED = (
     "User: arn:aws:sts::1:assumed-role/r/i-1 is not authorized to perform: kms:Decrypt on resource:"
     " arn:aws:kms:eu-west-1:1:key/k because no identity-based policy allows the kms:Decrypt action"
@@ -124,7 +126,7 @@ def launch(monkeypatch: pytest.MonkeyPatch, closed: dict[str | None, str], subne
     for name, stand_in in {
         "Launch": Silent,
         "dead_ends": lambda *_: closed,
-        "find_image": lambda *_: None,
+        "find_image": lambda *_: IMAGE,
         "check_fit": lambda *_: None,
         "new_launch_tags": lambda _: None,
         "instances": SimpleNamespace(find=lambda *_: []),

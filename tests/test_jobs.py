@@ -144,7 +144,7 @@ def test_markers_and_hidden_files_are_no_raw_files(tmp_path: Path, engine: Engin
 def test_the_same_files_are_other_grouped_users_in_another_month(local: Engine, tmp_path: Path) -> None:
     raw = raw_month(tmp_path, [{**GOOD, "timestamp": "2024-01-05"}] * 200 + [GOOD])
     local.run("group_by_user", raw, tmp_path / "out")
-    assert local.run("group_by_user", raw, tmp_path / "out", "--month", "2024-1").outputs, "the same month"
+    assert local.run("group_by_user", raw, tmp_path / "out", "--month", "2024-01").outputs, "the same month"
     with pytest.raises(OutputExists):
         local.run("group_by_user", raw, tmp_path / "out", "--month", "2024-02")
     with pytest.raises(TooManyRejects, match="200 × timestamp is outside the month"):

@@ -87,6 +87,7 @@ class Launches:
         monkeypatch.setattr(launcher, "Launch", Launch)
         monkeypatch.setattr(launcher, "find_image", lambda *_: self.image)
         monkeypatch.setattr(launcher, "check_fit", lambda *_: None)
+        monkeypatch.setattr(launcher, "dead_ends", lambda *_: {})
         monkeypatch.setattr(launcher, "launch_options", lambda *_: ["first", "second"])
         monkeypatch.setattr(launcher, "new_launch_tags", lambda _: None)
         monkeypatch.setattr(code, "pack", lambda: ("digest", b""))

@@ -23,8 +23,9 @@ class Machine:
         """Start it; `$2` is the deadline file of the boot program."""
         python = self.folder / "home" / "venv" / "bin" / "python"
         python.parent.mkdir(parents=True)
-        # As `python boot.py FOLDER --deadline-file FILE`.
-        python.write_text(f'#!/bin/sh\nset -- "$2" "$4"\necho $$ > \'{self.folder}/boot.pid\'\n{boot_program}\n')
+        # As `python boot.py FOLDER --deadline-file FILE`; its mark comes last, when it can be killed.
+        begun = boot_program.replace("exec sleep", f"echo $$ > '{self.folder}/boot.pid'; exec sleep")
+        python.write_text(f'#!/bin/sh\nset -- "$2" "$4"\n{begun}\n')
         shutdown = self.folder / "bin" / "shutdown"
         shutdown.parent.mkdir()
         shutdown.write_text(f"#!/bin/sh\necho \"$1\" >> '{self.folder}/ended'\n")

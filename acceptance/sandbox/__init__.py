@@ -180,13 +180,6 @@ class Sandbox:
             GroupName="audience-explorer", Description="no way in", VpcId=subnets[0]["VpcId"]
         )
         self.security_group: str = group["GroupId"]
-        of_network = [{"Name": "vpc-id", "Values": [subnets[0]["VpcId"]]}]
-        tables = ec2.describe_route_tables(Filters=of_network)["RouteTables"]
-        ec2.create_vpc_endpoint(
-            VpcId=subnets[0]["VpcId"],
-            ServiceName=f"com.amazonaws.{REGION}.s3",
-            RouteTableIds=[table["RouteTableId"] for table in tables],
-        )
         iam.create_role(RoleName=self.instance_profile, AssumeRolePolicyDocument="{}")
         iam.create_instance_profile(InstanceProfileName=self.instance_profile)
         iam.add_role_to_instance_profile(InstanceProfileName=self.instance_profile, RoleName=self.instance_profile)

@@ -21,11 +21,11 @@ from audience_explorer_dagster.launchers.ec2.errors import (
 from audience_explorer_dagster.launchers.ec2.explanations import explained
 from audience_explorer_dagster.launchers.ec2.images import check_fit, find_image
 from audience_explorer_dagster.launchers.ec2.launch import Launch
-from audience_explorer_dagster.launchers.ec2.network import dead_ends
 from audience_explorer_dagster.launchers.ec2.settings import EC2Settings
 from audience_explorer_dagster.launchers.ec2.start import launch_options
 from audience_explorer_dagster.launchers.from_environment import from_environment
 from audience_explorer_dagster.launchers.launch_store import new_launch_tags
+from audience_explorer_dagster.launchers.network import dead_ends
 from spark_jobs.launch.aws import launches_of_root
 
 
@@ -128,7 +128,7 @@ class EC2StepLauncher(EC2Settings):
         They are tried all the same: names of S3 may lead to an endpoint that is nobody's to see here.
         """
         try:
-            found = dead_ends(self.ec2, self)
+            found = dead_ends(self.ec2, self.subnets, self.public_ip)
         except (BotoCoreError, ClientError) as error:  # roles of earlier versions may not look
             context.log.debug(f"whether subnets have a way to S3 is not known: {error}")
             return {}

@@ -6,8 +6,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from audience_explorer_dagster.launchers.aws_checks import Result, State, looked
 from audience_explorer_dagster.launchers.ec2.explanations import NO_NETWORK
-from audience_explorer_dagster.launchers.ec2.network import find_subnets, find_ways
 from audience_explorer_dagster.launchers.ec2.settings import EC2Settings
+from audience_explorer_dagster.launchers.network import find_subnets, find_ways
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client

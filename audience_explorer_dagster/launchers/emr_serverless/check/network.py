@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from audience_explorer_dagster.launchers.aws_checks import Result, looked
-from audience_explorer_dagster.launchers.ec2.network import find_subnets, find_ways
 from audience_explorer_dagster.launchers.emr_serverless.check.rights import POLICIES
+from audience_explorer_dagster.launchers.network import find_subnets, find_ways
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client

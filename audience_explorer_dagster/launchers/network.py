@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from audience_explorer_dagster.launchers.aws_checks import State
-from audience_explorer_dagster.launchers.ec2.settings import EC2Settings
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -26,18 +25,18 @@ class Way:
     to_do: str
 
 
-def dead_ends(ec2: "EC2Client", settings: EC2Settings) -> dict[str | None, str]:
+def dead_ends(ec2: "EC2Client", names: Sequence[str], public_ip: bool | None) -> dict[str | None, str]:
     """The subnets of launches from which no way leads to S3, as far as can be seen, with what to do; None stands for
     the default network, if that is so for all of it.
 
     Raises:
         BotoCoreError, ClientError: AWS does not say.
     """
-    ways = find_ways(ec2, find_subnets(ec2, settings.subnets), settings.public_ip)
+    ways = find_ways(ec2, find_subnets(ec2, names), public_ip)
     closed: dict[str | None, str] = {
         way.subnet: f"{way.finding}. {way.to_do.replace('SUBNET', way.subnet)}" for way in ways if way.state == "failed"
     }
-    if settings.subnets:
+    if names:
         return closed
     return {None: next(iter(closed.values()))} if closed and len(closed) == len(ways) else {}
 
