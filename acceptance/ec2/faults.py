@@ -14,6 +14,7 @@ from moto.s3.models import s3_backends
 from acceptance.ec2.conftest import TYPES, EC2Explorer, kill
 from acceptance.sandbox import Instance, Sandbox
 from acceptance.sandbox.ec2 import ACCOUNT
+from acceptance.sandbox.permissions import Permissions
 
 MONTH = "2018-12"
 CATEGORY = "cloud"
@@ -232,7 +233,7 @@ def test_an_instance_that_takes_too_long_is_ended(sandbox: Sandbox, explorer: EC
 
 
 def test_an_orchestrator_that_is_interrupted_ends_its_instance(
-    sandbox: Sandbox, explorer: EC2Explorer, ansible: Path
+    sandbox: Sandbox, explorer: EC2Explorer, ansible: Path, permissions: Permissions
 ) -> None:
     explorer.bring(ansible, MONTH)
     seen = threading.Event()
@@ -244,6 +245,9 @@ def test_an_orchestrator_that_is_interrupted_ends_its_instance(
     pipeline.wait(timeout=30)
     sandbox.instances[0].wait_until("terminated", seconds=10)
     assert pipeline.returncode == 130
+    # Who may end instances by their tags may not end one that EC2 does not know yet: it was asked until that was over.
+    ending = [refused for refused in permissions.refused if refused.startswith("launcher: TerminateInstances: ")]
+    permissions.refused[:] = [refused for refused in permissions.refused if refused not in ending]
 
 
 def test_an_orchestrator_that_is_killed_leaves_an_instance_that_the_sensor_ends(
