@@ -5,10 +5,10 @@ from pathlib import Path
 from playwright.sync_api import Browser, expect
 
 from acceptance.browser.conftest import dagster_dev, open_page, take
-from acceptance.ec2.conftest import EC2Explorer, explorer, sandbox
+from acceptance.ec2.conftest import EC2Explorer, explorer, permissions, sandbox
 from acceptance.sandbox import Sandbox
 
-__all__ = ["explorer", "sandbox"]  # fixtures
+__all__ = ["explorer", "permissions", "sandbox"]  # fixtures
 
 MONTH = "2018-12"
 
