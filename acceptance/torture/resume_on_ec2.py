@@ -10,13 +10,13 @@ import dagster as dg
 import pytest
 
 from acceptance.backfill import processes_of, wait_for
-from acceptance.ec2.conftest import EC2Explorer, explorer, sandbox
+from acceptance.ec2.conftest import EC2Explorer, explorer, permissions, sandbox
 from acceptance.ec2.faults import CATEGORY, KMEANS, MONTH, hold_up, while_it_writes
 from acceptance.sandbox import Sandbox
 from acceptance.torture.long_run import Services, services
 from acceptance.torture.services import is_run
 
-__all__ = ["explorer", "sandbox"]  # fixtures
+__all__ = ["explorer", "permissions", "sandbox"]  # fixtures
 
 
 @pytest.fixture
