@@ -197,7 +197,7 @@ def test_gc_on_s3_asks_for_no_more_than_its_policies_allow_and_uses_all_of_its_o
             asked["prefix"] = params["Prefix"]
         if "Delete" in params:
             asked["Keys"] = "\n".join(one["Key"] for one in params["Delete"]["Objects"])
-        permissions.allow("person", "s3", action, asked, lambda _: {})
+        permissions.denied("person", "s3", action, asked, lambda _: {})
         return call(client, action, params)
 
     with monkeypatch.context() as patch:

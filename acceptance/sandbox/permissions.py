@@ -91,18 +91,6 @@ class Permissions:
         self.refused: list[str] = []
         self._lock = threading.Lock()
 
-    def allow(
-        self,
-        caller: str,
-        service: str,
-        action: str,
-        params: Mapping[str, str],
-        tags_of: Callable[[str], Tags],
-        owner_of: Callable[[str], str] = lambda _: "",
-    ) -> bool:
-        """Whether a caller may make a call; the arguments are those of `denied`."""
-        return not self.denied(caller, service, action, params, tags_of, owner_of=owner_of)
-
     def denied(
         self,
         caller: str,

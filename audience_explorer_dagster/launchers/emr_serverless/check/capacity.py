@@ -73,7 +73,7 @@ def _limit(settings: EMRServerlessSettings, application: str, limit: Mapping[str
 
 
 def _number(text: str | None) -> int:
-    """The number of a text such as `400 GB`; a very large one where there is no limit."""
+    """How much `400 GB` or the like is, as a number; a very large one if nothing is said."""
     found = re.match(r"\d+", text or "")
     return int(found[0]) if found else 10**9
 
