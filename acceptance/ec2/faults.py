@@ -5,6 +5,7 @@ written is read (both checked by the fixture `explorer` at the end of each). The
 import json
 import re
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,9 +22,11 @@ CATEGORY = "cloud"
 PARTITION = f"{CATEGORY}|{MONTH}"
 ARGUMENTS = ("--month", MONTH, "--category", CATEGORY)
 
+GROUPED = f"group_by_user {MONTH}"
 INPUTS, SELECT_K, KMEANS = f"make_clustering_inputs {MONTH}", f"select_k {PARTITION}", f"kmeans {PARTITION}"
-JOBS = [f"group_by_user {MONTH}", INPUTS, SELECT_K, KMEANS, f"follow_segments {PARTITION}", f"make_report {PARTITION}"]
+JOBS = [GROUPED, INPUTS, SELECT_K, KMEANS, f"follow_segments {PARTITION}", f"make_report {PARTITION}"]
 OUTPUTS = {
+    GROUPED: f"/grouped_users/month={MONTH}/",
     INPUTS: f"/clustering_inputs/month={MONTH}/",
     SELECT_K: f"/k_selection/month={MONTH}/",
     KMEANS: f"/kmeans/month={MONTH}/",
@@ -226,8 +229,8 @@ def test_a_job_that_uses_up_the_memory_is_told_by_that_name(
 def test_an_instance_that_takes_too_long_is_ended(sandbox: Sandbox, explorer: EC2Explorer, ansible: Path) -> None:
     explorer.bring(ansible, MONTH)
     explorer.configure(max_runtime=10)
-    # The job waits for S3, which does not answer it.
-    when_seen(sandbox, f"group_by_user {MONTH} starts", lambda _: hold_up(sandbox, 20))
+    # The job waits for S3, which is slower to say that its output is stored than the instance may run.
+    when_seen(sandbox, OUTPUTS[GROUPED], lambda _: time.sleep(12))
     error = explorer.pipeline(*ARGUMENTS, ok=False).failed[f"grouped_users {MONTH}"]
     assert_named(error, "Overdue", instance=sandbox.instances[0])
 
@@ -238,7 +241,7 @@ def test_an_orchestrator_that_is_interrupted_ends_its_instance(
     explorer.bring(ansible, MONTH)
     seen = threading.Event()
     sandbox.faults.invisible(seconds=5)  # even if EC2 does not know it yet
-    when_seen(sandbox, f"group_by_user {MONTH} starts", lambda _: seen.set())
+    when_seen(sandbox, f"{GROUPED} starts", lambda _: seen.set())
     pipeline = explorer.begin(*ARGUMENTS)
     assert seen.wait(60)
     pipeline.terminate()
@@ -257,7 +260,7 @@ def test_an_orchestrator_that_is_killed_leaves_an_instance_that_the_sensor_ends(
     seen = threading.Event()
     # Its jobs can't end by themselves before the sensor looks.
     explorer.configure(max_runtime=600)
-    when_seen(sandbox, f"group_by_user {MONTH} starts", lambda _: (hold_up(sandbox, 120), seen.set()))
+    when_seen(sandbox, f"{GROUPED} starts", lambda _: (hold_up(sandbox, 120), seen.set()))
     pipeline = explorer.begin(*ARGUMENTS)
     assert seen.wait(60)
     kill(pipeline)
