@@ -46,7 +46,7 @@ def _kill(running: Services, victim: str, asset: str, deadline: float, later: fl
         time.sleep(0.02)
     time.sleep(later)
     while time.monotonic() < deadline:
-        if found := _find(running, victim):
+        if found := find(running, victim):
             for process in found:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
@@ -59,7 +59,8 @@ def _kill(running: Services, victim: str, asset: str, deadline: float, later: fl
     return False
 
 
-def _find(running: Services, victim: str) -> list[psutil.Process]:
+def find(running: Services, victim: str) -> list[psutil.Process]:
+    """The processes that end when a victim is killed."""
     code = running.processes["code"]
     below: list[psutil.Process] = []
     with suppress(psutil.NoSuchProcess):
