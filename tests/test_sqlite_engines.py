@@ -1,18 +1,25 @@
 """A process compiles the statements of each of Dagster's databases once, and not once an event."""
 
+import gc
 from pathlib import Path
 
 import dagster as dg
+import psutil
 import pytest
 from sqlalchemy import Connection, Engine, event
 
 from audience_explorer_dagster.records.sqlite_engines import STORAGES, keep_engines
 
 
-def test_each_database_has_one_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True)
+def kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines are kept, until the end of a test."""
     for storage in STORAGES:
         monkeypatch.setattr(storage, "create_engine", vars(storage)["create_engine"])
     keep_engines()
+
+
+def test_each_database_has_one_engine(tmp_path: Path) -> None:
     used: list[Engine] = []
 
     def note(connection: Connection) -> None:
@@ -32,13 +39,22 @@ def test_each_database_has_one_engine(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(engines) == len(databases)
 
 
-def test_the_write_ahead_log_outlives_the_connections_of_an_event(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for storage in STORAGES:
-        monkeypatch.setattr(storage, "create_engine", vars(storage)["create_engine"])
-    keep_engines()
+def test_the_write_ahead_log_outlives_the_connections_of_an_event(tmp_path: Path) -> None:
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         instance.report_runless_asset_event(dg.AssetMaterialization("kmeans", partition="2024-01"))
         logs = list(tmp_path.rglob("index.db-wal"))
     assert len(logs) == 1
+
+
+def test_the_files_of_the_databases_that_were_used_last_are_open_and_no_others(tmp_path: Path) -> None:
+    runs = [f"run-{number}" for number in range(40)]
+    gc.disable()  # which would close them some time, and is rare where much is in memory
+    try:
+        with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+            for run in [*runs, *runs]:
+                instance.all_logs(run)
+            opened = [file.path for file in psutil.Process().open_files() if file.path.startswith(str(tmp_path))]
+    finally:
+        gc.enable()
+    assert {Path(path).stem for path in opened if Path(path).stem in runs} < set(runs[20:])
+    assert 0 < len(opened) < 4 * 17

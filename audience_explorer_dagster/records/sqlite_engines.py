@@ -3,13 +3,12 @@
 Dagster makes an engine and a connection for every event that it writes and every record that it looks for. So it loses
 the statements that the last one compiled, and SQLite, whose last connection to a database ends each time, moves the
 write-ahead log into the database and deletes it each time. That was more than half of the time of a run that computes
-nothing. Here each database keeps its engine and one idle connection, for as long as the process lives.
+nothing. Here the databases that were used last keep their engine and one idle connection.
 """
 
 import sqlite3
-import weakref
-from collections.abc import Mapping
-from functools import lru_cache
+import threading
+from collections.abc import Hashable, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -24,6 +23,15 @@ _MOST_ENGINES = 16  # a run has a database of its own, and a daemon sees many: 1
 _TIMEOUT = 30  # seconds that a process waits for another one's lock
 
 
+class _Kept(NamedTuple):
+    engine: sqlalchemy.Engine
+    idle: sqlite3.Connection
+
+
+_lock = threading.Lock()  # of what follows
+_kept: dict[Hashable, _Kept] = {}  # by what they were made of, the last used last
+
+
 def keep_engines() -> None:
     """Let Dagster use one engine a database in this process."""
     for storage in STORAGES:
@@ -32,23 +40,21 @@ def keep_engines() -> None:
 
 def _engine(address: str, *, poolclass: Any, connect_args: Mapping[str, Any] | None = None) -> sqlalchemy.Engine:
     """The engine of a database, with the options that Dagster gives it."""
-    kept = _kept(address, poolclass, tuple((connect_args or {}).items()))
-    # SQLite opens a database, and a write-ahead log that it has by now, when it is read.
-    kept.idle.execute("PRAGMA schema_version").fetchone()
+    made_of = (address, poolclass, tuple((connect_args or {}).items()))
+    with _lock:
+        kept = _kept.pop(made_of, None) or _make(address, poolclass, connect_args or {})
+        _kept[made_of] = kept
+        if len(_kept) > _MOST_ENGINES:
+            # At once: an engine is part of a cycle, so that Python lets it go late, and with hundreds of others.
+            _kept.pop(next(iter(_kept))).idle.close()
+        # SQLite opens a database, and a write-ahead log that it has by now, when it is read.
+        kept.idle.execute("PRAGMA schema_version").fetchone()
     return kept.engine
 
 
-class _Kept(NamedTuple):
-    engine: sqlalchemy.Engine
-    idle: sqlite3.Connection
-
-
-@lru_cache(maxsize=_MOST_ENGINES)
-def _kept(address: str, poolclass: Any, connect_args: tuple[tuple[str, Any], ...]) -> _Kept:
+def _make(address: str, poolclass: Any, connect_args: Mapping[str, Any]) -> _Kept:
     engine = sqlalchemy.create_engine(address, poolclass=poolclass, connect_args=dict(connect_args))
     path = engine.url.database
     assert path, f"{address} is a file"
-    # Any thread may use it, and drop it: SQLite lets one at it at a time.
-    idle = sqlite3.connect(path, timeout=_TIMEOUT, check_same_thread=False)
-    weakref.finalize(engine, idle.close)
-    return _Kept(engine, idle)
+    # Any thread may use it, and close it: SQLite lets one at it at a time.
+    return _Kept(engine, sqlite3.connect(path, timeout=_TIMEOUT, check_same_thread=False))
