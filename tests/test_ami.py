@@ -22,6 +22,7 @@ import boto3
 import pytest
 from click.testing import CliRunner, Result
 from moto import mock_aws
+from moto.core.utils import utcnow
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models import EC2Backend, ec2_backends
 from moto.ec2.models.amis import Ami, AmiBackend
@@ -122,7 +123,7 @@ class Account:
         return snapshot
 
     def age(self, image: str, days: int) -> None:
-        self.backend.amis[image].creation_date = datetime.now() - timedelta(days=days)
+        self.backend.amis[image].creation_date = utcnow() - timedelta(days=days)
 
 
 @pytest.fixture
