@@ -272,8 +272,10 @@ def is_launch(process: psutil.Process) -> bool:
 
 def processes_of(explorer: Explorer) -> Iterator[psutil.Process]:
     """All processes that work with its records."""
-    for process in psutil.process_iter():
+    # Not `process_iter`, which may give a process that ended before for one that has its number now.
+    for pid in psutil.pids():
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            process = psutil.Process(pid)
             if process.environ().get("DAGSTER_HOME") == str(explorer.home):
                 yield process
 
