@@ -17,6 +17,7 @@ from textwrap import indent
 from typing import Any
 
 import psutil
+import pytest
 import requests
 
 from acceptance.browser.conftest import dagster_dev, keep_categories
@@ -44,6 +45,7 @@ query ($id: String!) {
 }"""
 
 
+@pytest.mark.timeout(2700)
 def test_six_months_of_four_categories_are_six_launches_and_go_on_after_a_kill(
     explorer: Explorer, ansible: Path
 ) -> None:
@@ -78,6 +80,7 @@ def test_six_months_of_four_categories_are_six_launches_and_go_on_after_a_kill(
     keep("backfill_6_x_4_with_a_kill", {"seconds": round(seconds), "launches": len(launches)})
 
 
+@pytest.mark.timeout(2700)
 def test_twelve_months_on_one_machine_are_twelve_launches_one_at_a_time_in_bounded_memory(
     explorer: Explorer, ansible: Path
 ) -> None:

@@ -30,7 +30,7 @@ from spark_jobs.reporting import Reporter
 from spark_jobs.vectors.profiles import DIMENSION, MEMBER, PROFILE
 from tests.conftest import Engine
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.timeout(2700)]
 
 MONTH = "2018-12"
 MLLIB = ("--engine", "spark", "--library", "mllib")

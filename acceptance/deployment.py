@@ -189,6 +189,7 @@ def deployment(ansible: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deplo
         shutil.rmtree(home)
 
 
+@pytest.mark.timeout(2700)
 def test_a_backfill_outlives_a_kill_of_everything(deployment: Deployment) -> None:
     deployment.start()
     wait_for("the code is loaded", deployment.has_loaded, deployment)

@@ -29,7 +29,7 @@ from spark_jobs.launch.reader import Transcript
 from spark_jobs.launch.status import Status
 from spark_jobs.launch.targz import write_tar_gz
 
-pytestmark = pytest.mark.isolated
+pytestmark = [pytest.mark.isolated, pytest.mark.timeout(2700)]
 
 SECONDS = 900  # that a machine may take beyond the time that its launch gives it
 RAW = b'{"user_id": "u1", "page_id": "p1", "action": "page_like", "timestamp": "2024-01-02T00:00:00Z"}\n'

@@ -22,7 +22,7 @@ from acceptance.sandbox.network import leave_host_network
 
 __all__ = ["debian"]  # a fixture
 
-pytestmark = pytest.mark.isolated
+pytestmark = [pytest.mark.isolated, pytest.mark.timeout(2700)]
 
 SERVICES = ("code", "daemon", "webserver", "reports")
 PROGRAMS = ("audience-explorer", "dagster", "dagster-daemon", "dagster-webserver")
