@@ -39,7 +39,7 @@ def dagster_daemon(explorer: Explorer) -> Iterator[Callable[[Callable[[], bool],
     def wait(come_about: Callable[[], bool], what: str) -> None:
         started = time.monotonic()
         while not come_about():
-            if daemon.poll() is not None or time.monotonic() > started + 150:
+            if daemon.poll() is not None or time.monotonic() > started + 900:
                 pytest.fail(f"{what}: not after {time.monotonic() - started:.0f} s.\n{log.read_text()[-6000:]}")
             time.sleep(0.5)
         print(f"{what}: after {time.monotonic() - started:.0f} s")
@@ -50,7 +50,7 @@ def dagster_daemon(explorer: Explorer) -> Iterator[Callable[[Callable[[], bool],
     finally:
         os.killpg(daemon.pid, signal.SIGTERM)
         try:
-            daemon.wait(timeout=20)
+            daemon.wait(timeout=60)
         except subprocess.TimeoutExpired:
             os.killpg(daemon.pid, signal.SIGKILL)
             daemon.wait()

@@ -30,7 +30,7 @@ from spark_jobs.reporting import Reporter
 from spark_jobs.vectors.profiles import DIMENSION, MEMBER, PROFILE
 from tests.conftest import Engine
 
-pytestmark = [pytest.mark.spark, pytest.mark.timeout(1800)]  # ten minutes, beside others on a busy machine
+pytestmark = [pytest.mark.spark, pytest.mark.timeout(2700)]
 
 MONTH = "2018-12"
 MLLIB = ("--engine", "spark", "--library", "mllib")
@@ -170,7 +170,7 @@ def busy_worker(cluster: SparkCluster, running: "subprocess.Popen[str]") -> Work
 
 def ended_well(running: "subprocess.Popen[str]") -> str:
     """What a job said that ended well."""
-    _, said = running.communicate(timeout=1500)
+    _, said = running.communicate(timeout=2400)
     assert running.returncode == 0, said
     return said
 

@@ -87,7 +87,7 @@ class Explorer:
     def command(self, *arguments: str, ok: bool = True) -> "subprocess.CompletedProcess[str]":
         """Type a command in the project's folder."""
         done = subprocess.run(
-            arguments, cwd=PROJECT, env=self.environment, capture_output=True, text=True, check=False, timeout=900
+            arguments, cwd=PROJECT, env=self.environment, capture_output=True, text=True, check=False, timeout=2400
         )
         if ok and done.returncode:
             pytest.fail(f"{' '.join(arguments)} exited with {done.returncode}:\n{done.stdout}\n{done.stderr}")

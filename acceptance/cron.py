@@ -15,10 +15,13 @@ from datetime import datetime, timedelta, timezone
 from email import message_from_string
 from gzip import decompress
 from pathlib import Path
+from typing import TypeVar
 
 import dagster as dg
 import psutil
 import pytest
+from dagster._core.errors import DagsterUserCodeUnreachableError
+from dagster._grpc.client import DagsterGrpcClient
 
 from acceptance.conftest import PROJECT
 from audience_explorer_dagster.assets import WHOLE_MONTH_JOB
@@ -122,6 +125,12 @@ class Machine:
         file = self.root / "kmeans" / f"month={month}" / f"category={category}" / "current.json"
         return str(json.loads(file.read_text())["folder"])
 
+    def serves_code(self) -> bool:
+        """Whether the code server has loaded the code."""
+        with suppress(DagsterUserCodeUnreachableError):
+            return bool(DagsterGrpcClient(socket=self.environment()["DAGSTER_GRPC_SOCKET"]).ping(""))
+        return False
+
     def is_locked(self) -> bool:
         """Whether a recipe is at it."""
         lock = self.state / "cron.lock"
@@ -129,31 +138,33 @@ class Machine:
 
 
 SILENT = (0, "", "")
+Found = TypeVar("Found")
 
 
 def ended(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
     """How a command ended: exit code, stdout, stderr."""
-    stdout, stderr = process.communicate(timeout=300)
+    stdout, stderr = process.communicate(timeout=1500)
     return process.returncode, stdout, stderr
 
 
-def started_by(process: "subprocess.Popen[str]", word: str) -> list[psutil.Process]:
-    """The processes below one that have a word in their command lines."""
+def started_by(process: "subprocess.Popen[str]", word: str, place: int = 0) -> list[psutil.Process]:
+    """The processes below one that have a word at a place of their command lines: programs are the first."""
 
     def has_it(below: psutil.Process) -> bool:
-        with suppress(psutil.NoSuchProcess):  # it may have ended since it was listed
-            return word in below.cmdline()
+        with suppress(psutil.Error):  # it may have ended since it was listed
+            return below.cmdline()[place : place + 1] == [word]
         return False
 
     return list(filter(has_it, psutil.Process(process.pid).children(recursive=True)))
 
 
-def wait_until(come_about: Callable[[], object], what: str, seconds: float = 120) -> None:
-    """Wait for something to come about."""
+def wait_until(come_about: Callable[[], Found], what: str, seconds: float = 1200) -> Found:
+    """Wait for something to come about; what was found then."""
     deadline = time.monotonic() + seconds
-    while not come_about():
+    while not (found := come_about()):
         assert time.monotonic() < deadline, f"{what}: not in {seconds} s"
         time.sleep(0.1)
+    return found
 
 
 def needed(*programs: str, root: bool = False) -> None:
@@ -247,11 +258,10 @@ def test_who_comes_while_another_is_at_it_leaves_it_to_that_one(machine: Machine
 def test_what_was_killed_is_told_and_the_next_one_goes_on(machine: Machine) -> None:
     machine.bring(LAST)
     line = machine.start(PIPELINE)
-    wait_until(lambda: started_by(line, "spark_jobs"), "jobs run")
-    jobs = started_by(line, "spark_jobs")
+    jobs = wait_until(lambda: started_by(line, "spark_jobs", 2), "jobs run")
     os.kill(jobs[0].ppid(), signal.SIGKILL)
     assert ended(line) == (137, "It ended with exit code 137.\n", "")
-    assert psutil.wait_procs(jobs, timeout=10)[1] == [], "jobs end with who launched them"
+    assert psutil.wait_procs(jobs, timeout=120)[1] == [], "jobs end with who launched them"
     assert machine.run(PIPELINE) == SILENT
     assert machine.current(LAST, "tea")
 
@@ -259,7 +269,7 @@ def test_what_was_killed_is_told_and_the_next_one_goes_on(machine: Machine) -> N
 @pytest.mark.parametrize("words", [PIPELINE, JOB])
 def test_what_takes_too_long_is_ended_and_told(machine: Machine, words: str) -> None:
     machine.bring(LAST)
-    code, stdout, _ = machine.run(words, LIMIT="timeout -k 10 1")
+    code, stdout, _ = machine.run(words, LIMIT="timeout -k 600 1")
     assert code == 124
     assert stdout.endswith("It ended with exit code 124.\n")
     assert not machine.is_locked()
@@ -275,9 +285,10 @@ def test_with_the_daemon_a_backfill_is_a_run_a_month(machine: Machine) -> None:
 
     with services(machine):
         wait_until(lambda: machine.run(LIVENESS) == SILENT, "the daemon is alive")
+        wait_until(machine.serves_code, "the code server is there")
         assert machine.run(BACKFILL) == SILENT
         with dg.DagsterInstance.from_config(str(machine.state)) as instance:
-            wait_until(lambda: all(run.is_finished for run in instance.get_runs()), "the runs are over", 200)
+            wait_until(lambda: all(run.is_finished for run in instance.get_runs()), "the runs are over")
             runs = {run.tags["dagster/partition"]: run for run in instance.get_runs()}
             assert sorted(runs) == months
             assert {(run.job_name, run.status.value) for run in runs.values()} == {(WHOLE_MONTH_JOB, "SUCCESS")}
@@ -349,6 +360,8 @@ def test_cron_mails_what_failed_and_nothing_else(tmp_path: Path, ansible: Path) 
 
     with cron(tmp_path, "\n".join(tab) + "\n") as (process, mailbox):
         wait_until(lambda: any(mailbox.iterdir()), "a mail")
+        # Else commands may take longer than the minute after which the next ones start.
+        (tmp_path / "spool" / "root").unlink()
         wait_until(lambda: not process.children(recursive=True), "all commands have ended")
 
     assert good.current(LAST, "coffee")

@@ -27,7 +27,7 @@ from tests.conftest import Said
 
 pytestmark = pytest.mark.isolated
 
-SECONDS = 120  # that an instance may take
+SECONDS = 900  # that an instance may take
 
 # What each instance of this story does first: it is as a launch has it, but for a script in the boot program's place.
 BEGIN = """\
@@ -100,7 +100,7 @@ class Account:
     def ami(self, *arguments: str) -> Said:
         """Type it, and wait for its end."""
         with self.start(*arguments) as process:
-            stdout, stderr = process.communicate(timeout=600)
+            stdout, stderr = process.communicate(timeout=2400)
         assert process.returncode == 0, stderr
         return Said(stdout, stderr)
 
@@ -155,7 +155,7 @@ def test_ctrl_c_ends_the_builder_at_its_work_and_leaves_no_image(account: Accoun
         assert process.stderr
         assert any(line.startswith("provision: ") for line in process.stderr)
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=300)
     assert process.returncode == 130, stderr
     account.sandbox.instances[-1].wait_until("terminated")
     assert account.ami("ls", "--json").stdout == "[]\n"

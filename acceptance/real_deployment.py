@@ -22,7 +22,7 @@ from acceptance.sandbox.network import leave_host_network
 
 __all__ = ["debian"]  # a fixture
 
-pytestmark = [pytest.mark.isolated, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.isolated, pytest.mark.timeout(2700)]
 
 SERVICES = ("code", "daemon", "webserver", "reports")
 PROGRAMS = ("audience-explorer", "dagster", "dagster-daemon", "dagster-webserver")
@@ -105,7 +105,7 @@ def journal(debian: Debian, tmp_path_factory: pytest.TempPathFactory) -> str:
     }
     thread = threading.Thread(target=_run, args=(machine,))
     thread.start()
-    thread.join(600)
+    thread.join(1800)
     machine.close()
     said = read_journal(folder)
     (OUTPUT / "debian").mkdir(parents=True, exist_ok=True)

@@ -63,7 +63,7 @@ def _processes(folder: Path) -> list[str]:
 
 
 def _wait_for(what: Callable[[], bool]) -> None:
-    until = time.monotonic() + 120
+    until = time.monotonic() + 900
     while not what():
         assert time.monotonic() < until, "it did not come"
         time.sleep(0.2)

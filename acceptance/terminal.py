@@ -11,6 +11,7 @@ from acceptance.conftest import PROJECT, Explorer
 
 MONTH = "2018-12"
 WIDTH = 80
+JOB = "(group_by_user|make_clustering_inputs|select_k|kmeans|follow_segments|make_report)"
 CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # by which a terminal moves and colors
 
 
@@ -22,14 +23,14 @@ def test_a_pipeline_is_one_display_and_what_it_made_is_compared(explorer: Explor
 
     assert "0/5" in shown, "how far it is"
     assert "launched 5 jobs on this machine" in shown, "where it runs"
-    assert "group_by_user 2018-12, 0 s" in shown, "what runs"
+    assert re.search(rf"{JOB} \S+, \d+ s", shown), "what runs"
     assert "left" in shown
     table = shown[shown.rindex("partition") :].splitlines()
     assert max(map(len, table)) <= WIDTH
     assert "5 launched, 0 reused, 0 failed" in shown
 
     planned = in_a_terminal(explorer, "audience-explorer", "pipeline", *cloud, "--k", "4", "--dry-run")
-    assert re.search(r"expected: 1 launch; \d+ s", planned)
+    assert re.search(r"expected: 1 launch; \d+ \w+", planned)
 
     explorer.command("audience-explorer", "pipeline", *cloud, "--k", "4", "--label", "four")
     compared = in_a_terminal(explorer, "audience-explorer", "compare", "three", "four", *cloud)
@@ -70,7 +71,7 @@ def in_a_terminal(explorer: Explorer, *command: str) -> str:
     environment = {**explorer.environment, "COLUMNS": str(WIDTH), "LINES": "40", "TERM": "xterm"}
     with subprocess.Popen(command, cwd=PROJECT, env=environment, stdin=theirs, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
-        code = process.wait(timeout=300)
+        code = process.wait(timeout=1500)
     reading.join()
     os.close(ours)
     text = CODES.sub("", b"".join(shown).decode()).replace("\r\n", "\n")

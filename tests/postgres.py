@@ -4,7 +4,6 @@ import os
 import pwd
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.ports import reserved_port
 
 _PROGRAMS = Path("/usr/lib/postgresql")  # Debian keeps them off the path, in a folder a major version
 _USER = "postgres"
@@ -37,10 +38,17 @@ class Postgres:
 @contextmanager
 def postgres() -> Iterator[Postgres]:
     """Start an empty server, and stop it at the end; skip the test if there is no PostgreSQL, or fail it in CI."""
+    with reserved_port() as port, _server(port) as server:
+        yield server
+
+
+@contextmanager
+def _server(port: int) -> Iterator[Postgres]:
+    """An empty server that listens on a port."""
     programs = _programs()
     # Not below pytest's folder: that is closed to the user as whom the server must run if the tests run as root.
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))
-    server = Postgres(_free_port(), secrets.token_hex(16), folder)
+    server = Postgres(port, secrets.token_hex(16), folder)
     data = folder / "data"
     try:
         password_file = folder / "password"
@@ -75,12 +83,6 @@ def _programs() -> Path:
     if os.environ.get("CI"):
         pytest.fail(f"CI must run the tests with PostgreSQL: {why}")
     pytest.skip(why)
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def _run(folder: Path, *command: object) -> None:

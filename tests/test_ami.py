@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta, timezone
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import boto3
 import pytest
 from click.testing import CliRunner, Result
 from moto import mock_aws
+from moto.core.utils import utcnow
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models import EC2Backend, ec2_backends
 from moto.ec2.models.amis import Ami, AmiBackend
@@ -43,6 +45,7 @@ AMI = Path(archive.HERE)
 REGION: Final = "eu-west-1"
 ACCOUNT = "123456789012"  # moto's
 LAUNCHES = "s3://audience/jobs"
+TODAY = date(2026, 7, 31)  # for whoever builds: midnight may be in the middle of a test
 
 
 class Account:
@@ -120,7 +123,7 @@ class Account:
         return snapshot
 
     def age(self, image: str, days: int) -> None:
-        self.backend.amis[image].creation_date = datetime.now() - timedelta(days=days)
+        self.backend.amis[image].creation_date = utcnow() - timedelta(days=days)
 
 
 @pytest.fixture
@@ -158,6 +161,7 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
             )
         )
         monkeypatch.setattr(time, "sleep", account.wait)
+        monkeypatch.setattr(ami.build, "date", SimpleNamespace(today=lambda: TODAY))
         yield account
 
 
@@ -169,11 +173,11 @@ def test_a_build_prints_the_image_and_says_the_rest_to_the_person(account: Accou
     result = run("build")
     assert result.exit_code == 0, result.stderr
     image = find_image(account.ec2, result.stdout.strip())
-    assert image.name == f"audience-explorer-{date.today()}"
+    assert image.name == f"audience-explorer-{TODAY}"
     assert image.tags == {**tags_of("3.11.2", dict.fromkeys(REQUIRES, "1.0")), "Name": image.name}
     assert "provision: begins\nprovision: done\n" in result.stderr
     assert "WARNING: the image has no SSM agent" in result.stderr
-    assert f"log {LAUNCHES}/ami/builds/{date.today()}-" in result.stderr
+    assert f"log {LAUNCHES}/ami/builds/{TODAY}-" in result.stderr
 
 
 def test_the_builder_is_closed_encrypted_and_gone_when_it_is_done(
@@ -222,7 +226,7 @@ def test_user_data_holds_where_things_are_and_nothing_else(account: Account) -> 
 def test_a_second_image_of_a_day_has_a_number(account: Account) -> None:
     for _ in range(3):
         assert run("build").exit_code == 0
-    today = f"audience-explorer-{date.today()}"
+    today = f"audience-explorer-{TODAY}"
     assert account.images() == [today, f"{today}-2", f"{today}-3"]
 
 
@@ -344,7 +348,7 @@ def test_a_build_removes_the_oldest_images(account: Account) -> None:
         account.age(image, days)
     result = run("build", "--keep", "2")
     assert result.exit_code == 0, result.stderr
-    assert account.images() == ["audience-explorer-2026-01-03", f"audience-explorer-{date.today()}"]
+    assert account.images() == ["audience-explorer-2026-01-03", f"audience-explorer-{TODAY}"]
 
 
 def test_prune_spares_what_is_in_use_and_what_is_not_ours(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -509,7 +513,7 @@ def test_ls_tells_whether_jobs_would_run(account: Account) -> None:
     assert "it has loky 1.0, loky" in new
     assert "its boot program is of version unknown" in old
     first, second = json.loads(run("ls", "--json").stdout)
-    assert first["name"] == f"audience-explorer-{date.today()}"
+    assert first["name"] == f"audience-explorer-{TODAY}"
     assert first["tags"]["dependency:loky"] == "1.0"
     assert second["misfits"]
 

@@ -322,10 +322,10 @@ def test_renewals_go_on_after_one_that_failed_and_end_with_the_claim(monkeypatch
     (renewing,) = set(threading.enumerate()) - before
     assert renewing.name == "claim"
     assert renewing.daemon, "it keeps no process alive"
-    assert failed.wait(30)
-    assert renewed.wait(30)
+    assert failed.wait(120)
+    assert renewed.wait(120)
     made.release()
-    renewing.join(30)
+    renewing.join(120)
     assert not renewing.is_alive()
     assert not read_marker(objects.bodies[f"s3://bucket/out/{MARKER}"])
 

@@ -5,7 +5,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from importlib import metadata
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from moto import mock_aws
 from moto.core import DEFAULT_ACCOUNT_ID
+from moto.core.utils import utcnow
 from moto.ec2.models import ec2_backends
 
 from ami import instances
@@ -118,9 +119,9 @@ def test_amis_says_which_fit_and_why_others_do_not(account: Account) -> None:
 def test_amis_warns_if_the_newest_image_is_old(account: Account) -> None:
     old, older = (account.image(f"audience-explorer-2024-01-0{day}", tags_of("3.13.5", {})) for day in (2, 1))
     images = ec2_backends[DEFAULT_ACCOUNT_ID]["us-east-1"].amis
-    images[older].creation_date = datetime.now() - timedelta(days=200)
+    images[older].creation_date = utcnow() - timedelta(days=200)
     assert "WARNING" not in run("amis").stderr, "one of today is there"
-    images[old].creation_date = datetime.now() - timedelta(days=100)
+    images[old].creation_date = utcnow() - timedelta(days=100)
     assert f"WARNING: Image audience-explorer-2024-01-02 ({old}) is 100 days old" in run("amis").stderr
     assert [image["days_old"] for image in said("amis")] == [100, 200]
 

@@ -49,7 +49,7 @@ class Launch:
             "AWS_SECRET_ACCESS_KEY": "testing",
         }
         command = [sys.executable, "-c", program]
-        return subprocess.call(command, cwd=self.folder, env=environment, stdout=subprocess.DEVNULL, timeout=60)
+        return subprocess.call(command, cwd=self.folder, env=environment, stdout=subprocess.DEVNULL, timeout=240)
 
     def put(self, name: str, text: str) -> None:
         self.s3.put_object(Bucket="bucket", Key=f"{PREFIX}/{name}", Body=text.encode())

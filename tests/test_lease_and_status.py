@@ -54,7 +54,7 @@ def test_a_lease_is_renewed_at_once_and_no_more_when_nobody_waits() -> None:
         (renewing,) = set(threading.enumerate()) - before
         assert (renewing.name, renewing.daemon) == ("lease", True), "it keeps no process alive"
         assert folder.renewals == 1
-    renewing.join(30)
+    renewing.join(120)
     assert not renewing.is_alive()
     assert folder.renewals == 1
 
@@ -65,7 +65,7 @@ def test_a_renewal_that_fails_is_reported_and_tried_again(
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.001)
     folder = Leased(2, enough=3)
     with lease.renewed(folder):
-        assert folder.renewed_enough.wait(30)
+        assert folder.renewed_enough.wait(120)
     assert "the launch's lease was not renewed, and will be tried again: renewal 2 failed\n" in capsys.readouterr().err
 
 
@@ -81,7 +81,7 @@ def test_the_lease_ends_with_what_fails_meanwhile() -> None:
 
     with pytest.raises(ZeroDivisionError):
         fail()
-    renewing[0].join(30)
+    renewing[0].join(120)
     assert not renewing[0].is_alive()
 
 

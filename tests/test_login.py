@@ -18,6 +18,7 @@ import pytest
 import requests
 
 from tests.conftest import started
+from tests.ports import reserved_port
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 CONFIGURATION = (DEPLOY / "nginx.conf").read_text()
@@ -26,11 +27,6 @@ UI, REPORTS = "explorer.example", "reports.example"
 COOKIE = "0123456789abcdef0123456789abcdef"
 BURST = 20  # requests that a stranger has at once, beside the first
 QUERY = {"query": "{ version }"}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 class Reports(BaseHTTPRequestHandler):
@@ -49,8 +45,8 @@ class Reports(BaseHTTPRequestHandler):
 class Site:
     """nginx with the deployment's configuration, its names, ports and files being the test's."""
 
-    def __init__(self, folder: Path, webserver: int, reports: int, rate: str):
-        self.folder, self.tls, self.plain = folder, free_port(), free_port()
+    def __init__(self, folder: Path, tls: int, plain: int, webserver: int, reports: int, rate: str):
+        self.folder, self.tls, self.plain = folder, tls, plain
         self.logins = folder / "logins"
         password = subprocess.run(
             ["openssl", "passwd", "-apr1", LOGIN[1]], capture_output=True, text=True, check=True
@@ -106,21 +102,21 @@ def site(tmp_path_factory: pytest.TempPathFactory, nginx: str) -> Iterator[Site]
     """nginx before a real webserver of Dagster's. Strangers may ask as often as these tests do."""
     reports = ThreadingHTTPServer(("127.0.0.1", 0), Reports)
     threading.Thread(target=reports.serve_forever, daemon=True).start()
-    webserver = free_port()
     folder = tmp_path_factory.mktemp("login")
     (folder / "home").mkdir()
-    site = Site(folder, webserver, reports.server_port, rate="10000r/s")
     # The environment's own: `make test` has nothing of it on the path.
     program = Path(sys.executable).with_name("dagster-webserver")
-    dagster = [program, "--host", "127.0.0.1", "--port", str(webserver), "--empty-workspace"]
     environment = {**os.environ, "DAGSTER_HOME": str(folder / "home")}
-    with (
-        started([*dagster, "--dagster-log-level", "error"], env=environment, cwd=folder),
-        started([nginx, "-e", folder / "log", "-c", site.main], stderr=subprocess.DEVNULL),
-    ):
-        for port in (webserver, site.tls):
-            wait_for_port(port)
-        yield site
+    with reserved_port() as tls, reserved_port() as plain, reserved_port() as webserver:
+        site = Site(folder, tls, plain, webserver, reports.server_port, rate="10000r/s")
+        dagster = [program, "--host", "127.0.0.1", "--port", str(webserver), "--empty-workspace"]
+        with (
+            started([*dagster, "--dagster-log-level", "error"], env=environment, cwd=folder),
+            started([nginx, "-e", folder / "log", "-c", site.main], stderr=subprocess.DEVNULL),
+        ):
+            for port in (webserver, site.tls):
+                wait_for_port(port)
+            yield site
     reports.shutdown()
 
 
@@ -129,15 +125,16 @@ def slow_site(tmp_path: Path, nginx: str) -> Iterator[Site]:
     """nginx before servers that answer at once. A stranger gets one more request a minute: no test takes as long."""
     behind = ThreadingHTTPServer(("127.0.0.1", 0), Reports)
     threading.Thread(target=behind.serve_forever, daemon=True).start()
-    site = Site(tmp_path, behind.server_port, behind.server_port, rate="1r/m")
-    with started([nginx, "-e", tmp_path / "log", "-c", site.main], stderr=subprocess.DEVNULL):
-        wait_for_port(site.tls)
-        yield site
+    with reserved_port() as tls, reserved_port() as plain:
+        site = Site(tmp_path, tls, plain, behind.server_port, behind.server_port, rate="1r/m")
+        with started([nginx, "-e", tmp_path / "log", "-c", site.main], stderr=subprocess.DEVNULL):
+            wait_for_port(site.tls)
+            yield site
     behind.shutdown()
 
 
 def wait_for_port(port: int) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         with socket.socket() as client:
             if client.connect_ex(("127.0.0.1", port)) == 0:

@@ -1,5 +1,6 @@
 """S3 answers 403 for what does not exist to whoever may list by prefix only: that is told from a refusal."""
 
+from io import BytesIO
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -59,6 +60,22 @@ class Bucket:
 )
 def test_an_object_is_missing_if_s3_says_so_or_denies_it_and_lists_it_not(bucket: Bucket, missing: bool) -> None:
     assert is_missing(cast(Any, bucket), "bucket", "a/b", bucket.error) == missing
+
+
+def test_an_object_that_is_written_between_its_refusal_and_the_listing_was_missing() -> None:
+    """Else a launch that is polled would fail when a message comes at the wrong moment."""
+    bucket = Bucket("launches/launch=1/messages/000001.jsonl")
+    denials, refuse = iter([DENIED]), bucket.get_object
+
+    def get_object(**_: Any) -> dict[str, Any]:
+        if next(denials, None):
+            refuse()
+        return {"Body": BytesIO(b"{}")}
+
+    bucket.get_object = get_object  # type: ignore[method-assign]
+    launch = S3Folder(cast(Any, bucket), "s3://bucket/launches/launch=1")
+    assert launch.get_object("messages", 1) is None
+    assert launch.get_object("messages", 1) == b"{}"
 
 
 @pytest.fixture

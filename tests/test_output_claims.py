@@ -92,11 +92,11 @@ def test_of_two_jobs_of_the_same_output_one_makes_it_and_the_other_waits_and_tak
 
     def start_the_other() -> None:
         other.start()
-        assert second_waits.wait(30), "it neither waits nor ends"
+        assert second_waits.wait(120), "it neither waits nor ends"
 
     first = Heard()
     make(folder, "first", first, body=start_the_other)
-    other.join(30)
+    other.join(120)
     assert (first.made, second.made) == (["first"], ["first"])
     assert second.said == [
         f"process {os.getpid()} on {os.uname().nodename} is writing the same output to {folder}: waiting for it"
@@ -147,7 +147,7 @@ def _die_while_writing(folder: str) -> None:
 def test_a_job_that_is_killed_frees_its_folder(folder: str) -> None:
     killed = multiprocessing.get_context("fork").Process(target=_die_while_writing, args=(folder,))
     killed.start()
-    killed.join(30)
+    killed.join(120)
     assert killed.exitcode == -signal.SIGKILL
     assert files(folder) == [MARKER, "by.json"]
     assert not has_writer(folder)
@@ -194,7 +194,7 @@ def test_a_marker_on_s3_is_renewed_while_its_job_goes_on(folder: str, monkeypatc
 
 
 def _wait_for(event: threading.Event) -> None:
-    assert event.wait(30)
+    assert event.wait(120)
 
 
 @pytest.mark.parametrize("folder", ["s3"], indirect=True)

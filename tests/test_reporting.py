@@ -1,6 +1,7 @@
 """Reporting: a long step says how it gets on, and not too often."""
 
 import time
+from collections.abc import Callable
 
 import click
 import pytest
@@ -20,11 +21,20 @@ class Listener(Reporter):
         self.heard.append(message)
 
 
+def wait_for(is_so: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + 120
+    while not is_so():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.01)
+
+
 def test_a_long_step_tells_its_progress_when_it_changes() -> None:
-    listener, done = Listener(), [0]
+    listener, done = Listener(), [1]
     with heartbeat(listener, lambda: f"{done[0]} of 2", seconds=0.02):
         for done[0] in (1, 2):
-            time.sleep(0.2)
+            wait_for(lambda: f"{done[0]} of 2" in listener.heard)
+            time.sleep(0.1)  # several beats, in which nothing changes
     assert listener.heard == ["1 of 2", "2 of 2"]
 
 
@@ -35,7 +45,8 @@ def test_progress_that_cannot_be_had_ends_nothing(error: type[Exception]) -> Non
 
     listener = Listener()
     with heartbeat(listener, fail, seconds=0.02):
-        time.sleep(0.2)
+        wait_for(lambda: bool(listener.heard))
+        time.sleep(0.1)  # several beats, which fail likewise
     assert listener.heard == ["no progress to report: no such folder"]
 
 

@@ -85,7 +85,7 @@ class CodeServer:
             # Python's own helper processes end with the server, often before the signal.
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(how)
-        _, alive = psutil.wait_procs([self._process, *runs], timeout=30)
+        _, alive = psutil.wait_procs([self._process, *runs], timeout=120)
         assert not alive
         self._process = None
 
@@ -201,7 +201,7 @@ def test_a_run_in_the_process_of_a_command_is_left_alone(instance: dg.DagsterIns
 
 def until(is_so: Callable[[], bool], what: str) -> None:
     """Wait until something is so."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not is_so():
-        assert time.monotonic() < deadline, f"not within a minute: {what}"
+        assert time.monotonic() < deadline, f"it did not come: {what}"
         time.sleep(0.05)

@@ -72,7 +72,7 @@ def test_a_link_shows_a_page_to_a_browser_without_credentials_until_it_expires(b
     page = storage.join(bucket, "audience_report/report.html")
     storage.write_text(page, "<!doctype html>Grüße")
     link = s3.link_that_expires(page, timedelta(hours=1))
-    answer = requests.get(link, timeout=30)
+    answer = requests.get(link, timeout=120)
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
     assert answer.content.decode() == "<!doctype html>Grüße"
     assert "X-Amz-Expires=3600" in link
@@ -80,7 +80,7 @@ def test_a_link_shows_a_page_to_a_browser_without_credentials_until_it_expires(b
     storage.write_text(storage.join(bucket, "k.json"), "{}")
     assert (
         "html"
-        not in requests.get(s3.link_that_expires(f"{bucket}/k.json", timedelta(hours=1)), timeout=30).headers[
+        not in requests.get(s3.link_that_expires(f"{bucket}/k.json", timedelta(hours=1)), timeout=120).headers[
             "Content-Type"
         ]
     )

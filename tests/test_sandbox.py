@@ -4,10 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,8 +19,9 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError
 
-from acceptance.sandbox import Instance, NotPossible, Sandbox
+from acceptance.sandbox import Instance, NotPossible, Sandbox, hypervisor
 from acceptance.sandbox import ec2 as ec2_of_sandbox
+from acceptance.sandbox import faults as faults_of_sandbox
 from acceptance.sandbox.aws import _key_of as key_of
 from acceptance.sandbox.faults import Faults
 from audience_explorer_dagster.launchers.ec2 import start
@@ -111,24 +114,26 @@ def described(ec2: Any, instance: Instance) -> dict[str, Any]:
 
 def wait_for(happens: Callable[[], object]) -> None:
     """Wait until something is so."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while not happens():
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
 def prints(instance: Instance, text: str) -> None:
-    """Wait until an instance has printed a text."""
-    wait_for(lambda: instance.log.exists() and text in instance.log.read_text())
+    """Wait until an instance has printed a text. EC2 may hear later than that its machine runs, which is waited for."""
+    wait_for(lambda: instance.state != "pending" and instance.log.exists() and text in instance.log.read_text())
 
 
 class TestLife:
     """What becomes of an instance."""
 
-    def test_user_data_runs_and_shutdown_terminates(self, launch: Launch, ec2: Any) -> None:
-        instance = launch("#!/bin/sh\necho hello\nsleep 0.3\nshutdown -h now\n")
+    def test_user_data_runs_and_shutdown_terminates(self, launch: Launch, ec2: Any, tmp_path: Path) -> None:
+        go_on = tmp_path / "go-on"
+        instance = launch(f"#!/bin/sh\necho hello\nuntil [ -e {go_on} ]; do sleep 0.1; done\nshutdown -h now\n")
         instance.wait_until("running")
         assert "StateReason" not in described(ec2, instance)
+        go_on.touch()
         instance.wait_until("terminated")
         assert instance.log.read_text() == "hello\n"
         said = described(ec2, instance)
@@ -333,10 +338,16 @@ class TestFaults:
         sandbox.faults.clear()
         launch(spot=True)
 
-    def test_capacity_is_lost_after_the_launch(self, launch: Launch, sandbox: Sandbox, ec2: Any) -> None:
+    def test_capacity_is_lost_after_the_launch(
+        self, launch: Launch, sandbox: Sandbox, ec2: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen = threading.Event()
+        waits = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: seen.wait(120))
+        monkeypatch.setattr(hypervisor, "time", waits)
         sandbox.faults.lose_capacity()
         instance = launch()
         assert instance.state == "pending"
+        seen.set()
         instance.wait_until("terminated")
         assert described(ec2, instance)["StateReason"]["Code"] == "Server.InsufficientInstanceCapacity"
         launch().wait_until("running")
@@ -350,9 +361,10 @@ class TestFaults:
             spot=True,
         )
         instance.wait_until("running")
-        sandbox.faults.interrupt(instance, 1)
+        sandbox.faults.interrupt(instance, 600)
         prints(instance, '{"action": "terminate", "time": "20')
         assert instance.state == "running"
+        sandbox.faults.interrupt(instance, 0.1)
         instance.wait_until("terminated")
         assert described(ec2, instance)["StateReason"]["Code"] == "Server.SpotInstanceTermination"
 
@@ -409,8 +421,9 @@ class TestFaults:
             "sleep 0.1; done\n"
         )
         prints(instance, "up\nup")
-        sandbox.faults.cut_network(instance, 1)
+        sandbox.faults.cut_network(instance, 600)
         prints(instance, "up\ndown\ndown")
+        sandbox.faults.cut_network(instance, 0.1)
         prints(instance, "down\nup")
         assert sandbox.client("s3").head_bucket(Bucket=sandbox.bucket)
 
@@ -422,10 +435,16 @@ class TestFaults:
         assert error_of(ec2.describe_instances) == ("RequestLimitExceeded", 503)
         assert ec2.describe_instances()
 
-    def test_calls_are_throttled_for_some_time(self, sandbox: Sandbox, ec2: Any) -> None:
+    def test_calls_are_throttled_for_some_time(
+        self, sandbox: Sandbox, ec2: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        clock = SimpleNamespace(now=1000.0)
+        monkeypatch.setattr(faults_of_sandbox, "time", SimpleNamespace(monotonic=lambda: clock.now))
         sandbox.faults.throttle(seconds=0.5)
         assert error_of(ec2.describe_instances) == ("RequestLimitExceeded", 503)
-        time.sleep(0.5)
+        clock.now += 0.4
+        assert error_of(ec2.describe_instances) == ("RequestLimitExceeded", 503)
+        clock.now += 0.1
         assert ec2.describe_instances()
 
     def test_servers_fail(self, sandbox: Sandbox, ec2: Any) -> None:
@@ -447,7 +466,7 @@ class TestFaults:
         assert len(sandbox.instances) == before + 1
 
     def test_a_new_instance_is_not_visible_yet(self, launch: Launch, sandbox: Sandbox, ec2: Any) -> None:
-        sandbox.faults.invisible(1)
+        sandbox.faults.invisible(600)
         tags = [{"ResourceType": "instance", "Tags": [{"Key": "launch", "Value": "hidden"}]}]
         found = [{"Name": "tag:launch", "Values": ["hidden"]}]
         instance = launch(TagSpecifications=tags)
@@ -455,7 +474,7 @@ class TestFaults:
         assert error_of(ec2.terminate_instances, InstanceIds=[instance.id]) == ("InvalidInstanceID.NotFound", 400)
         assert ec2.describe_instances(Filters=found)["Reservations"] == []
         assert sandbox.client("ec2").describe_instances(Filters=found)["Reservations"]
-        time.sleep(1)
+        sandbox.faults.invisible(instance.age)
         assert ec2.describe_instances(Filters=found)["Reservations"]
 
     def test_a_quota_counts_the_vcpus_that_run_on_its_market(self, launch: Launch, sandbox: Sandbox) -> None:
@@ -577,6 +596,6 @@ def test_the_command_ends_its_instances_when_it_is_told_to_end() -> None:
         machine = launched["Instances"][0]["InstanceId"]
         wait_for(lambda: machine in map(machine_of, psutil.process_iter()))
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(120) == 0
     assert machine not in map(machine_of, psutil.process_iter())
     assert exported["AUDIENCE_EXPLORER_LAUNCHER"] == "ec2"

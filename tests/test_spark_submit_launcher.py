@@ -147,7 +147,7 @@ def test_jobs_end_with_whoever_launched_them(submit: Callable[[str], str], tmp_p
 
 
 def _wait_for(what: Callable[[], bool]) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 240
     while not what():
         assert time.monotonic() < until, "it did not come"
         time.sleep(0.05)

@@ -63,8 +63,11 @@ def lose_the_answer(s3: "FaultyS3", handler: Any, forward: Callable[[], None]) -
     reset(s3, handler, forward)
 
 
-def be_slow(_: "FaultyS3", __: Any, forward: Callable[[], None]) -> None:
-    time.sleep(0.7)
+def be_slow(s3: "FaultyS3", _: Any, forward: Callable[[], None]) -> None:
+    """S3 answers when it has been asked again."""
+    number, deadline = s3.asked, time.monotonic() + 120
+    while s3.asked == number and time.monotonic() < deadline:
+        time.sleep(0.05)
     forward()
 
 
@@ -150,7 +153,6 @@ def faulty(proxy: FaultyS3, monkeypatch: pytest.MonkeyPatch) -> FaultyS3:
     soon = {"init_backoff": timedelta(seconds=0.01), "max_backoff": timedelta(seconds=0.1), "base": 2}
     monkeypatch.setattr(s3, "_OBSTORE_RETRIES", {"max_retries": 4, "backoff": soon})
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.01)
-    monkeypatch.setattr(s3, "_ANSWER_SECONDS", 0.5)
     s3._bucket.cache_clear()
     proxy.meet(None)
     for backend in s3_backends.values():
@@ -217,13 +219,18 @@ def test_whichever_request_meets_a_short_fault_an_output_is_made_and_read(faulty
         storage.delete_folder(FOLDER)
 
 
-def test_an_answer_that_does_not_come_is_asked_for_again(faulty: FaultyS3) -> None:
+def test_an_answer_that_does_not_come_is_asked_for_again(faulty: FaultyS3, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Here alone: a busy machine takes that long for any answer now and then.
+    monkeypatch.setattr(s3, "_ANSWER_SECONDS", 1)
+    s3._bucket.cache_clear()
+    storage.list_below(FOLDER)  # the bucket is known
     for number in (1, 3):
         faulty.meet(be_slow, number)
         make(FOLDER)
         read(FOLDER)
         faulty.meet(None)
         storage.delete_folder(FOLDER)
+    s3._bucket.cache_clear()
 
 
 LASTING = {
@@ -243,7 +250,7 @@ def test_from_whichever_request_on_s3_refuses_it_is_told_at_once_and_nothing_is_
         began = time.monotonic()
         with pytest.raises((S3Error, OSError, InputError)) as caught:  # the answer to HEAD does not name a bucket
             make_and_read(FOLDER)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 25, "it waits for nothing: a lease takes 30 s"
         assert faulty.asked - number < 8, "it is not asked again and again"
         if "bucket" not in told:
             assert told in str(caught.value)

@@ -4,6 +4,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -48,11 +49,19 @@ def test_who_wants_the_same_partition_waits_for_whoever_has_it(
             pass  # nobody has that
         waiting = threading.Thread(target=want)
         waiting.start()
+        wait_for_text(caplog, "another run is at the same partitions")
         assert not got_it.wait(0.5)
         if ends == "killed":
             other.kill()
         else:
             other.communicate("\n")
-        waiting.join(timeout=30)
+        waiting.join(timeout=120)
     assert got_it.is_set()
-    assert "another run is at the same partitions" in caplog.text
+
+
+def wait_for_text(log: pytest.LogCaptureFixture, text: str) -> None:
+    """Wait until something is logged."""
+    deadline = time.monotonic() + 120
+    while text not in log.text:
+        assert time.monotonic() < deadline, f"not logged: {text}"
+        time.sleep(0.01)

@@ -36,7 +36,7 @@ def test_a_backfill_of_two_months_takes_a_run_and_a_launch_each(
 
         # The daemon looks for backfills, and for those that are over, twice a minute.
         page.goto(f"{address}{backfill}?tab=runs")
-        expect(page.get_by_text("Success", exact=True)).to_have_count(2, timeout=120_000)
+        expect(page.get_by_text("Success", exact=True)).to_have_count(2, timeout=600_000)
         take(page, "8-backfill-runs")
 
         every_one = page.get_by_text(f"Materialized ({len(MONTHS) * len(CATEGORIES)})")

@@ -22,7 +22,7 @@ def test_terminating_a_run_in_the_ui_terminates_its_instance(
         page = open_page(browser, f"{address}/assets/grouped_users?view=partitions&partition={MONTH}")
         page.get_by_role("button", name="Materialize").first.click()
         # Its job does not end by itself.
-        sandbox.faults.throttle(seconds=300, action="PutObject", caller="instance")
+        sandbox.faults.throttle(seconds=3600, action="PutObject", caller="instance")
         page.get_by_role("button", name="Launch 1 run").click()
         while not sandbox.instances:
             page.wait_for_timeout(200)
@@ -34,7 +34,7 @@ def test_terminating_a_run_in_the_ui_terminates_its_instance(
         take(page, "5-terminate")
         page.get_by_role("dialog").get_by_role("button", name="Terminate").click()
 
-        instance.wait_until("terminated", seconds=30)
+        instance.wait_until("terminated")
         assert "TerminateInstances" in [call.action for call in sandbox.calls]
         page.goto(f"{address}/runs/{instance.tags['run']}")
         expect(page.get_by_text("Canceled").first).to_be_visible()

@@ -3,12 +3,11 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -16,18 +15,23 @@ from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect, sy
 
 from acceptance.conftest import OUTPUT, PROJECT, Explorer
 from audience_explorer_dagster.assets import WHOLE_MONTH_JOB
+from tests.ports import reserved_port
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 VIEWPORT = ViewportSize(width=1500, height=1300)
+MOST_SECONDS = 300  # that a page, or what is to appear on it, may take on a machine that is busy with much else
 QUIET = ["--disable-gpu", "--disable-sync", "--disable-background-networking", "--disable-component-update"]
 
 
 @contextmanager
 def dagster_dev(explorer: Explorer) -> Iterator[str]:
     """`dagster dev` on a free port of this machine, until the body ends; its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with reserved_port() as port, _dagster_dev(explorer, port) as address:
+        yield address
+
+
+@contextmanager
+def _dagster_dev(explorer: Explorer, port: int) -> Iterator[str]:
     command = ["dagster", "dev", "--host", "127.0.0.1", "--port", str(port)]
     with open(explorer.home / "dagster-dev.log", "wb") as log:
         server = subprocess.Popen(
@@ -38,21 +42,22 @@ def dagster_dev(explorer: Explorer) -> Iterator[str]:
         _wait_until_up(address, server, explorer.home / "dagster-dev.log")
         yield address
     finally:
-        os.killpg(server.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):  # where it ended by itself
+            os.killpg(server.pid, signal.SIGTERM)
         try:
-            server.wait(timeout=20)
+            server.wait(timeout=60)
         except subprocess.TimeoutExpired:
             os.killpg(server.pid, signal.SIGKILL)
             server.wait()
 
 
 def _wait_until_up(address: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         if server.poll() is not None:
             break
         try:
-            urllib.request.urlopen(f"{address}/server_info", timeout=5).close()
+            urllib.request.urlopen(f"{address}/server_info", timeout=60).close()
         except OSError:
             time.sleep(0.5)
         else:
@@ -75,9 +80,12 @@ def browser() -> Iterator[Browser]:
         if os.environ.get("CI"):
             pytest.fail(f"CI must run the browser's tests: {why}")
         pytest.skip(why)
+    expect.set_options(timeout=1000 * MOST_SECONDS)
     with sync_playwright() as playwright:
         # Chromium refuses its sandbox to root.
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, "--no-sandbox"])
+        chromium = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=[*QUIET, "--no-sandbox"], timeout=1000 * MOST_SECONDS
+        )
         yield chromium
         chromium.close()
 
@@ -85,8 +93,7 @@ def browser() -> Iterator[Browser]:
 def open_page(browser: Browser, address: str, viewport: ViewportSize = VIEWPORT) -> Page:
     """Open the UI for the first time."""
     page = browser.new_page(viewport=viewport)
-    page.set_default_timeout(60_000)
-    expect.set_options(timeout=60_000)
+    page.set_default_timeout(1000 * MOST_SECONDS)
     page.goto(address)
     # Dagster asks newcomers for their address, once.
     page.get_by_role("button", name="Skip", exact=True).click()
@@ -119,15 +126,19 @@ def expect_evaluation(page: Page, partition: str, result: str) -> None:
     expect(row.first).to_be_visible()
 
 
-def expect_on(page: Page, address: str, sought: Locator, seconds: float = 120) -> None:
-    """Open a page until it shows what is sought: some pages don't look for news by themselves."""
-    deadline = time.monotonic() + seconds
+def expect_on(page: Page, address: str, sought: Locator, seconds: float = 600) -> None:
+    """Open a page until it shows what is sought: some pages don't look for news by themselves.
+
+    It is given more time each time, for on a busy machine a page may take a minute to show anything.
+    """
+    deadline, patience = time.monotonic() + seconds, 15.0
     while True:
         page.goto(address)
         try:
-            expect(sought.first).to_be_visible(timeout=15_000)
+            expect(sought.first).to_be_visible(timeout=1000 * patience)
         except AssertionError:
             if time.monotonic() > deadline:
                 raise
+            patience = min(1.5 * patience, 120)
         else:
             return

@@ -39,7 +39,7 @@ def test_a_partition_of_kmeans_with_another_k(explorer: Explorer, ansible: Path,
         expect(dialog).to_have_count(0)  # a page that is left earlier launches nothing
 
         label = page.get_by_text("seven", exact=True)
-        expect_on(page, f"{address}/assets/kmeans?view=partitions&partition={PARTITION}", label, seconds=180)
+        expect_on(page, f"{address}/assets/kmeans?view=partitions&partition={PARTITION}", label)
         take(page, "3-result")
         page.get_by_text("tweaks", exact=True).scroll_into_view_if_needed()
         take(page, "3-tweaks")

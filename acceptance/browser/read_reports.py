@@ -8,7 +8,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, ViewportSize, expect
 
-from acceptance.browser.conftest import take
+from acceptance.browser.conftest import MOST_SECONDS, take
 from acceptance.conftest import Explorer
 from spark_jobs import demo_audience
 
@@ -35,6 +35,7 @@ def test_everybody_can_read_reports_which_ask_for_nothing_and_say_what_changed(
     for category, scheme, (device, width) in product(CATEGORIES, SCHEMES, WIDTHS.items()):
         context = browser.new_context(color_scheme=scheme, viewport=ViewportSize(width=width, height=900))
         page = context.new_page()
+        page.set_default_timeout(1000 * MOST_SECONDS)
         said: list[str] = []
         asked: list[str] = []
         page.on("console", lambda message, said=said: said.append(message.text))  # type: ignore[misc]
@@ -50,6 +51,7 @@ def test_everybody_can_read_reports_which_ask_for_nothing_and_say_what_changed(
         context.close()
 
     page = browser.new_page()
+    page.set_default_timeout(1000 * MOST_SECONDS)
     page.goto(pages["coffee"].as_uri())
     for title in ("What changed since", "Size over the months", "Who went where"):
         expect(page.get_by_role("heading", name=title)).to_be_visible()

@@ -71,7 +71,7 @@ def _see_plots(page: Page, *names: str) -> None:
         title = page.get_by_text(name, exact=True)
         chart = page.locator("div").filter(has=title).filter(has=page.locator("canvas")).last.locator("canvas")
         chart.scroll_into_view_if_needed()
-        for _ in range(100):
+        for _ in range(1200):
             if chart.evaluate(IS_DRAWN):
                 break
             page.wait_for_timeout(100)

@@ -135,7 +135,7 @@ def explorer(tmp_path: Path, sandbox: Sandbox, permissions: Permissions) -> Iter
 def assert_none_left(sandbox: Sandbox) -> None:
     """Every instance has ended."""
     for instance in sandbox.instances:
-        instance.wait_until("terminated", seconds=15)
+        instance.wait_until("terminated")
 
 
 def assert_outputs_whole(explorer: EC2Explorer) -> None:

@@ -37,7 +37,7 @@ def isolated(tmp_path: Path, image_cache: Path) -> Iterator[Sandbox]:
         yield sandbox
 
 
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(2700)
 def test_a_month_on_ec2_is_that_of_this_machine_and_takes_one_instance(
     isolated: Sandbox, tmp_path: Path, ansible: Path
 ) -> None:

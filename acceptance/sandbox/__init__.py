@@ -20,7 +20,7 @@ import boto3
 from botocore.config import Config
 from moto.ssm.models import Parameter, ssm_backends
 
-from acceptance.sandbox.aws import Api, Call
+from acceptance.sandbox.aws import HOLD_SECONDS, Api, Call
 from acceptance.sandbox.booted import BootedMode
 from acceptance.sandbox.ec2 import ACCOUNT, REGION, Backend, played_by, register_image
 from acceptance.sandbox.faults import Faults
@@ -36,7 +36,7 @@ from ami.images import NAME
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["Call", "Faults", "Instance", "MachineFailed", "NotPossible", "Sandbox"]
+__all__ = ["HOLD_SECONDS", "Call", "Faults", "Instance", "MachineFailed", "NotPossible", "Sandbox"]
 
 DEBIAN_PARAMETER = "/aws/service/debian/release/13/latest/amd64"
 
@@ -166,7 +166,7 @@ class Sandbox:
 
     def on_put(self, text: str, do: Callable[[Instance], None]) -> None:
         """Do something once, when an instance has stored an object whose key contains a text, or one below
-        `…/messages/` that contains it. The instance gets its answer when that is done, or after 15 seconds."""
+        `…/messages/` that contains it. The instance gets its answer when that is done, or after `HOLD_SECONDS`."""
         self._api.on_put(text, lambda instance_id: do(self._hypervisor.find(instance_id)))
 
     def _furnish(self, backend: Backend) -> None:

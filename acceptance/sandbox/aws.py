@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 
+HOLD_SECONDS = 50
+"""How long an answer to an instance is held back at most; its clients of S3 wait for 60 s."""
+
+
 class Call(NamedTuple):
     """A call of the API, such as `RunInstances`, with its parameters as they were sent."""
 
@@ -67,7 +71,7 @@ class Api:
 
     def on_put(self, text: str, do: Callable[[str], None]) -> None:
         """Do something once, with the id of the instance, when one has stored an object with a text in its key, or in
-        it if it is a message. The instance gets its answer when that is done, or after some seconds."""
+        it if it is a message. The instance gets its answer when that is done, or after `HOLD_SECONDS`."""
         with self._lock:
             self._awaited.append(_Awaited(text, do))
 
@@ -145,7 +149,7 @@ class Api:
             thread = threading.Thread(target=awaited.do, args=(instance_id,), daemon=True)
             thread.start()
             # The job is not beyond it before it is done; not for ever, as it may be the end of the machine that asks.
-            thread.join(timeout=15)
+            thread.join(timeout=HOLD_SECONDS)
 
 
 def _service(request: Request) -> str:

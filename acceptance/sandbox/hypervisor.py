@@ -171,8 +171,8 @@ class Instance:
             raise NotPossible(f"{self.id} is {self.state}, not running")
         return machine
 
-    def wait_until(self, state: str, seconds: float = 10) -> None:
-        """Wait until it is in a state.
+    def wait_until(self, state: str, seconds: float = 180) -> None:
+        """Wait until it is in a state. The limit ends what hangs; busy machines take long for what takes a moment.
 
         Raises:
             TimeoutError: It is not for so long; the message holds what its machine printed.

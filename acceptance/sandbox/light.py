@@ -100,8 +100,10 @@ class LightMachine(Machine):
         super().__init__(name, folder, console, user_data, limits, {**environment, **own})
 
     def processes(self) -> Iterator[psutil.Process]:
-        for process in psutil.process_iter():
+        # Not `process_iter`, which may give a process that ended before for one that has its number now.
+        for pid in psutil.pids():
             with contextlib.suppress(psutil.Error):
+                process = psutil.Process(pid)
                 if process.environ().get(_MARKER) == self.name and process.status() != psutil.STATUS_ZOMBIE:
                     yield process
 

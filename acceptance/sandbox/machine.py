@@ -124,7 +124,7 @@ class Machine(ABC):
     def fill_disk(self) -> None:
         """Write until its disk, which must be of limited size, is full."""
         # The file system is mounted in the machine only; its processes lead there.
-        first = next(iter(self.processes()))
+        first = min(self.processes(), key=psutil.Process.create_time)  # which lives as long as the machine
         filler = Path(f"/proc/{first.pid}/root{self._disk_inside()}/filler")
         with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:  # ENOSPC ends it
             while True:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ADDRESS = "127.0.0.1"
 
 _SPARK = Path(pyspark.__path__[0])
-_SECONDS = 60  # that a daemon may take to start
+_SECONDS = 300  # that a daemon may take to start
 
 
 class SparkCluster:
@@ -79,7 +79,7 @@ class SparkCluster:
     def __enter__(self) -> "SparkCluster":
         try:
             master = self._start("master", "deploy.master.Master", ["--host", ADDRESS, "--port", "0"])
-            self.master = _said(master, r"Starting Spark master at (spark://\S+)")
+            self.master = _said(master, r"Starting Spark master at (spark://\S+)\s")
             for _ in range(self._number):
                 self._start_worker()
             for worker in self.workers:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import psutil
 
-from acceptance.backfill import processes_of
+from acceptance.backfill import is_alive, is_launch, processes_of
 from acceptance.torture.audience import TinyExplorer
-from acceptance.torture.outputs import is_launch, is_worker
+from acceptance.torture.outputs import is_worker
 
 STAGES = ("group_by_user", "make_clustering_inputs", "select_k", "kmeans", "follow_segments", "make_report")
 _POLL = 0.01  # seconds
@@ -84,7 +84,7 @@ def victims_of(explorer: TinyExplorer, command: psutil.Process) -> Callable[[str
 
     def find(kind: str) -> list[psutil.Process]:
         if kind == "command":
-            return [command] if alive(command) else []
+            return [command] if is_alive(command) else []
         below: list[psutil.Process] = []
         with suppress(psutil.NoSuchProcess):
             below = command.children(recursive=True)
@@ -92,16 +92,9 @@ def victims_of(explorer: TinyExplorer, command: psutil.Process) -> Callable[[str
             return [process for process in below if is_launch(process)]
         if kind == "worker":
             return [process for process in below if is_worker(process)][:1]
-        return [process for process in processes_of(explorer) if alive(process)]
+        return [process for process in processes_of(explorer) if is_alive(process)]
 
     return find
-
-
-def alive(process: psutil.Process) -> bool:
-    """Whether a process is there, and no zombie."""
-    with suppress(psutil.Error):
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    return False
 
 
 def end(process: "psutil.Popen") -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from acceptance.backfill import processes_of
+from acceptance.backfill import is_launch, processes_of
 from acceptance.torture.audience import TinyExplorer
 
 ASSETS = ("grouped_users", "clustering_inputs", "k_selection", "kmeans", "segments", "audience_report")
@@ -71,14 +71,6 @@ class Watcher:
             self.violations.append(f"{file} is not whole: {error}")
         else:
             self.violations += [f"{file} points at it: {why}" for why in is_not_whole(folder)]
-
-
-def is_launch(process: psutil.Process) -> bool:
-    """Whether a process runs the jobs of a launch; not one that it forked, which has its command line at first."""
-    with suppress(psutil.Error, ProcessLookupError):
-        is_of_launch = process.cmdline()[1:3] == ["-m", "spark_jobs"] and process.status() != psutil.STATUS_ZOMBIE
-        return is_of_launch and os.getsid(process.pid) == process.pid  # a launch has a session of its own
-    return False
 
 
 def is_worker(process: psutil.Process) -> bool:

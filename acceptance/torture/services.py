@@ -8,10 +8,10 @@ from pathlib import Path
 import dagster as dg
 import psutil
 
+from acceptance.backfill import is_launch
 from acceptance.torture import outputs
 from acceptance.torture.audience import MONTHS, TinyExplorer
 from acceptance.torture.long_run import Services, services
-from acceptance.torture.outputs import is_launch
 from acceptance.torture.rounds import Round, Undisturbed, differences, going_on, left_behind, pipeline
 
 VICTIMS = ("daemon", "code server", "run", "job")
