@@ -100,7 +100,7 @@ class Api:
         if caller == "instance" and self._faults.role_is_new():
             request.get_data()
             return _denied(service, request)(environ, start_response)
-        permissions = self._permissions if caller != "operator" else None
+        permissions = self._permissions if caller != "operator" and not _is_of_no_bucket(service, call) else None
         asked = (caller, service, call.action, call.params)
         if permissions and (denied := permissions.denied(*asked, self._tags_of, _key_of, _owner_of)):
             request.get_data()
@@ -185,6 +185,11 @@ def _call(service: str, request: Request) -> Call:
     return Call(action, {**named, **request.args})
 
 
+def _is_of_no_bucket(service: str, call: Call) -> bool:
+    """Whether a call is for a bucket that does not exist, which S3 says to everybody."""
+    return service == "s3" and call.params["Bucket"] not in s3_backends[ACCOUNT]["aws"].buckets
+
+
 def _key_of(bucket: str) -> str:
     """The ARN of the KMS key of the account's own by which a bucket encrypts; empty if it does not."""
     found = s3_backends[ACCOUNT]["aws"].buckets.get(bucket)
@@ -209,6 +214,8 @@ def _s3_action(request: Request, key: str) -> str:
         if request.method == "DELETE" and "uploadId" in asked:
             return "AbortMultipartUpload"
         return f"{request.method.title()}Object"
+    if request.method == "GET" and "encryption" in asked:
+        return "GetBucketEncryption"
     if request.method == "POST" and "delete" in asked:
         return "DeleteObjects"
     if request.method == "GET" and "uploads" in asked:
