@@ -164,6 +164,7 @@ def test_cloud_init_runs_the_launchers_user_data_and_the_machine_shuts_itself_do
     journal = launched.journal
     assert journal.index("no disks of the instance's own") < journal.index("Starting cloud-final.service")
     assert "Reached target shutdown.target" in journal
+    assert "the time of this machine is over" not in journal + launched.instance.log.read_text(errors="replace")
     assert "Cloud-init v." in journal
     assert _failed_units(journal) == []
 

@@ -209,6 +209,8 @@ def _errors_reported() -> Iterator[None]:
 
 def _way_out(error: BotoCoreError | ClientError) -> str:
     """What to do about a request that was refused; nothing for another error."""
+    if instances.is_profile_unknown(error):
+        return f". Make the profile, with a role of ami/iam/image_builder.json, or name another: {_EC2}BUILDER_PROFILE"
     code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
     denied = code in ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
     needed = "What whoever builds images needs is in ami/iam/image_operator.json: put it, as it is now, in force"

@@ -165,13 +165,29 @@ class Build:
             **({"SecurityGroupIds": list(settings.security_groups)} if settings.security_groups else {}),
         }
         try:
-            with _uninterrupted():
-                self._builder = self._ec2.run_instances(**request)["Instances"][0]["InstanceId"]
-            self._report(f"builder {self._builder} ({settings.instance_type}), log {self._folder.log}")
-            yield self._builder
+            builder = self._start(request)
+            self._report(f"builder {builder} ({settings.instance_type}), log {self._folder.log}")
+            yield builder
         finally:
             if self._builder is not None:
                 self._end(self._builder)
+
+    def _start(self, request: Mapping[str, Any]) -> str:
+        """Start the builder; its id. An instance profile that EC2 does not know yet is waited for."""
+        known_by, waits = time.monotonic() + instances.PROFILE_SECONDS, False
+        while True:
+            try:
+                with _uninterrupted():
+                    self._builder = self._ec2.run_instances(**request)["Instances"][0]["InstanceId"]
+                return self._builder
+            except ClientError as error:
+                if not instances.is_profile_unknown(error) or time.monotonic() > known_by:
+                    raise
+            if not waits:
+                profile, seconds = self._settings.instance_profile, instances.PROFILE_SECONDS
+                self._report(f"EC2 does not know {profile} yet: a new profile is waited for, {seconds:.0f} s")
+            waits = True
+            self._wait(f"EC2 does not know {self._settings.instance_profile}")
 
     def _end(self, builder: str) -> None:
         try:
@@ -305,12 +321,18 @@ export DEBIAN_FRONTEND=noninteractive AWS_DEFAULT_REGION={region}
 apt-get update -qq
 apt-get install -qq --no-install-recommends ca-certificates python3-boto3 >/dev/null
 cd "$folder"
-python3 - {archive} <<'END'
+# For a minute or so S3 refuses a role that was made just now.
+SECONDS=0
+until python3 - {archive} <<'END'
 import os, sys, urllib.parse, boto3
 place = urllib.parse.urlsplit(sys.argv[1])
 s3 = boto3.client("s3", endpoint_url=os.environ.get("AWS_ENDPOINT_URL"))
 s3.download_file(place.netloc, place.path[1:], "archive.tar.gz")
 END
+do
+  [ $SECONDS -lt 120 ] || exit
+  sleep 5
+done
 echo '{digest}  archive.tar.gz' | sha256sum --check --quiet
 tar -xf archive.tar.gz
 timeout {seconds} python3 builder.py {folder}

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Market = Literal["spot", "on-demand"]
 
 ENDED = {"terminated", "stopped"}
+PROFILE_SECONDS = 120.0  # how long EC2 may not know an instance profile: it takes a while to learn of a new one
 _ALIVE = ["pending", "running", "shutting-down", "stopping", "stopped"]
 
 
@@ -75,6 +76,14 @@ def terminate(ec2: "EC2Client", instances: Iterable[str]) -> set[str]:
                 raise
             unknown.add(instance)
     return unknown
+
+
+def is_profile_unknown(error: BaseException) -> bool:
+    """Whether EC2 does not know an instance profile, or no role in it: for a minute or so after these are made."""
+    if not isinstance(error, ClientError) or error.response["Error"]["Code"] != "InvalidParameterValue":
+        return False
+    message = error.response["Error"].get("Message", "")
+    return "Invalid IAM Instance Profile" in message or "has no associated IAM Roles" in message
 
 
 def as_tags(tags: Mapping[str, str]) -> list[dict[str, str]]:

@@ -13,6 +13,7 @@ import tarfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta, timezone
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -487,6 +488,71 @@ def test_an_image_that_may_not_be_made_ends_the_build_and_its_builder(
     assert "ImageDenied: You are not authorized" in result.stderr
     assert "ami/iam/image_operator.json" in result.stderr
     assert account.builders("terminated") == account.builders() != []
+
+
+# --- a role that was made just now
+
+
+def unknown_profile(monkeypatch: pytest.MonkeyPatch, times: int) -> list[str]:
+    """Let EC2 not know the builder's profile so many times; the client tokens of the requests."""
+    tokens: list[str] = []
+    start = EC2Response.run_instances
+
+    def run_instances(self: EC2Response) -> Any:
+        tokens.append(self._get_param("ClientToken"))
+        if len(tokens) <= times:
+            message = "Value (builder) for parameter iamInstanceProfile.name is invalid."
+            raise EC2ClientError("InvalidParameterValue", f"{message} Invalid IAM Instance Profile name")
+        return start(self)
+
+    monkeypatch.setattr(EC2Response, "run_instances", run_instances)
+    return tokens
+
+
+def test_a_builders_profile_that_was_made_just_now_is_waited_for(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = unknown_profile(monkeypatch, times=3)
+    result = run("build")
+    assert result.exit_code == 0, result.stderr
+    assert len(tokens) == 4
+    assert len(set(tokens)) == 1, "a request that is repeated starts no second builder"
+    assert result.stderr.count("EC2 does not know builder yet: a new profile is waited for, 120 s") == 1
+    assert len(account.builders()) == 1
+
+
+def test_a_builders_profile_that_stays_unknown_ends_the_build_after_two_minutes(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(0, 100000, 10))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    tokens = unknown_profile(monkeypatch, times=1000)
+    result = run("build")
+    assert result.exit_code == 1
+    assert "Invalid IAM Instance Profile name" in result.stderr
+    assert "AUDIENCE_EXPLORER_EC2_BUILDER_PROFILE" in result.stderr
+    assert 3 < len(tokens) < 20
+    assert account.builders() == []
+
+
+def test_a_builder_whose_role_s3_does_not_know_yet_asks_again_for_its_archive(tmp_path: Path) -> None:
+    """The user data, with programs that only note their calls; the download fails twice."""
+    programs, calls, content = tmp_path / "bin", tmp_path / "calls", archive.pack()[1]
+    programs.mkdir()
+    (tmp_path / "packed").write_bytes(content)
+    download = f'[ "$(grep -c "^python3 -" {calls})" -gt 2 ] && cp {tmp_path}/packed archive.tar.gz'
+    for program in ("apt-get", "shutdown", "sleep"):
+        (programs / program).write_text(f'#!/bin/sh\necho {program} "$@" >>{calls}\n')
+    (programs / "python3").write_text(f'#!/bin/sh\necho python3 "$@" >>{calls}\n[ "$1" != - ] || {{ {download}; }}\n')
+    for program in programs.iterdir():
+        program.chmod(0o755)
+    digest = sha256(content).hexdigest()
+    script = ami.build.USER_DATA.format(region="r", archive="s3://b/a", digest=digest, folder="s3://b/f", seconds=60)
+    environment = {"PATH": f"{programs}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
+    subprocess.run(["bash"], input=script, text=True, env=environment, check=True)
+    did = [line for line in calls.read_text().splitlines() if not line.startswith("apt-get")]
+    again = ["python3 - s3://b/a", "sleep 5"]
+    assert did == [*again, *again, "python3 - s3://b/a", "python3 builder.py s3://b/f", "shutdown -h now"]
 
 
 def test_ls_warns_if_the_newest_image_is_old(account: Account) -> None:

@@ -195,7 +195,7 @@ def test_a_profile_that_ec2_does_not_know_yet_is_asked_for_again(monkeypatch: py
 
 
 def test_a_profile_that_stays_unknown_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(start, "_PROFILE_SECONDS", 0.0)
+    monkeypatch.setattr(start, "PROFILE_SECONDS", 0.0)
     ec2 = NewProfile(2, NEW_PROFILES[0])
     with pytest.raises(ClientError) as raised:
         started_by(ec2, SPOT)

@@ -491,6 +491,17 @@ class TestFaults:
         first.wait_until("terminated")
         launch(spot=True)
 
+    def test_service_quotas_says_the_quota_that_launches_are_held_to(self, sandbox: Sandbox) -> None:
+        quotas = client("service-quotas")
+
+        def value(code: str) -> float:
+            return float(quotas.get_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]["Value"])
+
+        assert (value("L-34B43A08"), value("L-1216C47A")) == (256.0, 256.0)
+        sandbox.faults.quota("spot", 5)
+        assert (value("L-34B43A08"), value("L-1216C47A")) == (5.0, 256.0)
+        assert error_of(value, "L-00000000") == ("NoSuchResourceException", 400)
+
     def test_a_role_is_not_known_in_the_moment_after_its_making(self, launch: Launch, sandbox: Sandbox) -> None:
         get = 'curl -s -w "%{http_code}\\n" -o /dev/null "$AWS_ENDPOINT_URL/audience/none"'
         instance = launch(f"#!/bin/sh\nwhile :; do {get}; sleep 0.1; done\n")

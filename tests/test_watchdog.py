@@ -18,25 +18,29 @@ class Machine:
     def __init__(self, folder: Path):
         self.folder = folder
         self.started: subprocess.Popen[bytes] | None = None
+        self.programs = folder / "bin"
+        self.programs.mkdir()
 
-    def start(self, boot_program: str) -> None:
+    def program(self, name: str, script: str) -> None:
+        """Have a program on its path that is a line of shell."""
+        (self.programs / name).write_text(f"#!/bin/sh\n{script}\n")
+        (self.programs / name).chmod(0o755)
+
+    def start(self, boot_program: str, **environment: str) -> None:
         """Start it; `$2` is the deadline file of the boot program."""
         python = self.folder / "home" / "venv" / "bin" / "python"
         python.parent.mkdir(parents=True)
         # As `python boot.py FOLDER --deadline-file FILE`; its mark comes last, when it can be killed.
         begun = boot_program.replace("exec sleep", f"echo $$ > '{self.folder}/boot.pid'; exec sleep")
         python.write_text(f'#!/bin/sh\nset -- "$2" "$4"\n{begun}\n')
-        shutdown = self.folder / "bin" / "shutdown"
-        shutdown.parent.mkdir()
-        shutdown.write_text(f"#!/bin/sh\necho \"$1\" >> '{self.folder}/ended'\n")
-        for program in (python, shutdown):
-            program.chmod(0o755)
-        environment = {
-            "PATH": f"{shutdown.parent}:{os.environ['PATH']}",
+        python.chmod(0o755)
+        self.program("shutdown", f"echo \"$1\" >> '{self.folder}/ended'")
+        own = {
+            "PATH": f"{self.programs}:{os.environ['PATH']}",
             "AUDIENCE_EXPLORER_HOME": str(self.folder / "home"),
             "TMPDIR": str(self.folder),
         }
-        self.started = subprocess.Popen([WRAPPER, "s3://bucket/a launch"], env=environment)
+        self.started = subprocess.Popen([WRAPPER, "s3://bucket/a launch"], env={**own, **environment})
 
     def ends_within(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
@@ -94,6 +98,17 @@ def test_the_watchdog_outlives_the_session_of_the_boot_program(machine: Machine)
     machine.started.kill()
     os.kill(boot_program, signal.SIGKILL)
     assert machine.ends_within(120)
+
+
+def test_the_deadline_is_where_an_ordinary_shutdown_leaves_it(machine: Machine) -> None:
+    """Not in /tmp, which may be unmounted while the watchdog reads: it would take that for the end of its time."""
+    place = machine.folder / "place"
+    # `mktemp -p FOLDER`, by a stand-in, for tests write nothing into /run.
+    machine.program("mktemp", f"echo \"$1 $2\" > '{place}'; echo '{machine.folder}/deadline'")
+    machine.start(f"echo \"$2\" > '{machine.folder}/given'", TMPDIR="")
+    assert machine.ends_within(60)
+    assert place.read_text() == "-p /run\n"
+    assert (machine.folder / "given").read_text() == f"{machine.folder}/deadline\n"
 
 
 def test_a_machine_whose_deadline_is_lost_is_ended(machine: Machine) -> None:

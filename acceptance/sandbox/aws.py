@@ -5,10 +5,10 @@ import io
 import json
 import re
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import parse_qsl
 
 from moto.ec2.models import ec2_backends
@@ -22,6 +22,7 @@ from acceptance.sandbox.faults import Caller, Faults
 from acceptance.sandbox.network import drop_connection
 from acceptance.sandbox.permissions import Permissions, Tags
 from acceptance.sandbox.prices import get_products
+from acceptance.sandbox.quotas import get_service_quota
 from tests.requests_checked import refusal_of
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ class Api:
 
     What it adds: calls that do not fit AWS's models are refused, and fail the test that runs; calls are noted, and
     refused or left without an answer as the faults say; calls of EC2 come in one at a time, for moto's data is not made
-    for several threads, and hypervisor and moto must agree; on-demand prices, which moto has not; and if wished, the
-    policies of the callers' roles.
+    for several threads, and hypervisor and moto must agree; on-demand prices and the values of quotas, which moto has
+    not; and if wished, the policies of the callers' roles.
     """
 
     def __init__(self, faults: Faults, lock: threading.RLock, permissions: Permissions | None = None):
@@ -103,15 +104,13 @@ class Api:
         if caller == "instance" and self._faults.role_is_new():
             request.get_data()
             return _denied(service, request)(environ, start_response)
-        permissions = self._permissions if caller != "operator" else None
+        permissions = self._permissions if caller != "operator" and not _is_of_no_bucket(service, call) else None
         asked = (caller, service, call.action, call.params)
         if permissions and (denied := permissions.denied(*asked, self._tags_of, _key_of, _owner_of)):
             request.get_data()
             return _denied(service, request, denied[0].action)(environ, start_response)
-        if service == "pricing":
-            # moto has no price list.
-            answer = get_products(json.loads(request.get_data()), REGION)
-            return Response(json.dumps(answer), mimetype="application/x-amz-json-1.1")(environ, start_response)
+        if own := self._own_answer(service, request):
+            return own(environ, start_response)
         with self._ec2_lock if service == "ec2" else nullcontext():
             body, status, headers = run_wsgi_app(self._moto, environ, buffered=True)
         missing = service == "s3" and status.startswith("404")
@@ -123,6 +122,16 @@ class Api:
             drop_connection(environ)
         start_response(status, headers.to_wsgi_list())
         return body
+
+    def _own_answer(self, service: str, request: Request) -> Response | None:
+        """The answer of a service that moto does not play, or not as AWS has it; None of the others."""
+        if service == "pricing":
+            return _json(get_products(json.loads(request.get_data()), REGION))
+        if service == "servicequotas":
+            answer = get_service_quota(json.loads(request.get_data()), self._faults.vcpus)
+            none = {"__type": "NoSuchResourceException", "message": "The specified resource does not exist."}
+            return _json(none, 400) if answer is None else _json(answer)
+        return None
 
     @staticmethod
     def _reaches(instance_id: str) -> bool:
@@ -180,6 +189,11 @@ def _call(service: str, request: Request) -> Call:
     return Call(action, {**named, **request.args})
 
 
+def _is_of_no_bucket(service: str, call: Call) -> bool:
+    """Whether a call is for a bucket that does not exist, which S3 says to everybody."""
+    return service == "s3" and call.params["Bucket"] not in s3_backends[ACCOUNT]["aws"].buckets
+
+
 def _key_of(bucket: str) -> str:
     """The ARN of the KMS key of the account's own by which a bucket encrypts; empty if it does not."""
     found = s3_backends[ACCOUNT]["aws"].buckets.get(bucket)
@@ -204,6 +218,8 @@ def _s3_action(request: Request, key: str) -> str:
         if request.method == "DELETE" and "uploadId" in asked:
             return "AbortMultipartUpload"
         return f"{request.method.title()}Object"
+    if request.method == "GET" and "encryption" in asked:
+        return "GetBucketEncryption"
     if request.method == "POST" and "delete" in asked:
         return "DeleteObjects"
     if request.method == "GET" and "uploads" in asked:
@@ -224,8 +240,7 @@ def _denied(service: str, request: Request, action: str = "") -> Response:
         body = f"<Response><Errors>{xml}</Errors><RequestID>sandbox</RequestID></Response>"
         return Response(body, 403, mimetype="text/xml")
     if service != "s3":
-        answer = json.dumps({"__type": "AccessDeniedException", "message": "not authorized"})
-        return Response(answer, 400, mimetype="application/x-amz-json-1.1")
+        return _json({"__type": "AccessDeniedException", "message": "not authorized"}, 400)
     said = "Access Denied"
     if action.startswith("kms:"):
         said = (
@@ -250,4 +265,8 @@ def _error(service: str, kind: str) -> Response:
         xml = f"<Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors>"
         return Response(f"<Response>{xml}<RequestID>sandbox</RequestID></Response>", status, mimetype="text/xml")
     code, status = {"throttle": ("ThrottlingException", 400), "server_error": ("InternalServerError", 500)}[kind]
-    return Response(json.dumps({"__type": code, "message": code}), status, mimetype="application/x-amz-json-1.1")
+    return _json({"__type": code, "message": code}, status)
+
+
+def _json(answer: Mapping[str, Any], status: int = 200) -> Response:
+    return Response(json.dumps(answer), status, mimetype="application/x-amz-json-1.1")

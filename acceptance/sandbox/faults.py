@@ -13,6 +13,8 @@ from acceptance.sandbox.machine import Limits
 Caller = Literal["operator", "launcher", "instance"]
 """Who calls the API: who runs the sandbox (`Sandbox.client`), whoever uses its environment, or an instance."""
 
+_GROWN = 256  # vCPUs at a time on a market, of an account that is not new
+
 
 class Faults:
     """The faults that can be ordered; those that last for some time, or some calls, end by themselves.
@@ -75,7 +77,8 @@ class Faults:
             self._role_known_at = time.monotonic() + seconds
 
     def quota(self, market: Market, vcpus: int) -> None:
-        """The account may have so many vCPUs at a time on a market; 5 is a new one's. Until the faults are cleared."""
+        """The account may have so many vCPUs at a time on a market; 5 is a new one's. Until the faults are cleared:
+        without them it has 256, as an account that has grown."""
         with self._lock:
             self._vcpus[market] = vcpus
 
@@ -155,10 +158,10 @@ class Faults:
         with self._lock:
             return (instance_type, market) not in self._no_capacity
 
-    def vcpus(self, market: Market) -> float:
+    def vcpus(self, market: Market) -> int:
         """How many vCPUs the account may have at a time."""
         with self._lock:
-            return self._vcpus.get(market, float("inf"))
+            return self._vcpus.get(market, _GROWN)
 
     def role_is_new(self) -> bool:
         """Whether the instances' profile and role are not known yet."""

@@ -23,6 +23,7 @@ _S3_ACTIONS = {
     ),
     **dict.fromkeys(("DeleteObject", "DeleteObjects"), "s3:DeleteObject"),
     **dict.fromkeys(("HeadBucket", "GetBucket", "ListObjectsV2"), "s3:ListBucket"),
+    "GetBucketEncryption": "s3:GetEncryptionConfiguration",
     "ListMultipartUploads": "s3:ListBucketMultipartUploads",
 }
 # What belongs to no account in its name, and the parameter that has its id.
@@ -151,6 +152,12 @@ def requests_of(
         account = "" if params["Name"].startswith("/aws/") else names["ACCOUNT"]
         place = f"arn:{partition_of(names)}:ssm:{names['REGION']}:{account}"
         return [Request(f"ssm:{action}", f"{place}:parameter{params['Name']}")]
+    if service == "servicequotas":
+        place = f"arn:{partition_of(names)}:servicequotas:{names['REGION']}:{names['ACCOUNT']}"
+        return [Request(f"servicequotas:{action}", f"{place}:{params['ServiceCode']}/{params['QuotaCode']}")]
+    if (service, action) == ("sts", "GetCallerIdentity"):
+        # Everybody may ask that. https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
+        return []
     if service != "ec2":
         return [Request(f"{service}:{action}", "*")]
     place = f"arn:{partition_of(names)}:ec2:{names['REGION']}:{names['ACCOUNT']}"
@@ -193,7 +200,7 @@ def _of_s3(action: str, params: Mapping[str, str], names: Mapping[str, str]) -> 
     asked = _S3_ACTIONS.get(action, f"s3:{action}")
     if asked == "s3:ListBucket":
         yield Request(asked, bucket, {"s3:prefix": params["prefix"]} if "prefix" in params else {})
-    elif asked == "s3:ListBucketMultipartUploads":  # which AWS limits by no prefix
+    elif asked in ("s3:ListBucketMultipartUploads", "s3:GetEncryptionConfiguration"):  # which no prefix limits
         yield Request(asked, bucket)
     else:
         for key in params.get("Keys", params["Key"]).split("\n"):

@@ -4,8 +4,10 @@ import json
 import shutil
 import sys
 import textwrap
+import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,14 @@ if TYPE_CHECKING:
 
 _LEAST_WIDTH = 40  # characters of a finding
 _COLORS: "dict[State, str]" = {"ok": "green", "warning": "yellow", "unseen": "yellow", "failed": "red"}
+
+
+@contextmanager
+def warnings_left_out() -> Iterator[None]:
+    """Leave out warnings, such as that the bucket of the root does not exist: checks say it, and what to do."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def end_with(results: "Sequence[Result]", as_json: bool) -> None:

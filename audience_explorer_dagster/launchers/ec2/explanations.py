@@ -2,6 +2,7 @@
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from ami.instances import is_profile_unknown
 from spark_jobs import kms
 from spark_jobs.errors import as_clause
 
@@ -14,14 +15,6 @@ _PROFILE = (
     "If it was made just now, launch again in a minute. Else make it, with a role of the same name that has"
     " ami/iam/instance.json, or name another: AUDIENCE_EXPLORER_EC2_INSTANCE_PROFILE."
 )
-
-
-def is_profile_unknown(error: BaseException) -> bool:
-    """Whether EC2 does not know an instance profile, or no role in it: for a minute or so after these are made."""
-    if not isinstance(error, ClientError) or error.response["Error"]["Code"] != "InvalidParameterValue":
-        return False
-    message = error.response["Error"].get("Message", "")
-    return "Invalid IAM Instance Profile" in message or "has no associated IAM Roles" in message
 
 
 def explained(error: BotoCoreError | ClientError) -> str:

@@ -10,9 +10,8 @@ from botocore.exceptions import ConnectionError as NoConnection
 from tenacity import RetryCallState, retry, stop_after_delay, wait_random_exponential
 
 from ami.images import Image
-from ami.instances import Instance, Market, as_tags, instance_of
+from ami.instances import PROFILE_SECONDS, Instance, Market, as_tags, instance_of, is_profile_unknown
 from audience_explorer_dagster.launchers.ec2.errors import NoCapacity
-from audience_explorer_dagster.launchers.ec2.explanations import is_profile_unknown
 from audience_explorer_dagster.launchers.ec2.settings import EC2Settings
 from audience_explorer_dagster.launchers.launch_store import LaunchTags
 from spark_jobs.launch.aws import PROJECT
@@ -47,7 +46,6 @@ QUOTAS: dict[Market, tuple[str, str]] = {
     "on-demand": ("Running On-Demand Standard instances", "L-1216C47A"),
 }
 _MARKET_OF_QUOTA: dict[str, Market] = {"MaxSpotInstanceCountExceeded": "spot", "VcpuLimitExceeded": "on-demand"}
-_PROFILE_SECONDS = 120.0  # how long EC2 may not know an instance profile: it takes a while to learn of a new one
 _THROTTLED = {"RequestLimitExceeded", "Throttling", "ThrottlingException", "TooManyRequestsException"}
 
 
@@ -193,7 +191,7 @@ def _is_repeated(attempts: RetryCallState) -> bool:
     if error is None:
         return False
     if is_profile_unknown(error):
-        return (attempts.seconds_since_start or 0) < _PROFILE_SECONDS
+        return (attempts.seconds_since_start or 0) < PROFILE_SECONDS
     return _passes(error)
 
 
