@@ -46,7 +46,7 @@ PINNED: list[tuple[ModuleType, dict[ModuleType, str], dict[str, Any]]] = [
     ),
     (
         follow,
-        {follow_segments: "3"},
+        {follow_segments: "4"},
         {
             **{"MONTHS_KEPT": 3, "_WELL_EXPLAINED": 0.75, "_PART": 0.15, "_OVERLAP": 0.25, "_LARGEST_LOG_ODDS": 2.0},
             **{"_EXPLAINED": 0.2, "_GONE": 0.25, "_ERRORS": 3.0, "_DECAY": 0.5, "_COMMON_VISITS": 0.5, "_REFINED": 5},
@@ -55,7 +55,7 @@ PINNED: list[tuple[ModuleType, dict[ModuleType, str], dict[str, Any]]] = [
     ),
     (
         tastes,
-        {follow_segments: "3"},
+        {follow_segments: "4"},
         {
             **{"_PRIOR_PEOPLE": 10.0, "_PRIOR_VISITS": 0.1, "_LARGEST_LOG_ODDS": 3.0, "_WEIGHT_ITERATIONS": 60},
             **{"_STRATA": 4, "_PEOPLE_A_STRATUM": 50, "_MOST_PAIRS": 10, "_TWO": 0.35},
