@@ -1,6 +1,7 @@
 """What a promotion, and the end of one, make current and record: without Dagster's database."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -270,6 +271,28 @@ def test_no_segments_and_no_report_are_current_that_are_of_other_clusters(root: 
     current = root.current()
     assert current is not None
     assert current.folder == second.folder
+
+
+# --- beside a new record
+
+
+def test_the_first_record_shows_its_own_output_and_later_ones_all_unless_the_newest_shows_them(root: Promoted) -> None:
+    first, second = root.add("first"), root.add("second", label="x")
+    of_first = Current(first.folder)
+
+    def shown(*known: Record, details: Record = second) -> list[tuple[str, str]]:
+        history = Known(root.store, KMEANS, *known)
+        found = variants.beside(history, TEA, details.metadata, of_first)
+        assert found["current"] == "first"
+        return [(row.data["folder"], row.data["current"]) for row in found["tweaks"].records]
+
+    assert shown() == [("second", "")]
+    assert shown(first) == [("second", ""), ("first", "yes")]
+    table = variants.as_metadata(variants.side_by_side([second, first], of_first), of_first)
+    newest = replace(second, metadata={**second.metadata, **table})
+    assert shown(newest) == [("second", ""), ("first", "yes")], "older ones are not looked up"
+    third = root.add("third")
+    assert shown(newest, details=third) == [("third", ""), ("second", "")], "of those on record here"
 
 
 # --- where the records are
