@@ -291,6 +291,8 @@ def test_the_first_record_shows_its_own_output_and_later_ones_all_unless_the_new
     table = variants.as_metadata(variants.side_by_side([second, first], of_first), of_first)
     newest = replace(second, metadata={**second.metadata, **table})
     assert shown(newest) == [("second", ""), ("first", "yes")], "older ones are not looked up"
+    exact = replace(newest, metadata={name: value for name, value in newest.metadata.items() if name != "min_people"})
+    assert shown(exact) == [("second", "")], "an earlier version's table is of exact figures, and not shown again"
     third = root.add("third")
     assert shown(newest, details=third) == [("third", ""), ("second", "")], "of those on record here"
 
