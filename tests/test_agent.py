@@ -125,6 +125,16 @@ def test_jobs_ran_out_of_memory_if_the_kernel_ended_a_process_meanwhile(
     assert started.jobs().wait(5).out_of_memory is out_of_memory
 
 
+def test_a_process_that_keeps_the_pipe_open_is_not_waited_for_for_ever(started: Started) -> None:
+    jobs = started.jobs()
+    jobs._reader.join()
+    waited: list[float | None] = []
+    reader, jobs._reader = jobs._reader, SimpleNamespace(join=lambda timeout=None: waited.append(timeout))  # type: ignore[assignment]
+    jobs.kill()
+    jobs._reader = reader
+    assert waited == [5]
+
+
 def test_a_process_that_has_ended_already_is_no_error(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(*_: int) -> None:
         raise ProcessLookupError
