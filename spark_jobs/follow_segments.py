@@ -38,7 +38,7 @@ from spark_jobs.vectors import clustering_inputs
 from spark_jobs.vectors.clustering_inputs import InputsMetadata
 
 STEP = "segments"
-CODE_VERSION = "3"  # raise it with every change of what comes out: partitions are then made again
+CODE_VERSION = "4"  # raise it with every change of what comes out: partitions are then made again
 
 LEARN = 6_000  # people, drawn where there are more, by whom segments are compared
 _MIN_PEOPLE = 10  # where kmeans does not say

@@ -153,6 +153,17 @@ def test_code_is_unpacked_where_only_its_owner_writes_and_everybody_reads(
     assert sys.path[0] == str(tmp_path / "code-")
     assert (tmp_path / "code-").stat().st_mode & 0o777 == 0o755
     assert (tmp_path / "code-" / "job.py").read_text() == "x = 1\n"
+    assert list(tmp_path.glob("code-/__pycache__/job.*.pyc")), "compiled, for the jobs may not write there"
+
+
+def test_code_that_does_not_compile_is_left_to_who_imports_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(boot.tempfile, "mkdtemp", lambda prefix: str(_made(tmp_path / prefix)))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    archive = packed(job=b"x =\n")
+    boot.unpack(archive, hashlib.sha256(archive).hexdigest())
+    assert capfd.readouterr() == ("", "")
 
 
 def test_code_of_another_digest_is_not_even_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:

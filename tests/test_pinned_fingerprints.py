@@ -44,9 +44,9 @@ PINNED = {
     "k_selection, tweaked": "690a42a794c57450adff40d9620a6ef3",
     "kmeans": "5a8394060b3449d76582e38084f7e850",
     "kmeans, tweaked": "c2da4f6955beaa45ebdb0ed690a544cf",
-    "segments": "81180d9ae34367df9b287b7e5391dd84",
-    "segments, followed": "7801382d00751593ab6579272a7f7e8e",
-    "segments, edited": "f3833e22de734020d86f61896d4a12c6",
+    "segments": "cdb27398303cdcfb87158b36bc0b998d",
+    "segments, followed": "c7f4f3941b5a85b4ef7b210334310732",
+    "segments, edited": "59128447b51ea0692bd7cc66c6e07231",
     "audience_report": "1af459bd2a712690f9152665d3f3d046",
     "audience_report, followed": "643db9a207c0e0ac78cd6360c6c6aff8",
 }

@@ -220,7 +220,7 @@ class _Month:
         for cluster in range(self.k):
             here = of == cluster
             self.parts[:, cluster] = tastes.mixture(self.likes[cluster], self.known_tastes)
-            best = np.log(self.parts[:, cluster] @ self.known_tastes)[self.common.visits.indices[here]]
+            best = np.log((self.parts[:, cluster] @ self.known_tastes)[self.common.visits.indices[here]])
             apart = float(np.minimum(own[here] - popular[here], _LARGEST_LOG_ODDS).sum())
             if apart > 0:
                 explained[cluster] = 1 - float(np.minimum(own[here] - best, _LARGEST_LOG_ODDS).sum()) / apart

@@ -111,7 +111,12 @@ def memberships(log_likelihood: np.ndarray) -> np.ndarray:
 
 
 def mixture(likes: np.ndarray, of: np.ndarray) -> np.ndarray:
-    """(s,) the parts of some tastes (s, d) in the mixture of them that is nearest to what a group likes (d,), by EM."""
+    """(s,) the parts of some tastes (s, d) in the mixture of them that is nearest to what a group likes (d,), by EM.
+
+    Where it likes none of these pages, there is no part of any.
+    """
+    if not likes.any():
+        return np.zeros(len(of))
     share = np.full(len(of), 1 / max(1, len(of)))
     for _ in range(_WEIGHT_ITERATIONS):
         share = share * (of @ (likes / (share @ of))) / max(1.0, float(likes.sum()))

@@ -153,6 +153,7 @@ class _Source:
     def __init__(self, module: str, text: str):
         self.module = module
         self.text = text.encode()
+        self.meaning = ast.dump(ast.parse(text))
         self.starts = [0]  # of lines, in bytes, as Python counts columns
         for line in self.text.splitlines(keepends=True):
             self.starts.append(self.starts[-1] + len(line))
@@ -164,7 +165,7 @@ class _Source:
         replacement = by if isinstance(by, str) else f"({ast.unparse(ast.fix_missing_locations(by))})"
         text = (self.text[:start] + replacement.encode() + self.text[end:]).decode()
         try:
-            if ast.dump(ast.parse(text)) == ast.dump(ast.parse(self.text)):
+            if ast.dump(ast.parse(text)) == self.meaning:
                 return None
         except SyntaxError:
             return None
