@@ -431,8 +431,29 @@ def _parquet_columns() -> Iterator[tuple[str, dict[str, pa.Array], str | Rows]]:
         )
 
 
+def _layouts() -> Iterator[tuple[str, bytes, str | Rows]]:
+    """Ways to lay out the same columns, and pages whose checksum shows that they were changed."""
+    for encoding in ("PLAIN", "DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"):
+        encoded = {**_GOOD, "gender": pa.array(["f", "m"])}
+        kinds = dict.fromkeys(encoded, encoding)
+        yield encoding, parquet(encoded, use_dictionary=False, column_encoding=kinds), Rows(2)
+    # Nanoseconds of 64 bits come round to January 2024 584 years later.
+    for moment, expected in ((_NOW, Rows(2)), (datetime(2608, 7, 24), Rows(0, {rules.OTHER_MONTH: 2}))):
+        times = pa.array([moment.replace(tzinfo=None)] * 2, pa.timestamp("us"))
+        old = parquet({**_GOOD, "timestamp": times}, use_deprecated_int96_timestamps=True)
+        yield f"Spark's old timestamps of {moment.year}", old, expected
+    for coded in (True, False):
+        options = {"compression": "none", "write_statistics": False, "write_page_checksum": True}
+        whole = parquet(_GOOD, use_dictionary=coded, **options)
+        yield f"checksums, codes: {coded}", whole, Rows(2)
+        changed = whole.replace(b"page_like", b"post_like", 1)
+        yield f"a page that does not have its checksum, codes: {coded}", changed, "CRC checksum verification failed"
+
+
 def raw_parquet() -> Iterator[BadInput]:
     """Parquet files: columns of all types, and files that are none."""
+    for what, content, expected in _layouts():
+        yield BadInput(f"parquet: {what}", "a.parquet", content, expected)
     for what, columns, expected in _parquet_columns():
         yield BadInput(f"parquet: {what}", "a.parquet", parquet(columns), expected)
     whole = parquet(_GOOD)
