@@ -8,6 +8,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from spark_jobs.errors import InputError
 from spark_jobs.raw.rules import Month
 
+_FIRST_MONTH = "1970-01"  # that can be a partition: as for `list_months`
+
 
 def variable(setting: str) -> str:
     """The environment variable of a setting."""
@@ -19,6 +21,8 @@ def _is_month(text: str) -> str:
         Month.parse(text)
     except InputError as error:
         raise ValueError from error
+    if text < _FIRST_MONTH:
+        raise ValueError
     return text
 
 
@@ -42,7 +46,7 @@ class Settings(BaseSettings):
         default="local", description="allowed are local, ec2, spark-submit, emr-serverless"
     )
     start_month: Annotated[str, AfterValidator(_is_month)] | None = Field(
-        default=None, description="it must be a month, the first that is a partition, such as 2018-01"
+        default=None, description="it must be a month from 1970 on, the first that is a partition, such as 2018-01"
     )
     end_month: Annotated[str, AfterValidator(_is_month)] | None = Field(
         default=None, description="it must be a month, the last that is a partition, such as 2024-03"

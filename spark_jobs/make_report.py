@@ -30,8 +30,10 @@ from spark_jobs.outputs import Manifest, checks
 from spark_jobs.outputs.checks import CheckResult
 from spark_jobs.outputs.fingerprints import fingerprint
 from spark_jobs.outputs.tables import read_batches, read_table
+from spark_jobs.raw.rules import Month
 from spark_jobs.reporting import Reporter, run_as_command
 from spark_jobs.resources import Resources, ResourcesConfig
+from spark_jobs.vectors.category_files import check_name
 
 STEP = "audience_report"
 CODE_VERSION = "3"  # raise it with every change of what comes out: partitions are then made again
@@ -109,6 +111,8 @@ def run(
 ) -> None:
     """Make a report; see the command."""
     started = time.monotonic()
+    Month.parse(month)
+    check_name(category)
     clusters = outputs.read_manifest(storage.absolute(kmeans), clustering.STEP)
     choice = None if k_selection is None else outputs.read_manifest(storage.absolute(k_selection), select_k.STEP)
     if choice is not None and choice["fingerprint"] not in clusters["inputs"]:

@@ -247,6 +247,7 @@ def test_comments_stay_where_an_edit_is_removed() -> None:
         ("- {what: split, segment: 3}", "edit 1: .*'rename', 'merge', 'pin_k'"),
         ("- {what: merge, segments: [3, 3]}", "edit 1: segments: name two segments or more, each once"),
         ("- {what: pin_k, k: 2, from: 2024-3}", "edit 1: from: a month is written YYYY-MM"),
+        ("- {what: pin_k, k: 2, from: ２０２４-03}", "edit 1: from: a month is written YYYY-MM"),
         ('- {what: rename, segment: 3, name: "a\\eb"}', "edit 1: name: a name has no control characters"),
         (f"- {{what: rename, segment: 3, name: {'x' * 81}}}", "edit 1: name: String should have at most 80"),
         ("<<<<<<< HEAD\n- {what: pin_k, k: 2}", "is not YAML: line 2: mapping values are not allowed"),
