@@ -247,6 +247,13 @@ def test_comments_stay_where_an_edit_is_removed() -> None:
         ("- {what: split, segment: 3}", "edit 1: .*'rename', 'merge', 'pin_k'"),
         ("- {what: merge, segments: [3, 3]}", "edit 1: segments: name two segments or more, each once"),
         ("- {what: pin_k, k: 2, from: 2024-3}", "edit 1: from: a month is written YYYY-MM"),
+        (
+            "- {what: pin_k, k: 2}\n- {what: rename, segment: 1, name: A, name: B}",
+            "line 2: the key 'name' is there twice",
+        ),
+        ("- what: pin_k\n  k: 2\n  k: 3\n", "line 3: the key 'k' is there twice"),
+        ("[" * 1_000, "line 1: it is nested deeper than 100 levels"),
+        ("- " * 500 + "x", "line 1: it is nested deeper than 100 levels"),
         ("- {what: pin_k, k: 2, from: ２０２４-03}", "edit 1: from: a month is written YYYY-MM"),
         ('- {what: rename, segment: 3, name: "a\\eb"}', "edit 1: name: a name has no control characters"),
         (f"- {{what: rename, segment: 3, name: {'x' * 81}}}", "edit 1: name: String should have at most 80"),

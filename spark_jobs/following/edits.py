@@ -188,9 +188,10 @@ def parse_edits(text: str, location: str) -> tuple[Edit, ...]:
     """
     import yaml
 
+    from spark_jobs.yaml_texts import texts_of
+
     try:
-        # Every value is a text at first, so that a name may be `yes`, `1984` or `2024-03-01`.
-        content = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506  # makes texts, lists and mappings only
+        content = texts_of(text)  # so that a name may be `yes`, `1984` or `2024-03-01`
     except yaml.YAMLError as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         why = f"line {mark.line + 1}: {problem}" if mark and problem else as_clause(error)
