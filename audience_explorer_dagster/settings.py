@@ -8,6 +8,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from spark_jobs.errors import InputError
 from spark_jobs.raw.rules import Month
 
+_ADDRESS = r"^(https?://[^\s?#]+)?$"  # of a server that links begin with
 _FIRST_MONTH = "1970-01"  # that can be a partition: as for `list_months`
 
 
@@ -71,10 +72,14 @@ class Settings(BaseSettings):
         description="it must be a number from 0 to 1, the share that may change",
     )
     notify: str = Field(default="log", repr=False)  # addresses of webhooks are secrets
-    ui_url: str = ""
+    ui_url: str = Field(
+        default="",
+        pattern=_ADDRESS,
+        description="it must be the address of Dagster's webserver, such as http://127.0.0.1:3000",
+    )
     reports_url: str = Field(
         default="",
-        pattern=r"^(https?://[^\s?#]+)?$",
+        pattern=_ADDRESS,
         description="it must be the address of the server of reports, such as http://127.0.0.1:3001",
     )
 
