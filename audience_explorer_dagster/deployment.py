@@ -11,7 +11,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from audience_explorer_dagster import settings
-from spark_jobs.errors import InputError
+from spark_jobs.errors import InputError, as_clause
+from spark_jobs.yaml_texts import values_of
 
 RUN_CONFIG = settings.variable("run_config")
 
@@ -26,9 +27,9 @@ def read_own_config() -> dict[str, Any]:
     if not file:
         return {}
     try:
-        content = yaml.safe_load(Path(file).read_text(encoding="utf-8")) or {}
+        content = values_of(Path(file).read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{RUN_CONFIG}: {file} can't be read: {error}.") from None
+        raise InputError(f"{RUN_CONFIG}: {file} can't be read: {as_clause(error)}.") from None
     if not isinstance(content, dict):
         raise InputError(f"{RUN_CONFIG}: {file} holds no mapping, such as `kmeans: {{k: 12}}`.")
     if content.get("promote"):

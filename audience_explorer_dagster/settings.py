@@ -8,6 +8,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from spark_jobs.errors import InputError
 from spark_jobs.raw.rules import Month
 
+_ADDRESS = r"^(https?://[^\s?#]+)?$"  # of a server that links begin with
+_FIRST_MONTH = "1970-01"  # that can be a partition: as for `list_months`
+
 
 def variable(setting: str) -> str:
     """The environment variable of a setting."""
@@ -19,6 +22,8 @@ def _is_month(text: str) -> str:
         Month.parse(text)
     except InputError as error:
         raise ValueError from error
+    if text < _FIRST_MONTH:
+        raise ValueError
     return text
 
 
@@ -42,7 +47,7 @@ class Settings(BaseSettings):
         default="local", description="allowed are local, ec2, spark-submit, emr-serverless"
     )
     start_month: Annotated[str, AfterValidator(_is_month)] | None = Field(
-        default=None, description="it must be a month, the first that is a partition, such as 2018-01"
+        default=None, description="it must be a month from 1970 on, the first that is a partition, such as 2018-01"
     )
     end_month: Annotated[str, AfterValidator(_is_month)] | None = Field(
         default=None, description="it must be a month, the last that is a partition, such as 2024-03"
@@ -67,10 +72,14 @@ class Settings(BaseSettings):
         description="it must be a number from 0 to 1, the share that may change",
     )
     notify: str = Field(default="log", repr=False)  # addresses of webhooks are secrets
-    ui_url: str = ""
+    ui_url: str = Field(
+        default="",
+        pattern=_ADDRESS,
+        description="it must be the address of Dagster's webserver, such as http://127.0.0.1:3000",
+    )
     reports_url: str = Field(
         default="",
-        pattern=r"^(https?://[^\s?#]+)?$",
+        pattern=_ADDRESS,
         description="it must be the address of the server of reports, such as http://127.0.0.1:3001",
     )
 

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from audience_explorer_dagster.partitions import Partition
 from spark_jobs import storage
+from spark_jobs.json_texts import parse_json
 from spark_jobs.outputs import is_finished, is_whole
 from spark_jobs.schema_versions import FIELD, check_schema_version
 from spark_jobs.storage import conditional
@@ -233,7 +234,7 @@ class Store(dg.ConfigurableResource[None]):
 def _parse(text: str | None, file: str) -> dict[str, Any]:
     """What a file `current.json` says; nothing, if it is not there or makes no sense, so that it is written anew."""
     try:
-        named = json.loads(text or "{}")
+        named = parse_json(text or "{}")
     except ValueError:
         return {}
     if not isinstance(named, dict) or not isinstance(named.get("folder"), str):

@@ -32,6 +32,7 @@ from spark_jobs.outputs.checks import CheckResult
 from spark_jobs.outputs.fingerprints import fingerprint
 from spark_jobs.outputs.schemas import Inspection
 from spark_jobs.outputs.tables import read_table
+from spark_jobs.raw.rules import Month
 from spark_jobs.reporting import Reporter, run_as_command
 from spark_jobs.resources import Resources, ResourcesConfig
 from spark_jobs.vectors import clustering_inputs
@@ -98,6 +99,7 @@ def run(
 ) -> None:
     """Follow segments; see the command. The work is the same on any engine: people are compared on a sample."""
     started = time.monotonic()
+    Month.parse(month)
     sources = _sources(storage.absolute(clusters), storage.absolute(inputs), previous, month, engine.strict_schema)
     with outputs.writing(
         STEP,

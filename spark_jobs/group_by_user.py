@@ -66,6 +66,8 @@ def run(
     started = time.monotonic()
     raw, folder = storage.absolute(raw), storage.absolute(output)
     of_month = Month.parse(month or _month_of(raw))
+    if f"{folder}/".startswith(f"{raw}/"):
+        raise InputError(f"{folder} lies in {raw}, where only raw files may be. Name a folder outside of it.")
     before = file_states(raw)  # also before the files' content is made a fingerprint
     with heartbeat(report, lambda: f"taking the digests of {len(before):,} raw files"):
         files = list_raw_files(raw)

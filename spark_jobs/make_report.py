@@ -6,7 +6,6 @@ these clusters, segments have the names and colors that they have in all months,
 and --grouped-users, what the clusters were made from, it says of the data what was read and refused.
 """
 
-import json
 import time
 from html.parser import HTMLParser
 from typing import Any
@@ -31,8 +30,10 @@ from spark_jobs.outputs import Manifest, checks
 from spark_jobs.outputs.checks import CheckResult
 from spark_jobs.outputs.fingerprints import fingerprint
 from spark_jobs.outputs.tables import read_batches, read_table
+from spark_jobs.raw.rules import Month
 from spark_jobs.reporting import Reporter, run_as_command
 from spark_jobs.resources import Resources, ResourcesConfig
+from spark_jobs.vectors.category_files import check_name
 
 STEP = "audience_report"
 CODE_VERSION = "3"  # raise it with every change of what comes out: partitions are then made again
@@ -110,6 +111,8 @@ def run(
 ) -> None:
     """Make a report; see the command."""
     started = time.monotonic()
+    Month.parse(month)
+    check_name(category)
     clusters = outputs.read_manifest(storage.absolute(kmeans), clustering.STEP)
     choice = None if k_selection is None else outputs.read_manifest(storage.absolute(k_selection), select_k.STEP)
     if choice is not None and choice["fingerprint"] not in clusters["inputs"]:
@@ -161,7 +164,7 @@ def _content(
     segments: str | None,
     made_from: Sources,
 ) -> Content:
-    summary = json.loads(storage.at(storage.join(folder, "summary.json")).read_text(encoding="utf-8"))
+    summary = outputs.read_json(folder, "summary.json")
     if "segments" not in summary:
         raise InputError(f"{folder} was made by an earlier version, which did not describe segments. Make it again.")
     followed, flows = (None, []) if segments is None else _followed(storage.absolute(segments))
@@ -225,7 +228,7 @@ def _compared(folder: str, clusters: Manifest) -> list[dict[str, Any]]:
 
 def _followed(folder: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What is said of followed segments, and the rows of their flows."""
-    followed = json.loads(storage.at(storage.join(folder, "segments.json")).read_text(encoding="utf-8"))
+    followed = outputs.read_json(folder, "segments.json")
     if "history" not in followed:
         raise InputError(f"{folder} was made by an earlier version, which kept no months before. Make it again.")
     return followed, read_table(folder, "flows.parquet").to_pylist()

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from spark_jobs.errors import InputError
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE | re.ASCII)
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 _CGROUPS = Path("/sys/fs/cgroup")
 
@@ -87,10 +87,11 @@ def parse_size(text: str) -> int:
         ValueError: It is not a size.
     """
     match = _SIZE.fullmatch(text.strip())
-    if match is None or float(match[1]) == 0:
+    number, power, binary = match.groups() if match else ("0", "", "")
+    size = int(float(number) * (1024 if binary else 1000) ** _POWERS[power.upper()])
+    if size == 0:
         raise ValueError(f"{text!r} is not a size, such as 6GB or 512MiB")
-    number, power, binary = match.groups()
-    return int(float(number) * (1024 if binary else 1000) ** _POWERS[power.upper()])
+    return size
 
 
 def memory_of_machine() -> int:

@@ -1,6 +1,5 @@
 """The segments of a category, for notebooks and programs: `load_segments`. It needs neither Dagster nor its records."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,8 @@ import pyarrow as pa
 from spark_jobs import storage
 from spark_jobs.clusters.published import SEGMENT_COMPARISONS, SEGMENT_PROFILES
 from spark_jobs.errors import InputError
-from spark_jobs.outputs import read_manifest
+from spark_jobs.json_texts import parse_json
+from spark_jobs.outputs import broken, read_manifest
 from spark_jobs.outputs.schemas import TableRules
 from spark_jobs.outputs.tables import read_table
 from spark_jobs.schema_versions import check_schema_version
@@ -79,7 +79,7 @@ def _folder(root: str, month: str, category: str, name: str | None) -> str:
     if name is None:
         location = storage.join(outputs, _CURRENT)
         try:
-            current = json.loads(storage.read_bytes(location))
+            current = parse_json(storage.read_bytes(location))
             check_schema_version(current, location, 1)
             name = str(current["folder"])
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -94,8 +94,12 @@ def _folder(root: str, month: str, category: str, name: str | None) -> str:
 
 
 def _json_lines(folder: str, name: str) -> list[dict[str, Any]]:
-    text = storage.at(storage.join(folder, name)).read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.split("\n") if line]
+    location = storage.join(folder, name)
+    try:
+        text = storage.read_bytes(location).decode()
+        return [parse_json(line) for line in text.split("\n") if line]
+    except (OSError, ValueError) as error:
+        raise broken(folder, location, error) from error
 
 
 def _dimensions(described: list[dict[str, Any]]) -> pa.Table:

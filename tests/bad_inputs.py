@@ -65,6 +65,7 @@ _BAD_ACTIONS = (
     *("page_like,post_like", "рage_like", "page_l\u0131ke", "page_like\u200b", "null"),
 )
 _BAD_COUNTS = ("0", "-1", "1.5", "1.0", "1e0", "9223372036854775808", "-9223372036854775809", "1" * 400, "NaN", "1e999")
+_LONG = ("1" * 5000, "-" + "1" * 5000)  # numbers of more digits than Python reads
 _BAD_TIMES = (
     *("yesterday", "2024-02-30", "2024-13-01", "2024-00-10", "2024-01-00", "2024-1-5", "24-01-05", "2024-01-32"),
     *("2024-01-05T24:00:00Z", "2024-01-05T23:60:00Z", "2024-01-05T23:59:60Z", "2024-01-05T10", "2024-01-05T"),
@@ -106,7 +107,7 @@ def _bad_json_values() -> Iterator[tuple[str, str, str]]:
     for name in ("user_id", "page_id", "action", "gender", "timestamp"):
         yield from ((name, value, rules.not_a_string(name)) for value in _BAD_TEXTS)
         yield from ((name, value, rules.NOT_UTF8) for value in _HALVES)
-    yield from (("count", value, rules.BAD_COUNT) for value in (*_BAD_COUNTS, '"1"', "true", "[]", "{}", '""'))
+    yield from (("count", value, rules.BAD_COUNT) for value in (*_BAD_COUNTS, *_LONG, '"1"', "true", "[]", "{}", '""'))
     yield from (("timestamp", _STRING(value), rules.BAD_TIMESTAMP) for value in (*_BAD_TIMES, "", "2024-01-05\n"))
     yield from (("timestamp", _STRING(value), rules.OTHER_MONTH) for value in _OTHER_MONTHS)
 
@@ -188,6 +189,26 @@ _BAD_CSV_LINES = [
         }.items()
     ),
 ]
+
+
+# Values of a field that raw actions do not have: whatever they are, the row is good.
+_OF_OTHER_FIELDS = {
+    "lists of 5,000 levels": b"[" * 5000 + b"]" * 5000,
+    "objects of 5,000 levels": b'{"a":' * 5000 + b"1" + b"}" * 5000,
+    "a number of 5,000 digits": b"1" * 5000,
+    "a number below 0 of 5,000 digits": b"-" + b"1" * 5000,
+    "a number beyond floats": b"1e999",
+    "half a surrogate pair": rb'"\ud800"',
+    "NaN": b"NaN",
+    "an object with a user": b'{"user_id": 7, "user_id": 8}',
+}
+
+
+def strange_rows() -> Iterator[BadInput]:
+    """A file a row that looks bad and is not, which is its second of two; `Rows(2)` are accepted of each."""
+    for what, value in _OF_OTHER_FIELDS.items():
+        row = (_ROW % b"u")[:-1] + b', "x": ' + value + b"}"
+        yield BadInput(f"jsonl: another field that is {what}", "a.jsonl", _ROW % b"good" + b"\n" + row + b"\n", Rows(2))
 
 
 def raw_rows() -> Iterator[BadInput]:
@@ -410,8 +431,29 @@ def _parquet_columns() -> Iterator[tuple[str, dict[str, pa.Array], str | Rows]]:
         )
 
 
+def _layouts() -> Iterator[tuple[str, bytes, str | Rows]]:
+    """Ways to lay out the same columns, and pages whose checksum shows that they were changed."""
+    for encoding in ("PLAIN", "DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"):
+        encoded = {**_GOOD, "gender": pa.array(["f", "m"])}
+        kinds = dict.fromkeys(encoded, encoding)
+        yield encoding, parquet(encoded, use_dictionary=False, column_encoding=kinds), Rows(2)
+    # Nanoseconds of 64 bits come round to January 2024 584 years later.
+    for moment, expected in ((_NOW, Rows(2)), (datetime(2608, 7, 24), Rows(0, {rules.OTHER_MONTH: 2}))):
+        times = pa.array([moment.replace(tzinfo=None)] * 2, pa.timestamp("us"))
+        old = parquet({**_GOOD, "timestamp": times}, use_deprecated_int96_timestamps=True)
+        yield f"Spark's old timestamps of {moment.year}", old, expected
+    for coded in (True, False):
+        options = {"compression": "none", "write_statistics": False, "write_page_checksum": True}
+        whole = parquet(_GOOD, use_dictionary=coded, **options)
+        yield f"checksums, codes: {coded}", whole, Rows(2)
+        changed = whole.replace(b"page_like", b"post_like", 1)
+        yield f"a page that does not have its checksum, codes: {coded}", changed, "CRC checksum verification failed"
+
+
 def raw_parquet() -> Iterator[BadInput]:
     """Parquet files: columns of all types, and files that are none."""
+    for what, content, expected in _layouts():
+        yield BadInput(f"parquet: {what}", "a.parquet", content, expected)
     for what, columns, expected in _parquet_columns():
         yield BadInput(f"parquet: {what}", "a.parquet", parquet(columns), expected)
     whole = parquet(_GOOD)

@@ -58,8 +58,20 @@ def _rows(**change: Any) -> bytes:
     return _file(pa.Table.from_pylist([_ROW, second], GROUPED_USERS))
 
 
-def _file(table: pa.Table) -> bytes:
-    return parquet(dict(zip(table.schema.names, table.columns, strict=True)))
+def _file(table: pa.Table, **options: Any) -> bytes:
+    return parquet(dict(zip(table.schema.names, table.columns, strict=True)), **options)
+
+
+def _encoded(encoding: str) -> bytes:
+    """A file of a user whose texts are in this encoding."""
+    texts = dict.fromkeys(("user_id", "gender", "pages.list.element.page_id"), encoding)
+    return _file(pa.Table.from_pylist([_ROW], GROUPED_USERS), use_dictionary=False, column_encoding=texts)
+
+
+def _damaged() -> bytes:
+    """A file whose user is not the one that its page's checksum was made of."""
+    user = pa.Table.from_pylist([{**_ROW, "user_id": "somebody"}], GROUPED_USERS)
+    return _file(user, compression="none", write_page_checksum=True).replace(b"somebody", b"nobodies")
 
 
 def _bad_rows() -> Iterator[tuple[str, bytes, str]]:
@@ -144,4 +156,7 @@ def users() -> Iterator[BadInput]:
     yield BadInput("CSV", "users.csv", raw_file(), "must hold grouped users as .parquet, or as .jsonl")
     yield BadInput("jsonl: a user twice", "users.jsonl", (good + b"\n") * 2, "User 'u' is listed twice")
     yield BadInput("parquet: none", "users.parquet", _file(GROUPED_USERS.empty_table()), Rows(0))
+    yield BadInput("parquet: a damaged page", "users.parquet", _damaged(), "CRC checksum verification failed")
+    for encoding in ("DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"):
+        yield BadInput(f"parquet: {encoding}", "users.parquet", _encoded(encoding), Rows(1))
     yield BadInput("parquet: fine", "users.parquet", whole, Rows(2))

@@ -14,7 +14,7 @@ from spark_jobs.raw.folder import list_raw_files
 from spark_jobs.raw.rules import Month
 from spark_jobs.vectors.category_files import read_category
 from tests.bad_categories import categories
-from tests.bad_inputs import BadInput, Rows, in_folder, raw_parquet, raw_rows, raw_texts
+from tests.bad_inputs import BadInput, Rows, in_folder, raw_parquet, raw_rows, raw_texts, strange_rows
 from tests.bad_users import users
 from tests.conftest import Engine
 
@@ -26,6 +26,7 @@ def each(inputs: Sequence[BadInput]) -> pytest.MarkDecorator:
 
 
 RAW_ROWS, RAW_FILES = list(raw_rows()), [*raw_texts(), *raw_parquet()]
+STRANGE_ROWS = list(strange_rows())
 IN_FOLDER, CATEGORIES, USERS = list(in_folder()), list(categories()), list(users())
 
 
@@ -68,6 +69,15 @@ def test_a_row_that_breaks_a_rule_is_counted_whatever_is_beside_it(raw: Path, ba
     assert counted(raw) == Rows(2, Counter([found, nothing]))
 
 
+@each(STRANGE_ROWS)
+def test_a_row_that_looks_bad_and_is_not_is_accepted_whatever_is_beside_it(raw: Path, bad: BadInput) -> None:
+    path = bad.write(raw)
+    assert counted(raw) == Rows(2)
+    with path.open("ab") as file:
+        file.write(b"nothing")
+    assert counted(raw) == Rows(2, {rules.NOT_JSON: 1})
+
+
 @each([*RAW_FILES, *IN_FOLDER])
 def test_a_bad_raw_file_is_refused_by_name_or_its_rows_are_counted(raw: Path, bad: BadInput) -> None:
     path = bad.write(raw)
@@ -107,7 +117,12 @@ def test_bad_grouped_users_are_refused_by_name(
 
 
 def test_the_corpus_has_at_least_600_inputs_that_differ() -> None:
-    corpora = {"raw": [*RAW_ROWS, *RAW_FILES], "folder": IN_FOLDER, "category": CATEGORIES, "users": USERS}
+    corpora = {
+        "raw": [*RAW_ROWS, *STRANGE_ROWS, *RAW_FILES],
+        "folder": IN_FOLDER,
+        "category": CATEGORIES,
+        "users": USERS,
+    }
     seen = Counter((corpus, bad.file, bad.content) for corpus, inputs in corpora.items() for bad in inputs)
     assert [what for what, times in seen.items() if times > 1] == []
     assert len(seen) >= 600

@@ -69,3 +69,25 @@ def test_a_file_that_makes_no_sense_is_refused_and_changes_nothing(own: dict[str
     with pytest.raises(InputError, match=f"AUDIENCE_EXPLORER_RUN_CONFIG: .*{says}"):
         deployment.set_defaults((SegmentsRunConfig, MonthRunConfig), own)
     assert MonthRunConfig().kmeans.k is None
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("kmeans: {k: 3}\nkmeans: {label: x}\n", "the key 'kmeans' is there twice"),
+        ("kmeans: {k: 3, k: 4}", "the key 'k' is there twice"),
+        ("[" * 1_000, "it is nested deeper than 100 levels"),
+        ("kmeans: !!python/name:os.system", "could not determine a constructor"),
+        ("kmeans: [", "expected the node content"),
+        ("- kmeans", "holds no mapping"),
+    ],
+)
+def test_a_file_that_cannot_be_understood_is_refused_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, says: str
+) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    monkeypatch.setenv("AUDIENCE_EXPLORER_RUN_CONFIG", str(file))
+    with pytest.raises(InputError, match=rf"^AUDIENCE_EXPLORER_RUN_CONFIG: {file} .*{says}") as refused:
+        deployment.read_own_config()
+    assert "\n" not in str(refused.value)

@@ -395,6 +395,14 @@ def test_each_bar_is_named_and_says_how_solid_its_segment_is(drawn: "list[Figure
     assert [bar.get_width() for bar in axes.patches] == [100, 100, 0]
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_picture_shows_names_without_a_word_on_what_is_in_them() -> None:
+    summary = profiled("solid", "doubtful")["summary"]
+    for name, segment in zip(("\x1b[2J\u202e$\n", "コーヒー 👩‍🍳"), summary["segments"], strict=True):
+        segment["name"] = name
+    assert pictures.clusters(summary, 10).startswith("![")
+
+
 def test_each_bar_of_code_version_4_says_how_solid_its_cluster_is(drawn: "list[Figure]") -> None:
     pictures.clusters(clustered("solid", "doubtful", "unknown")["summary"], 10)
     (axes,) = drawn[0].axes

@@ -15,6 +15,8 @@ from spark_jobs import group_by_user, storage
 from spark_jobs.errors import InputError, as_line
 from spark_jobs.reporting import Reporter, run_as_command
 from spark_jobs.workers import run_job
+from tests.conftest import Engine
+from tests.test_jobs import GOOD, raw_month
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -123,3 +125,20 @@ def test_a_root_below_a_file_is_refused_in_a_line(tmp_path: Path, monkeypatch: p
         f"Error: {tmp_path}/root/.dagster_home: Not a directory. A file is where a folder is needed: move it, or name"
         " another folder.\n"
     )
+
+
+@pytest.mark.parametrize("below", ["", "out", "_out/users"])
+def test_a_month_of_raw_files_is_no_place_for_an_output(local: Engine, tmp_path: Path, below: str) -> None:
+    raw = raw_month(tmp_path, [GOOD])
+    with pytest.raises(InputError, match=rf"^{raw / below} lies in {raw}, where only raw files may be"):
+        local.run("group_by_user", raw, raw / below)
+    assert len(list(raw.iterdir())) == 1
+
+
+@pytest.mark.parametrize("job", ["follow_segments", "make_report"])
+@pytest.mark.parametrize("month", ["2024-13", "\x1b[2J", "2024-1"])
+def test_a_job_takes_no_other_name_for_a_month(local: Engine, tmp_path: Path, job: str, month: str) -> None:
+    folders = [tmp_path / "a", tmp_path / "b", tmp_path / "out"] if job == "follow_segments" else [tmp_path, tmp_path]
+    category = ["--category", "tea"] if job == "make_report" else []
+    with pytest.raises(InputError, match=" is not a month; one is named YYYY-MM"):
+        local.run(job, *folders, "--month", month, *category)

@@ -23,7 +23,7 @@ def test_a_size_is_read_as_people_write_it(text: str, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "much", "0GB", "-1GB", "6 GB or so"])
+@pytest.mark.parametrize("text", ["", "much", "0GB", "-1GB", "6 GB or so", "0.9B", "9" * 400, "٦GB"])
 def test_what_is_no_size_is_refused_where_it_is_given(text: str) -> None:
     with pytest.raises(ValueError, match="is not a size, such as 6GB"):
         ResourcesConfig(memory=text)
@@ -122,6 +122,14 @@ def test_little_memory_and_few_cores_change_nothing_but_the_time(local: Engine, 
     assert len(parts) > 1
     for part in parts:
         assert part.read_bytes() == (tmp_path / "little" / "users" / part.name).read_bytes()
+
+
+def test_a_scratch_folder_that_takes_no_file_is_reported_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        Spill(str(tmp_path / "nowhere"))
+    assert capfd.readouterr().err == "", "nothing was opened, so there is nothing to close"
 
 
 def test_pieces_come_back_and_leave_no_file(tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ def test_only_a_variable_of_exactly_that_name_counts(monkeypatch: pytest.MonkeyP
     [
         ("START_MONTH", "2018", "it must be a month"),
         ("START_MONTH", "2018-13", "it must be a month"),
+        ("UI_URL", "javascript:alert(1)", "it must be the address of Dagster's webserver"),
+        ("START_MONTH", "0001-01", "it must be a month from 1970 on"),
         ("LAUNCHER", "ec3", "allowed are local, ec2, spark-submit, emr-serverless"),
         ("AUTOMATIC", "true", "it must be 1 (new months run by themselves) or 0"),
         ("SETTLE_SECONDS", "nan", "it must be a number of seconds, 0 or more"),

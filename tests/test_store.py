@@ -162,7 +162,9 @@ def test_what_goes_with_clusters_is_current_while_they_are_and_says_so(store: St
     }
 
 
-@pytest.mark.parametrize("text", ['{"folder": 1}', '{"folder": null, "promoted": true}', '{"folder": ""}', "nonsense"])
+@pytest.mark.parametrize(
+    "text", ['{"folder": 1}', '{"folder": null, "promoted": true}', '{"folder": ""}', "nonsense", "[" * 100_000]
+)
 def test_a_current_json_that_names_no_folder_names_no_output(store: Store, text: str) -> None:
     a = finished(store, "a")
     Path(store.outputs("kmeans", TEA), "current.json").write_text(text)

@@ -1,8 +1,11 @@
 r"""Names that are other people's reach a terminal with nothing in them that it would obey: ESC becomes `\x1b`."""
 
+import importlib
 import json
+import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
@@ -104,3 +107,23 @@ def run(*arguments: str) -> Result:
 
 def assert_obeyed_by_nothing(result: Result) -> None:
     assert not set(OBEYED) & set(result.output), repr(result.output)
+
+
+EXPORTED = pa.table({"user_id": ["=1+1", EVIL, "b"], "segment": ["=HYPERLINK(1)", EVIL, "=HYPERLINK(1)"]})
+exporting = importlib.import_module("audience_explorer_dagster.cli.export")  # the package names the command so
+
+
+def test_an_exported_name_is_no_formula_and_ids_are_as_they_are(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    exporting._print(EXPORTED)
+    of_formula = b'"=1+1","\'=HYPERLINK(1)"\n'
+    evil = EVIL.encode()
+    last = b'"b","\'=HYPERLINK(1)"\n'
+    assert capfdbinary.readouterr().out == b'"user_id","segment"\n' + of_formula + b'"%s","%s"\n' % (evil, evil) + last
+
+
+def test_people_who_are_exported_to_a_terminal_do_nothing_to_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    exporting._print(EXPORTED)
+    assert not set(capsys.readouterr().out) & set(OBEYED)

@@ -81,7 +81,10 @@ def without(name: str) -> dict[str, Any]:
         ({**GOOD, "files": [{"path": "a/data.json"}]}, "its files can't be understood"),
         ({**GOOD, "files": [GOOD["files"][0], {"bytes": 0}]}, "its files can't be understood"),
         ({**GOOD, "files": ["a/data.json"]}, "'str' object has no attribute 'keys'"),
+        ({**GOOD, "files": [{"path": ["a"], "bytes": 3}]}, "its files can't be understood"),
+        ({**GOOD, "files": [{"path": "empty", "bytes": "0"}]}, "its files can't be understood"),
         ("[]", "'list' object has no attribute 'get'"),
+        ("[" * 100_000, "it is nested too deep"),
     ],
 )
 def test_a_manifest_that_is_not_whole_is_damage_that_says_what_is_wrong_and_what_to_do(
@@ -175,3 +178,10 @@ def test_a_file_that_cannot_be_read_names_the_manifest_whose_deletion_makes_it_a
         "root/out/a.parquet can't be read: it is cut off. Delete root/out/manifest.json, and the next run makes the"
         " output again."
     )
+
+
+@pytest.mark.parametrize("text", [b"{", b"\xff", b"[" * 100_000])
+def test_a_json_file_that_was_changed_is_named_with_the_way_out(folder: Path, text: bytes) -> None:
+    (folder / "summary.json").write_bytes(text)
+    with pytest.raises(InputError, match=rf"^{folder}/summary.json can't be read: .*\. Delete {folder}/manifest.json"):
+        manifests.read_json(str(folder), "summary.json")

@@ -1,6 +1,7 @@
 """`audience-explorer export`: the people of segments, for the systems that act on them."""
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,6 +15,7 @@ from audience_explorer_dagster.cli.project import errors_told, open_project, roo
 from spark_jobs import storage
 from spark_jobs.errors import InputError
 from spark_jobs.raw.months import list_months
+from spark_jobs.terminal import visible_lines
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -147,7 +149,7 @@ def export(
         tell(f"{line}: {count:,} people")
     tell("These counts are exact; those of the report are rounded.")
     if output is None:
-        click.echo(_as_csv(rows), nl=False)
+        _print(rows)
     else:
         tell(f"{rows.num_rows:,} people are in {output}")
 
@@ -354,11 +356,23 @@ def _write(rows: "pa.Table", output: str) -> None:
             pq.write_table(rows, file, compression="zstd")
 
 
+def _print(rows: "pa.Table") -> None:
+    """Print the people. A program gets all as it is; a terminal would obey what ids and names hold."""
+    content = _as_csv(rows)
+    click.echo(visible_lines(content.decode()) if sys.stdout.isatty() else content, nl=False)
+
+
 def _as_csv(rows: "pa.Table") -> bytes:
     import pyarrow as pa
     from pyarrow import csv
 
+    from spark_jobs.audience_report.tables import without_formula
+
+    # Names of segments are for people, who open CSV in spreadsheets. Ids are for programs, and stay as they are.
+    names = rows["segment"].combine_chunks().dictionary_encode()
+    shown = pa.array([without_formula(name) for name in names.dictionary.to_pylist()], pa.string())
+    place = rows.schema.get_field_index("segment")
     written = pa.BufferOutputStream()
-    csv.write_csv(rows, written)
+    csv.write_csv(rows.set_column(place, "segment", shown.take(names.indices)), written)
     content: bytes = written.getvalue().to_pybytes()
     return content

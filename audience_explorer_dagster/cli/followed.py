@@ -1,11 +1,11 @@
 """What the commands read of followed segments."""
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from spark_jobs import storage
 from spark_jobs.errors import InputError
+from spark_jobs.json_texts import parse_json
 from spark_jobs.raw.months import list_months
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def read_output(folder: str) -> Followed:
 def _read(folder: str, name: str) -> dict[str, Any]:
     location = storage.join(folder, name)
     try:
-        found: dict[str, Any] = json.loads(storage.at(location).read_text(encoding="utf-8"))
+        found: dict[str, Any] = parse_json(storage.at(location).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{location} can't be read: {error}. Run the pipeline again.") from None
     return found

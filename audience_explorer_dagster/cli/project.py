@@ -10,13 +10,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from audience_explorer_dagster.cli.dagster_home import HOME, home_of, make_home
 from spark_jobs import storage
-from spark_jobs.errors import InputError
+from spark_jobs.errors import InputError, as_clause
 from spark_jobs.terminal import as_table, visible_lines
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from audience_explorer_dagster.store import Store
 
 ROOT = "AUDIENCE_EXPLORER_ROOT"
+_LONGEST_REASON = 300  # characters: Dagster names all settings that there are
 _LAST_LINES = 20  # of what was held back, which a failure shows
 
 root_option = click.option(
@@ -191,12 +193,34 @@ def open_project(root: str) -> Iterator[Project]:
         # same time leave two heads of the schema, and no process can open the home again.
         with (home / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            instance = opened.enter_context(dg.DagsterInstance.get())
-            instance.get_runs_count()
-            instance.get_dynamic_partitions(CATEGORY)
-            instance.all_instigator_state()
+            with _told_of_records(home):
+                instance = opened.enter_context(dg.DagsterInstance.get())
+                instance.get_runs_count()
+                instance.get_dynamic_partitions(CATEGORY)
+                instance.all_instigator_state()
         fail_lost_runs(instance)
         yield Project(defs, instance, Store(root=os.environ[ROOT]))
+
+
+@contextmanager
+def _told_of_records(home: Path) -> Iterator[None]:
+    """Tell in a line why the records can't be opened: their settings make no sense, or there is no such database."""
+    import sqlite3
+
+    import dagster as dg
+    import yaml
+    from dagster._check import CheckError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (dg.DagsterError, CheckError, ImportError, SQLAlchemyError, sqlite3.Error, yaml.YAMLError) as error:
+        why = as_clause(error)
+        shown = why if len(why) <= _LONGEST_REASON else f"{why[:_LONGEST_REASON]}…"
+        raise InputError(
+            f"The records in {home} can't be opened: {shown}. Mend {home / 'dagster.yaml'}, or what it names, or name"
+            f" another folder in {HOME}."
+        ) from error
 
 
 # --- what a pipeline would do ----------------------------------------------------------------------

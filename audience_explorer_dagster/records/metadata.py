@@ -3,7 +3,6 @@
 Figures of people are published ones: `records.people` says how.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +19,7 @@ from audience_explorer_dagster.records.history import FINGERPRINT, FOLDER, INPUT
 from audience_explorer_dagster.store import Store
 from spark_jobs import make_report, storage
 from spark_jobs.clusters.action_mix import in_short
+from spark_jobs.json_texts import parse_json
 from spark_jobs.outputs import MANIFEST
 
 REUSED = "reused"
@@ -147,7 +147,7 @@ def _published(record: Record, store: Store) -> Mapping[str, Any]:
     asset, _, _ = store.place(record.folder).partition("/")
     try:
         text = storage.at(storage.join(record.folder, MANIFEST)).read_text(encoding="utf-8")
-        anew = of_computed(asset, record.folder, store, json.loads(text), {})
+        anew = of_computed(asset, record.folder, store, parse_json(text), {})
     except (OSError, ValueError, KeyError):
         return {name: record.metadata[name] for name in _WITHOUT_PEOPLE if name in record.metadata}
     # When and by which run it was computed, if it is a reuse itself, only the record knows.

@@ -2,10 +2,12 @@
 
 import base64
 import io
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from audience_explorer_dagster.records import findings, people
 from spark_jobs.clusters import published
+from spark_jobs.terminal import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,7 +87,10 @@ def _markdown(figure: "Figure", alternative: str) -> str:
     from PIL import Image
 
     drawn = io.BytesIO()
-    figure.savefig(drawn, format="png")
+    with warnings.catch_warnings():
+        # Names may be in scripts that the font lacks, which then are boxes; the warning has them as they are.
+        warnings.filterwarnings("ignore", r"(?s)Glyph .* missing from font")
+        figure.savefig(drawn, format="png")
     small = io.BytesIO()
     # 16 colours are enough for bars and text, and a third of the bytes.
     Image.open(drawn).convert("RGB").quantize(16).save(small, format="png", optimize=True)
@@ -97,4 +102,4 @@ def _short(name: str) -> str:
 
 
 def _plain(text: str) -> str:
-    return text.replace("$", r"\$")  # it would start a formula
+    return visible(text).replace("$", r"\$")  # it would start a formula

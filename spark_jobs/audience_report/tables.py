@@ -23,8 +23,8 @@ class Table:
         """The table as CSV; what is not known is empty."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([_cell(column) for column in self.columns])
-        writer.writerows([_cell(value) for value in row] for row in self.rows)
+        writer.writerow([without_formula(column) for column in self.columns])
+        writer.writerows([without_formula(value) for value in row] for row in self.rows)
         return text.getvalue()
 
     @property
@@ -33,7 +33,8 @@ class Table:
         return f"data:text/csv;charset=utf-8,{quote(self.csv, safe='/,')}"
 
 
-def _cell(value: Any) -> Any:
+def without_formula(value: Any) -> Any:
+    """A cell of a CSV that no spreadsheet computes: a text that would be a formula begins with an apostrophe."""
     if isinstance(value, str) and value.startswith(_FORMULA):
         return f"'{value}"  # page names are whatever somebody wrote
     return value

@@ -46,7 +46,8 @@ class Spill:
 
     def __init__(self, folder: str):
         self._folder = folder
-        self._file: int | None = _unnamed_file(folder)
+        self._file: int | None = None
+        self._file = _unnamed_file(folder)
 
     def put(self, piece: bytes) -> Piece:
         """Keep a piece at the end of the file.

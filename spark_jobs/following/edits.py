@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from spark_jobs import storage
 from spark_jobs.errors import InputError, as_clause
 
-_MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
+_MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])", re.ASCII)
 LONGEST_NAME = 80  # characters
 
 
@@ -188,9 +188,10 @@ def parse_edits(text: str, location: str) -> tuple[Edit, ...]:
     """
     import yaml
 
+    from spark_jobs.yaml_texts import texts_of
+
     try:
-        # Every value is a text at first, so that a name may be `yes`, `1984` or `2024-03-01`.
-        content = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506  # makes texts, lists and mappings only
+        content = texts_of(text)  # so that a name may be `yes`, `1984` or `2024-03-01`
     except yaml.YAMLError as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         why = f"line {mark.line + 1}: {problem}" if mark and problem else as_clause(error)

@@ -1,6 +1,5 @@
 """The files of followed segments: for people `segments.json` and `flows.parquet`, for the next month all others."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from types import MappingProxyType
@@ -17,8 +16,7 @@ from spark_jobs.following.follow import Returned
 from spark_jobs.following.in_both import in_both, rising
 from spark_jobs.following.state import Event, Seen, Segment, State
 from spark_jobs.following.tastes import People
-from spark_jobs.outputs import Output
-from spark_jobs.outputs.manifest import broken
+from spark_jobs.outputs import Output, broken, read_json
 from spark_jobs.outputs.schemas import AT_LEAST_0, AT_LEAST_1, TableRules
 from spark_jobs.outputs.tables import read_batches, read_table
 
@@ -68,11 +66,7 @@ def read_state(folder: str) -> State:
     Raises:
         InputError: It can't be read.
     """
-    location = storage.join(folder, "state.json")
-    try:
-        kept = json.loads(storage.at(location).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise broken(folder, location, error) from error
+    kept = read_json(folder, "state.json")
     people = read_table(folder, "people.parquet")
     return State(
         kept["month"],
@@ -175,12 +169,7 @@ def read_history(previous: str) -> list[dict[str, Any]]:
     Raises:
         InputError: It can't be read.
     """
-    location = storage.join(previous, "segments.json")
-    try:
-        described = json.loads(storage.at(location).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise broken(previous, location, error) from error
-    history: list[dict[str, Any]] = described.get("history", [])
+    history: list[dict[str, Any]] = read_json(previous, "segments.json").get("history", [])
     return history
 
 

@@ -1,7 +1,16 @@
 """Outputs: `lifecycle` writes them, `manifest` and `tables` read them, `read_back` and `checks` inspect them."""
 
 from spark_jobs.outputs.lifecycle import Output, writing
-from spark_jobs.outputs.manifest import MANIFEST, Manifest, broken, damage_of, is_finished, is_whole, read_manifest
+from spark_jobs.outputs.manifest import (
+    MANIFEST,
+    Manifest,
+    broken,
+    damage_of,
+    is_finished,
+    is_whole,
+    read_json,
+    read_manifest,
+)
 
 __all__ = [
     "MANIFEST",
@@ -11,6 +20,7 @@ __all__ = [
     "damage_of",
     "is_finished",
     "is_whole",
+    "read_json",
     "read_manifest",
     "writing",
 ]

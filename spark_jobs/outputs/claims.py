@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from spark_jobs import storage
 from spark_jobs.errors import OutputExists, S3Error
+from spark_jobs.json_texts import parse_json
 from spark_jobs.outputs.manifest import MANIFEST
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class _Waiting:
 def read_marker(marker: bytes) -> dict[str, Any]:
     """What a marker says of its writer; empty if it was released, is being written, or is of an earlier version."""
     try:
-        said = json.loads(marker)
+        said = parse_json(marker)
     except ValueError:
         return {}
     return said if isinstance(said, dict) and said.get("writer") else {}

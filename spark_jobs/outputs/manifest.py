@@ -1,13 +1,14 @@
 """The manifest of an output: it is written last, and makes the folder an output."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
+from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any
 
 from spark_jobs import storage
 from spark_jobs.errors import DamagedOutput, InputError, NewerVersion, as_clause
+from spark_jobs.json_texts import parse_json
 from spark_jobs.schema_versions import check_schema_version
 
 if TYPE_CHECKING:
@@ -89,19 +90,36 @@ def _parse(text: bytes, location: str) -> Manifest:
         NewerVersion: A newer version wrote it.
         ValueError, KeyError, TypeError, AttributeError: It is not a whole one.
     """
-    manifest: Manifest = json.loads(text)
+    manifest: Manifest = parse_json(text)
     check_schema_version(manifest, location, SCHEMA_VERSION)
     parts = {"step": str, "fingerprint": str, "files": list, "summary": dict}
     wrong = [name for name, kind in parts.items() if not isinstance(manifest[name], kind)]
-    if wrong or not all({"path", "bytes"} <= file.keys() for file in manifest["files"]):
+    if wrong or not all(map(_is_named, manifest["files"])):
         raise ValueError(f"its {wrong[0] if wrong else 'files'} can't be understood")
     return manifest
+
+
+def _is_named(file: Mapping[str, Any]) -> bool:
+    return file.keys() >= {"path", "bytes"} and isinstance(file["path"], str) and isinstance(file["bytes"], int)
 
 
 def _in_words(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"it has no {error}"
-    return "it is empty, or cut off" if isinstance(error, json.JSONDecodeError) else as_clause(error)
+    return "it is empty, or cut off" if isinstance(error, JSONDecodeError) else as_clause(error)
+
+
+def read_json(folder: str, name: str) -> Any:
+    """The value of a JSON file of a finished output.
+
+    Raises:
+        InputError: It can't be read.
+    """
+    location = storage.join(folder, name)
+    try:
+        return parse_json(storage.read_bytes(location))
+    except (OSError, ValueError) as error:
+        raise broken(folder, location, error) from error
 
 
 def broken(folder: str, location: str, why: object) -> InputError:

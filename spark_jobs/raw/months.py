@@ -4,7 +4,8 @@ import re
 
 from spark_jobs import storage
 
-_FOLDER = re.compile(r"month=(\d{4}-(?:0[1-9]|1[0-2]))")
+# Those from 1970 on that `Month.parse` takes: Dagster can't make partitions of some before, and would not load at all.
+_FOLDER = re.compile(r"month=((?!9999-12)(?:19[7-9]\d|[2-9]\d{3})-(?:0[1-9]|1[0-2]))", re.ASCII)
 
 
 def list_months(folder: str) -> list[str]:

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from spark_jobs.errors import UnreadableFile
+from spark_jobs.parquet_files import open_parquet
 from spark_jobs.raw.rules import NOT_UTF8, RAW, REPETITIVE, RawRows, by_code, require_columns
 from spark_jobs.raw.timestamps import UTC_SECONDS
 
@@ -26,7 +27,7 @@ def read_parquet(file: IO[bytes], location: str) -> Iterator[RawRows]:
     names = set(schema.names)
     require_columns(names, location)
     _check_columns(schema, location)
-    parquet = pq.ParquetFile(file, metadata=footer, read_dictionary=[name for name in REPETITIVE if name in names])
+    parquet = open_parquet(file, footer, codes=REPETITIVE)
     line = 1
     wanted = [name for name in RAW.names if name in names]
     for batch in parquet.iter_batches(batch_size=_ROWS, columns=wanted, use_threads=False):  # tasks run one a core
@@ -40,7 +41,7 @@ def read_small_parquet(data: bytes, most_rows: int) -> pa.Table | None:
     Raises:
         UnreadableFile: It lacks a column, or one is of a wrong type; the error names no file.
     """
-    parquet = pq.ParquetFile(pa.BufferReader(data))
+    parquet = open_parquet(pa.BufferReader(data))
     if parquet.metadata.num_rows > most_rows:
         return None
     names = set(parquet.schema_arrow.names)

@@ -15,6 +15,7 @@ from spark_jobs import outputs, storage
 from spark_jobs.config import ACTIONS
 from spark_jobs.errors import InputError, UnreadableFile
 from spark_jobs.outputs.fingerprints import files_fingerprint
+from spark_jobs.parquet_files import open_parquet
 from spark_jobs.raw.text import BOM, read_blocks
 from spark_jobs.users.foreign import RAW_ACTIONS, check_columns, check_users, is_raw
 from spark_jobs.users.grouping import CODED_USER, GROUPED_USER, UNKNOWN_GENDER
@@ -83,7 +84,7 @@ def read_parquet(location: str) -> Iterator[pa.RecordBatch]:
             footer = pq.read_metadata(file)
             leaves = [footer.schema.column(number).path for number in range(footer.num_columns)]
             often = [leaf for leaf in leaves if leaf == "gender" or leaf.endswith(".page_id")]
-            parquet = pq.ParquetFile(file, metadata=footer, read_dictionary=often)
+            parquet = open_parquet(file, footer, codes=often)
             for group in range(footer.num_row_groups):  # Arrow can't read nested codes across them
                 # Tasks run one a core.
                 for batch in parquet.iter_batches(_USERS_A_BATCH, [group], GROUPED_USER.names, use_threads=False):
