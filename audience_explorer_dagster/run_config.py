@@ -38,7 +38,7 @@ class KMeansConfig(dg.Config, jobs.KMeansConfig):
     label: str | None = Field(
         default="",
         validate_default=True,
-        description="Names a tweak, so that it stands beside the others; it decides nothing else. None if empty.",
+        description="Names a variant, so that it stands beside the others; it decides nothing else. None if empty.",
     )
 
     @field_validator("k", "label", mode="before")

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Makes a Debian 12 machine one that runs Audience Explorer: PostgreSQL, the code in a virtual environment, the services.
+# Makes a Debian 13 machine one that runs Audience Explorer: PostgreSQL, the code in a virtual environment, the services.
 # Run as root, with the project in /opt/audience-explorer/app; and again when another version is there. Runs that are going
 # on go on in that.
 set -euo pipefail

@@ -144,7 +144,7 @@ class KMeansConfig(StepConfig):
         " memory holds; it needs the engine spark.",
     )
     label: str | None = Field(
-        default=None, description="Names a tweak, so that it stands beside the others; it decides nothing else."
+        default=None, description="Names a variant, so that it stands beside the others; it decides nothing else."
     )
 
     def fingerprinted(self) -> dict[str, Any]:

@@ -106,6 +106,13 @@ def test_sync_adds_new_categories_and_refuses_bad_names(project: Project) -> Non
     assert project.instance.get_dynamic_partitions("category") == ["coffee", "games", "tea", "water"]
 
 
+@pytest.mark.parametrize("group", [[], ["ec2"], ["launch"], ["categories"]])
+def test_help_lists_each_command_with_its_whole_first_sentence(group: list[str]) -> None:
+    listed = CliRunner().invoke(main, [*group, "--help"], terminal_width=80).output.partition("Commands:\n")[2]
+    assert listed
+    assert "..." not in listed
+
+
 def test_help_tells_every_option() -> None:
     said = CliRunner().invoke(main, ["pipeline", "--help"]).output
     for option in ("--month", "--k ", "--params", "--n-init", "--seed", "--label", "--scaling", "--engine", "--force"):

@@ -355,6 +355,8 @@ def test_the_dry_run_is_the_very_request_of_a_launch(account: Account, answers: 
          " create the service-linked role for EC2 Spot Instances.", "aws iam create-service-linked-role"),
         ("Unsupported", "Your requested instance type is not supported in your requested zone", "…_SUBNETS"),
         ("PendingVerification", "Your request for accessing resources in this region is being validated", "its mails"),
+        ("InvalidParameterCombination", "The specified instance type is not eligible for Free Tier. For a list of Free"
+         " Tier instance types, run 'describe-instance-types'", "paid plan"),
         ("SomethingElse", "Words", "Its message"),
     ],
 )  # fmt: skip

@@ -83,6 +83,12 @@ def test_an_account_without_a_default_network_learns_what_to_set(code: str) -> N
     assert "aws ec2 create-default-vpc (free), or name subnets: AUDIENCE_EXPLORER_EC2_SUBNETS" in explained(error)
 
 
+def test_an_account_of_the_free_plan_learns_why_it_has_no_such_instance() -> None:
+    said = "The specified instance type is not eligible for Free Tier."
+    assert "paid plan" in explained(refusal("InvalidParameterCombination", said))
+    assert "paid plan" not in explained(refusal("InvalidParameterCombination", "Something else."))
+
+
 class Silent:
     """A launch whose instance says nothing, and is in a subnet without a way to S3 if that is closed."""
 

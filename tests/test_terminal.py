@@ -1,6 +1,7 @@
 """What a terminal gets, and that everything else gets the same plain lines as ever."""
 
 import io
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -72,8 +73,8 @@ def plain(text: str) -> str:
     return Text.from_ansi(text).plain
 
 
-def message(text: str) -> Any:
-    return SimpleNamespace(dagster_event=None, user_message=text)
+def message(text: str, level: int = logging.INFO) -> Any:
+    return SimpleNamespace(dagster_event=None, user_message=text, level=level)
 
 
 def materialization(partition: str) -> Any:
@@ -117,6 +118,15 @@ def test_what_jobs_print_goes_above_the_display_but_for_progress_that_it_shows(t
     printed = plain(terminal.getvalue())
     assert "Traceback: it broke" in printed
     assert "read 2 files" not in printed
+
+
+def test_a_warning_stays_in_the_terminal_and_what_checks_found_does_not() -> None:
+    stays = io.StringIO()
+    display = live._Display(Console(file=stays, width=100), targets=1)
+    display.listen(message("SpotInterrupted: AWS took i-1 \x1b[1mback", logging.WARNING))
+    display.listen(message("kmeans: check many_changed failed for tea|2024-01: a third", logging.WARNING))
+    display.listen(message("i-2 is up after 30 s"))
+    assert stays.getvalue() == "SpotInterrupted: AWS took i-1 \\x1b[1mback\n"
 
 
 def test_without_a_terminal_each_month_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:

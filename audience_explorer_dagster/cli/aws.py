@@ -11,6 +11,8 @@ from spark_jobs.terminal import visible_lines
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+_WHOLE = 1000  # characters of a first sentence
+
 # The variable of each launcher on AWS that names its region.
 REGIONS = {"ec2": "AUDIENCE_EXPLORER_EC2_REGION", "emr-serverless": "AUDIENCE_EXPLORER_EMR_REGION"}
 
@@ -27,6 +29,13 @@ def region_option_of(variables: Iterable[str]) -> Callable[[Command], Command]:
 
 class AWSGroup(click.Group):
     """Commands whose errors of AWS's, of the input's and of the disk's end as one line."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List each command with the whole first sentence of its help: click cuts it off after a line."""
+        commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
+        rows = [(name, command.get_short_help_str(_WHOLE)) for name, command in commands.items() if command]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:
         from botocore.exceptions import BotoCoreError, ClientError, NoRegionError

@@ -1,6 +1,7 @@
 """What a pipeline shows while it runs: one display in a terminal, plain lines everywhere else."""
 
 import io
+import logging
 import re
 import sys
 import time
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 _MOST_JOBS = 6  # that are shown
 _REFRESHES = 4  # a second
 _PROGRESS = re.compile(r"\[ *\d+\.\d s\] ")  # what begins a line of progress, see `spark_jobs.reporting`
+# What is found of outputs is in a page of each asset's; see `running.recording`.
+_CHECK = re.compile(r"\w+: check \w+ failed for ")
 _STARTS = " starts"  # what ends the message of a job that starts, see `spark_jobs.workers.run_job`
 
 
@@ -98,6 +101,8 @@ class _Display:
         """Take an event of a run."""
         if event.dagster_event is None:
             self._log(event.user_message)
+            if event.level == logging.WARNING and not _CHECK.match(event.user_message):
+                self.console.print(visible(event.user_message), markup=False, highlight=False)  # it stays
         elif event.dagster_event.is_step_materialization:
             self._done += 1
             rate = self._done / max(time.monotonic() - self._began, 0.1)

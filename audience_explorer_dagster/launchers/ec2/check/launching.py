@@ -9,7 +9,7 @@ from ami.images import Image
 from ami.instances import Market
 from audience_explorer_dagster.launchers.aws_checks import Result, State, looked, message_of
 from audience_explorer_dagster.launchers.ec2.errors import ImageMisfit, NoImage
-from audience_explorer_dagster.launchers.ec2.explanations import NO_NETWORK
+from audience_explorer_dagster.launchers.ec2.explanations import FREE_PLAN, NO_NETWORK, is_on_free_plan
 from audience_explorer_dagster.launchers.ec2.images import check_fit, find_image
 from audience_explorer_dagster.launchers.ec2.prices import price_of
 from audience_explorer_dagster.launchers.ec2.settings import EC2Settings
@@ -144,6 +144,8 @@ def _to_do(code: str, message: str) -> str:
         return f"Allow {missing[1]}{where}, as ami/iam/launcher.json does."
     if "instance profile" in message.lower():
         return "Make the profile, with the role of ami/iam/instance.json, or name another: …_EC2_INSTANCE_PROFILE."
+    if is_on_free_plan(message):
+        return FREE_PLAN
     more = "Its message says what is wrong; ami/README.md and docs/ec2.md have what is needed."
     return _TO_DO.get(code, more)
 
