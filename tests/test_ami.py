@@ -570,6 +570,24 @@ def test_all_packages_of_debians_image_are_upgraded_before_others_are_installed(
     assert commands[:3] == ["update", "upgrade", "install"]
 
 
+def test_images_are_looked_for_by_their_owner_or_their_id(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who names neither has AWS search all public images, which takes seconds."""
+    asked: list[tuple[Any, Any]] = []
+    describe = EC2Response.describe_images
+
+    def describe_images(self: EC2Response) -> Any:
+        asked.append((self._get_param("Owners"), self._get_param("ImageIds")))
+        return describe(self)
+
+    monkeypatch.setattr(EC2Response, "describe_images", describe_images)
+    image = run("build").stdout.strip()
+    for wanted in (image, "audience-explorer-*"):
+        assert find_image(account.ec2, wanted).id == image
+    assert run("ls").exit_code == run("prune").exit_code == 0
+    assert len(asked) > 5
+    assert all(owners or ids for owners, ids in asked)
+
+
 def test_ls_tells_whether_jobs_would_run(account: Account) -> None:
     assert "no images" in run("ls").stdout
     assert run("build").exit_code == 0
