@@ -236,3 +236,32 @@ def test_what_never_was_a_group_of_its_own_ends_without_an_event(monkeypatch: py
         assert [event.kind for event in work.events] == kinds_
         if into:
             assert (work.events[0].before, work.events[0].after) == ((1, 2), (2,))
+
+
+# --- what is compared, and kept
+
+
+def test_only_pages_are_compared_that_were_listed_when_segments_were_last_seen() -> None:
+    (state,) = after(month(1, [[A], [B]]))
+    people = month(2, [[A], [B]])
+    fresh = sp.csr_matrix(np.ones((len(people.group), 1)))
+    more = People(sp.csr_matrix(sp.hstack([fresh, people.visits])), people.group, ("fresh", *PAGES))
+    work = _Month(state, "2024-02", more, 2, ["x", "y"], None, 0, (), ())
+    work._compare()
+    assert work.pages == PAGES
+    assert work.common.visits.shape[1] == len(PAGES)
+
+
+def test_a_segment_learns_from_a_cluster_of_its_own_and_not_from_one_that_it_shares() -> None:
+    people = month(2, [[A, B], [C]])
+    first, second = after(month(1, [[A], [B], [C]]), people)
+    of_a, of_b, of_c = first.segments
+    assert second.segments[:2] == (of_a, of_b), "in a cluster of both, it says nothing of either"
+    likes = people.likes(2)
+    assert second.segments[2] == replace(
+        of_c,
+        seen="2024-02",
+        share=1 / 3,
+        likes=follow._sum(of_c.likes, dict(zip(PAGES, likes[1].tolist(), strict=True))),
+        everybody=follow._sum(of_c.everybody, dict(zip(PAGES, likes.sum(axis=0).tolist(), strict=True))),
+    )
