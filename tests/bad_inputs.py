@@ -521,6 +521,7 @@ def in_folder() -> Iterator[BadInput]:
         yield BadInput(f"a broken link {name}", name, lambda path: path.symlink_to("gone"), "is a link to what does")
         yield BadInput(f"a link to itself {name}", name, loop, "is a link to what does not exist")
         yield BadInput(f"a pipe {name}", name, os.mkfifo, "is neither a file nor a folder")
+    yield BadInput("a link to its own folder", "a.csv", lambda path: path.symlink_to("."), "is a folder")
     yield BadInput("a socket", "a.csv", _socket, "is neither a file nor a folder")
     yield BadInput("a name that is not UTF-8", os.fsdecode(b"\xff.csv"), _TWO, "name that is not UTF-8")
     for name in (

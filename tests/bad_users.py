@@ -22,7 +22,10 @@ _JSON_USERS: dict[str, tuple[Any, str]] = {
     "an empty user": ({**_USER, "user_id": ""}, "user_id or a page's id is empty"),
     "an empty page": ({**_USER, "page_like": {"": 1}}, "user_id or a page's id is empty"),
     "a list of pages": ({**_USER, "page_like": ["p"]}, "page_like is not an object"),
-    "a number of pages": ({**_USER, "post_like": 7}, "post_like is not an object"),
+    **{
+        f"pages that are {pages!r}": ({**_USER, "post_like": pages}, "post_like is not an object")
+        for pages in (7, 0, False, "", [])
+    },
     "half a surrogate pair as user": ({**_USER, "user_id": "\ud800"}, r"'\ud800' has half a surrogate pair"),
     "half a surrogate pair as page": ({**_USER, "page_like": {"\udc00": 1}}, r"'\udc00' has half a surrogate pair"),
     "half a surrogate pair as gender": ({**_USER, "gender": "\udc00"}, r"'\udc00' has half a surrogate pair"),

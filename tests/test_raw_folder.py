@@ -77,6 +77,14 @@ def test_of_several_problems_one_is_named_and_all_are_counted(raw: Path) -> None
         list_raw_files(str(raw))
 
 
+def test_links_that_lead_back_are_followed_once_and_refused_by_name(raw: Path, tmp_path: Path, local: Engine) -> None:
+    (raw / "a.csv").symlink_to(".")
+    (raw / "b.csv").symlink_to("..")
+    assert len(storage.list_below(str(raw))) <= len(list(raw.iterdir()))
+    with pytest.raises(InputError, match=rf"^{raw}/a.csv is a folder"):
+        local.run("group_by_user", raw, tmp_path / "out")
+
+
 def test_a_job_does_not_pass_over_a_folder_as_spark_writes_it(raw: Path, tmp_path: Path, local: Engine) -> None:
     make_folder(raw / "part.parquet")
     with pytest.raises(InputError, match=r"part\.parquet is a folder"):

@@ -281,13 +281,22 @@ def list_below(folder: str) -> dict[str, ListedFile]:
     }
 
 
-def _scan(folder: str | Path, prefix: str) -> Iterator[tuple[str, ListedFile]]:
-    """The files below a local folder, in one look at each folder. Links are followed, as by all that reads files."""
+def _scan(
+    folder: str | Path, prefix: str, above: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[tuple[str, ListedFile]]:
+    """The files below a local folder, in one look at each folder. Links are followed, as by all that reads files.
+
+    A link to a folder `above` it is not: nothing else is behind it, and two of them would give 2^40 paths.
+    """
     try:
+        at_disk = os.stat(folder)
+        here = (at_disk.st_dev, at_disk.st_ino)
+        if here in above:
+            return
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.is_dir():
-                    yield from _scan(entry.path, f"{prefix}{entry.name}/")
+                    yield from _scan(entry.path, f"{prefix}{entry.name}/", above | {here})
                 else:
                     with suppress(FileNotFoundError):  # it was deleted meanwhile, or is a broken link
                         stat = entry.stat()

@@ -165,7 +165,7 @@ def _parse_user(line: bytes) -> dict[str, Any]:
         raise ValueError(RAW_ACTIONS)
     pages: dict[str, dict[str, Any]] = {}
     for action in ACTIONS:
-        entries = user.get(action) or {}
+        entries = {} if user.get(action) is None else user[action]
         if not isinstance(entries, dict):
             raise ValueError(f"{action} is not an object of counts by page")
         for page, count in entries.items():
