@@ -214,3 +214,35 @@ def test_a_new_center_is_that_of_several_which_lowers_distances_most(points: Poi
     sums = [WEIGHT @ np.minimum(distance, ((PROFILES - center) ** 2).sum(axis=1)) for center in PROFILES]
     best = PROFILES[int(np.argmin(sums))]
     assert near.tolist() == (((PROFILES - best) ** 2).sum(axis=1) < distance).tolist()
+
+
+def test_two_of_its_members_are_what_the_halves_of_a_cluster_begin_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_search, "_SPLIT_ITERATIONS", 1)
+    pairs = Points(sp.csr_matrix(np.array([[0.0, 1], [5, 7], [20, 30], [22, 39]])), np.array([1.0, 3, 2, 1]))
+    now = local_search._clustering(pairs, np.array([0, 0, 1, 1]), 2)
+    halves = local_search._Halves(pairs, now, np.random.RandomState(0))
+    assert halves.cost.tolist() == [0, 0]
+    assert halves.second[0] != halves.second[1]
+    assert halves.second[2] != halves.second[3]
+
+
+def test_a_split_gives_half_of_the_other_cluster_to_the_one_that_is_given_up(
+    points: Points, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = clustering(points)
+    search = local_search._Search(points, np.random.RandomState(0), Tries(100, 0))
+    tried: list[np.ndarray] = []
+    monkeypatch.setattr(search, "_better", lambda _, labels: tried.append(labels))
+    assert search.swap_clusters(now) is None
+    around = local_search._Around(points, now)
+    halves = local_search._Halves(points, now, np.random.RandomState(0))
+    gain = {
+        (lost, split): around.cost[split] - halves.cost[split] - around.loss[lost]
+        for lost in range(3)
+        for split in range(3)
+        if lost != split
+    }
+    best_first = sorted(gain, key=lambda pair: -gain[pair])
+    for (lost, split), labels in zip(best_first, tried, strict=True):
+        expected = np.where((now.labels == split) & halves.second, lost, around.without(lost))
+        assert labels.tolist() == expected.tolist()

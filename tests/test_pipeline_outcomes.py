@@ -234,10 +234,10 @@ def test_a_run_that_repeats_another_has_its_partitions_and_the_tags_of_people(ta
     assert pipeline._is_repeated(tag) is repeated
 
 
-def repeat(root: str | None = None, **tags: str) -> list[Outcome]:
+def repeat(root: str | None = None, assets: Sequence[str] | None = ("b", "a"), **tags: str) -> list[Outcome]:
     run: Any = SimpleNamespace(
         **{"run_id": "first", "root_run_id": root, "job_name": "job", "run_config": {"ops": {}}},
-        asset_selection={dg.AssetKey("b"), dg.AssetKey("a")},
+        asset_selection=None if assets is None else {dg.AssetKey(name) for name in assets},
         tags={"dagster/partition": "2024-01", "team": "x", "dagster/backfill": "y", **tags},
     )
     definitions: Any = SimpleNamespace(resolve_job_def=lambda name: name)
@@ -250,7 +250,7 @@ def test_a_run_is_repeated_with_its_config_assets_and_partitions_and_names_the_f
 ) -> None:
     clusters = Target("kmeans", TEA)
     ending = pipeline._Ended({USERS: done(USERS)}, {clusters: "bad"}, "its run failed")
-    runs = Runs(monkeypatch, *[ending] * 3, success=False)
+    runs = Runs(monkeypatch, *[ending] * 4, success=False)
     outcomes = repeat()
     assert outcomes == [done(USERS), Outcome("kmeans", TEA, "failed", error="bad")]
     ((job, assets, tags, config),) = runs.asked
@@ -260,6 +260,8 @@ def test_a_run_is_repeated_with_its_config_assets_and_partitions_and_names_the_f
     for root, given in (("older", {}), (None, {"dagster/root_run_id": "older"})):
         repeat(root, **given)
         assert runs.asked[-1][2]["dagster/root_run_id"] == "older"
+    repeat(assets=None)
+    assert runs.asked[-1][1] is None, "all of the job"
 
 
 def test_a_repeated_run_that_fails_without_saying_of_which_target_fails_as_its_job(
