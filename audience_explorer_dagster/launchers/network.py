@@ -96,7 +96,7 @@ def way_to_s3(
             return "ok", f"to S3 by the interface {endpoint['VpcEndpointId']}", ""
     make_endpoint = (
         f"aws ec2 create-vpc-endpoint --vpc-id {subnet['VpcId']} --service-name com.amazonaws.{region}.s3"
-        f" --route-table-ids {table['RouteTableId']} (free)"
+        f" --route-table-ids {table['RouteTableId']}  # free"
     )
     outward = [of for of in table["Routes"] if of.get("DestinationCidrBlock") == _ANYWHERE]
     route: AWSDict = next((of for of in outward if of.get("State") == "active"), {})

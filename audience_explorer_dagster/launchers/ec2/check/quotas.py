@@ -71,7 +71,7 @@ def _compared(check: str, market: Market, quota: float | None, vcpus: dict[str, 
         return Result(check, "ok", f"{quota:.0f} vCPUs at a time")
     wanted = max(vcpus.values())
     ask = f"aws service-quotas request-service-quota-increase --service-code ec2 --quota-code {code}"
-    to_do = f"{ask} --desired-value {wanted} (free; “{name}”)"
+    to_do = f"{ask} --desired-value {wanted}  # free: “{name}”"
     if len(larger) == len(vcpus):
         return Result(check, "failed", f"{quota:.0f} vCPUs at a time: too few for any type", to_do)
     fitting = ", ".join(of for of in vcpus if of not in larger)
