@@ -20,6 +20,7 @@ from dagster._core.storage.schedules.sqlite import sqlite_schedule_storage
 STORAGES: tuple[ModuleType, ...] = (sqlite_event_log, sqlite_run_storage, sqlite_schedule_storage)
 
 _MOST_ENGINES = 16  # a run has a database of its own, and a daemon sees many: 1 to 2 MB and 4 files each
+_MOST_STATEMENTS = 200  # compiled, a database, or half more: each look at a schema's version leaves one of 10 kB
 _TIMEOUT = 30  # seconds that a process waits for another one's lock
 
 
@@ -53,7 +54,9 @@ def _engine(address: str, *, poolclass: Any, connect_args: Mapping[str, Any] | N
 
 
 def _make(address: str, poolclass: Any, connect_args: Mapping[str, Any]) -> _Kept:
-    engine = sqlalchemy.create_engine(address, poolclass=poolclass, connect_args=dict(connect_args))
+    engine = sqlalchemy.create_engine(
+        address, poolclass=poolclass, connect_args=dict(connect_args), query_cache_size=_MOST_STATEMENTS
+    )
     path = engine.url.database
     assert path, f"{address} is a file"
     # Any thread may use it, and close it: SQLite lets one at it at a time.
