@@ -46,7 +46,7 @@ query ($id: String!) {
 
 
 @pytest.mark.timeout(2700)
-def test_six_months_of_four_categories_are_six_launches_and_go_on_after_a_kill(
+def test_six_months_of_four_categories_are_made_once_each_and_go_on_after_a_kill(
     explorer: Explorer, ansible: Path
 ) -> None:
     explorer.bring(ansible, *MONTHS)
@@ -81,7 +81,7 @@ def test_six_months_of_four_categories_are_six_launches_and_go_on_after_a_kill(
 
 
 @pytest.mark.timeout(2700)
-def test_twelve_months_on_one_machine_are_twelve_launches_one_at_a_time_in_bounded_memory(
+def test_twelve_months_on_one_machine_are_read_once_each_one_at_a_time_in_bounded_memory(
     explorer: Explorer, ansible: Path
 ) -> None:
     explorer.bring(ansible, *YEAR)

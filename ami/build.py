@@ -321,16 +321,20 @@ export DEBIAN_FRONTEND=noninteractive AWS_DEFAULT_REGION={region}
 apt-get update -qq
 apt-get install -qq --no-install-recommends ca-certificates python3-boto3 >/dev/null
 cd "$folder"
-# For a minute or so S3 refuses a role that was made just now.
+# For a minute or so S3 refuses a role that was made just now (75).
 SECONDS=0
 until python3 - {archive} <<'END'
-import os, sys, urllib.parse, boto3
+import os, sys, urllib.parse, boto3, botocore.exceptions
 place = urllib.parse.urlsplit(sys.argv[1])
 s3 = boto3.client("s3", endpoint_url=os.environ.get("AWS_ENDPOINT_URL"))
-s3.download_file(place.netloc, place.path[1:], "archive.tar.gz")
+try:
+    s3.download_file(place.netloc, place.path[1:], "archive.tar.gz")
+except botocore.exceptions.ClientError as error:
+    print(sys.argv[1], error, file=sys.stderr)
+    sys.exit(75 if error.response["ResponseMetadata"]["HTTPStatusCode"] == 403 else 1)
 END
 do
-  [ $SECONDS -lt 120 ] || exit
+  [ $? -eq 75 ] && [ $SECONDS -lt 120 ] || exit 1
   sleep 5
 done
 echo '{digest}  archive.tar.gz' | sha256sum --check --quiet

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def is_missing(s3: "S3Client", bucket: str, key: str, error: ClientError) -> bool:
-    """Whether an object did not exist when a request to read it failed.
+    """Whether an object does not exist, after a request to read it failed.
 
     Args:
         s3: The client that made the request.
@@ -34,16 +34,4 @@ def is_missing(s3: "S3Client", bucket: str, key: str, error: ClientError) -> boo
         found = s3.list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
     except (BotoCoreError, ClientError):
         return False
-    if all(listed["Key"] != key for listed in found.get("Contents", [])):
-        return True
-    # Somebody may have written it after the request and before the listing.
-    return _can_be_read(s3, bucket, key)
-
-
-def _can_be_read(s3: "S3Client", bucket: str, key: str) -> bool:
-    # Not by HEAD, which is not refused for want of a right to the object's KMS key.
-    try:
-        s3.get_object(Bucket=bucket, Key=key)["Body"].close()
-    except (BotoCoreError, ClientError):
-        return False
-    return True
+    return all(listed["Key"] != key for listed in found.get("Contents", []))

@@ -22,16 +22,17 @@ class _Careful(yaml.composer.Composer, yaml.constructor.BaseConstructor):
         finally:
             self._depth -= 1
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        seen: set[str] = set()
-        keys = [key for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
-        for key in keys:
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        # As it is written: later what `<<` merges is among the keys, and may be there twice.
+        node = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
+                if (key.tag, key.value) in seen:
                     why = f"the key {key.value!a} is there twice"
-                    raise yaml.constructor.ConstructorError(None, None, why, key.start_mark)
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
+                    raise yaml.composer.ComposerError(None, None, why, key.start_mark)
+                seen.add((key.tag, key.value))
+        return node
 
 
 class _Texts(_Careful, yaml.BaseLoader):

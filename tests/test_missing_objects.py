@@ -1,8 +1,10 @@
 """S3 answers 403 for what does not exist to whoever may list by prefix only: that is told from a refusal."""
 
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 from io import BytesIO
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import pytest
 from botocore.exceptions import ClientError
@@ -62,20 +64,37 @@ def test_an_object_is_missing_if_s3_says_so_or_denies_it_and_lists_it_not(bucket
     assert is_missing(cast(Any, bucket), "bucket", "a/b", bucket.error) == missing
 
 
-def test_an_object_that_is_written_between_its_refusal_and_the_listing_was_missing() -> None:
+class Refusing(Bucket):
+    """A bucket that refuses the first request, and has the object by the time that it is listed."""
+
+    def __init__(self, key: str):
+        super().__init__(key)
+        self.denials = [True]
+
+    def get_object(self, **_: Any) -> dict[str, Any]:
+        return {"Body": BytesIO(b"{}")} if not self.denials else self._refuse()
+
+    def head_object(self, **_: Any) -> dict[str, Any]:
+        written = datetime(2026, 11, 28, tzinfo=timezone.utc)
+        headers = {"date": format_datetime(written + timedelta(seconds=7))}
+        answer = {"LastModified": written, "ResponseMetadata": {"HTTPHeaders": headers}}
+        return answer if not self.denials else self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        self.denials.clear()
+        raise self.error
+
+
+def test_an_object_that_is_written_between_its_refusal_and_the_listing_is_read() -> None:
     """Else a launch that is polled would fail when a message comes at the wrong moment."""
-    bucket = Bucket("launches/launch=1/messages/000001.jsonl")
-    denials, refuse = iter([DENIED]), bucket.get_object
-
-    def get_object(**_: Any) -> dict[str, Any]:
-        if next(denials, None):
-            refuse()
-        return {"Body": BytesIO(b"{}")}
-
-    bucket.get_object = get_object  # type: ignore[method-assign]
-    launch = S3Folder(cast(Any, bucket), "s3://bucket/launches/launch=1")
-    assert launch.get_object("messages", 1) is None
+    launch = S3Folder(cast(Any, Refusing("launches/launch=1/messages/000001.jsonl")), "s3://bucket/launches/launch=1")
     assert launch.get_object("messages", 1) == b"{}"
+
+
+def test_a_lease_that_is_refused_for_a_moment_is_not_taken_for_a_deleted_one() -> None:
+    """Else jobs on EMR would be killed because the role was not known for a moment."""
+    launch = S3Folder(cast(Any, Refusing("launches/launch=1/lease")), "s3://bucket/launches/launch=1")
+    assert launch.lease_age() == 7
 
 
 @pytest.fixture

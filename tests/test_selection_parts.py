@@ -168,32 +168,35 @@ def test_how_likely_a_cluster_is_and_how_well_it_predicts_are_those_of_each_pers
         assert predicted[person] == pytest.approx(sum(mix * np.log(ratio)))
 
 
+def blind_labels(rows: Any) -> np.ndarray:
+    """A clustering that knows nothing."""
+    return np.arange(rows.shape[0]) % 2
+
+
 def test_each_person_is_predicted_in_every_split_in_both_directions(split: Any) -> None:
     people, _, _ = split
     made = selection.splits(people, 0)
-    labels = lambda rows: np.arange(rows.shape[0]) % 2  # noqa: E731  # a clustering that knows nothing
     expected = np.zeros(people.shape[0])
     for each in made:
-        first, second = (selection._Predictor(of, labels(each.learned)) for of in each.halves)
+        first, second = (selection._Predictor(of, blind_labels(each.learned)) for of in each.halves)
         expected[each.held_out] += second.predict(first.chances()) + first.predict(second.chances())
-    found = selection.prediction_scores(people, made, labels)
+    found = selection.prediction_scores(people, made, blind_labels)
     np.testing.assert_allclose(found, expected / len(made))
 
 
 def test_evidence_is_how_much_better_ones_own_half_predicts_than_those_of_eight_others(split: Any) -> None:
     people, _, _ = split
     made = selection.splits(people, 0)
-    labels = lambda rows: np.arange(rows.shape[0]) % 2  # noqa: E731
     random, gain = np.random.default_rng(9), np.zeros(people.shape[0])
     for each in made:
-        first, second = (selection._Predictor(of, labels(each.learned)) for of in each.halves)
+        first, second = (selection._Predictor(of, blind_labels(each.learned)) for of in each.halves)
         for seen, other in ((first, second), (second, first)):
             chances = seen.chances()
             strangers = [selection._stranger_in(other.half.stratum, random) for _ in range(8)]
             others = np.mean([other.predict(chances[stranger]) for stranger in strangers], axis=0)
             gain[each.held_out] += other.predict(chances) - others
     expected = gain.mean() / gain.std() * math.sqrt(len(gain))
-    assert selection.evidence(people, made, labels, 9) == pytest.approx(expected)
+    assert selection.evidence(people, made, blind_labels, 9) == pytest.approx(expected)
 
 
 # --- the number of segments

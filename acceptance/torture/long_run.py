@@ -3,7 +3,6 @@
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from acceptance.conftest import PROJECT, Explorer
 from acceptance.torture import kills
 from acceptance.torture.audience import TinyExplorer, make_audience
 from acceptance.torture.rounds import going_on, left_behind
+from tests.ports import reserved_port
 
 DEPLOY = PROJECT / "deploy"
 SERVICES = ("code", "daemon", "webserver")
@@ -43,11 +43,9 @@ class Sample:
 class Services:
     """The services of `deploy/systemd` but for the reports', on SQLite, with this process in systemd's place."""
 
-    def __init__(self, explorer: Explorer):
+    def __init__(self, explorer: Explorer, port: int):
         self.explorer = explorer
         self.processes: dict[str, psutil.Popen] = {}
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
         explorer.environment |= {
             "AUDIENCE_EXPLORER_AUTOMATIC": "1",
@@ -77,7 +75,7 @@ class Services:
 
     def ask(self) -> bool:
         """Ask the webserver what its page of runs asks."""
-        with suppress(requests.ConnectionError):
+        with suppress(requests.RequestException):
             return requests.post(f"{self.url}/graphql", json={"query": _QUERY}, timeout=60).ok
         return False
 
@@ -108,17 +106,18 @@ def sample(process: psutil.Process) -> Sample:
 @contextmanager
 def services(explorer: Explorer, names: Sequence[str] = SERVICES) -> Iterator[Services]:
     """Services of a deployment, until the body ends."""
-    made = Services(explorer)
-    try:
-        for name in names:
-            made.start(name)
-        yield made
-    finally:
-        for process in reversed(made.processes.values()):
-            process.terminate()
-        psutil.wait_procs(list(made.processes.values()), timeout=20)
-        for process in made.processes.values():
-            kills.end(process)
+    with reserved_port() as port:
+        made = Services(explorer, port)
+        try:
+            for name in names:
+                made.start(name)
+            yield made
+        finally:
+            for process in reversed(made.processes.values()):
+                process.terminate()
+            psutil.wait_procs(list(made.processes.values()), timeout=20)
+            for process in made.processes.values():
+                kills.end(process)
 
 
 def long_run(months: Sequence[str], categories: Sequence[str]) -> tuple[str, list[str]]:

@@ -31,7 +31,7 @@ def deployment(explorer: EC2Explorer, ansible: Path) -> Iterator[Services]:
         yield running
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2700)
 def test_a_run_that_is_lost_with_its_code_server_goes_on_as_the_same_run(
     deployment: Services, sandbox: Sandbox, explorer: EC2Explorer
 ) -> None:
@@ -44,7 +44,7 @@ def test_a_run_that_is_lost_with_its_code_server_goes_on_as_the_same_run(
     assert_done_again(sandbox, explorer)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2700)
 @pytest.mark.usefixtures("deployment")
 def test_a_run_that_is_killed_alone_is_tried_again(sandbox: Sandbox, explorer: EC2Explorer) -> None:
     while_it_writes(sandbox, KMEANS, lambda lost: (cut_off(sandbox, lost), kill_run(explorer)))
@@ -79,7 +79,7 @@ def assert_done_again(sandbox: Sandbox, explorer: EC2Explorer) -> None:
 
 def cut_off(sandbox: Sandbox, lost: Instance) -> None:
     """Let an instance end no job any more, however long it takes until somebody else does them."""
-    sandbox.faults.cut_network(lost, seconds=900)
+    sandbox.faults.cut_network(lost, seconds=2700)
 
 
 def launch(explorer: EC2Explorer) -> None:

@@ -33,7 +33,11 @@ class AWSGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List each command with the whole first sentence of its help: click cuts it off after a line."""
         commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
-        rows = [(name, command.get_short_help_str(_WHOLE)) for name, command in commands.items() if command]
+        rows = [
+            (name, command.get_short_help_str(_WHOLE))
+            for name, command in commands.items()
+            if command and not command.hidden
+        ]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 

@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from spark_jobs import storage
-from spark_jobs.errors import InputError
-from spark_jobs.json_texts import parse_json
+from spark_jobs.outputs import read_json
 from spark_jobs.raw.months import list_months
 
 if TYPE_CHECKING:
@@ -48,7 +46,7 @@ class Followed:
         Raises:
             InputError: It can't be read.
         """
-        segments: list[dict[str, Any]] = _read(self.folder, "state.json")["segments"]
+        segments: list[dict[str, Any]] = read_json(self.folder, "state.json")["segments"]
         return segments
 
 
@@ -78,17 +76,8 @@ def read_output(folder: str) -> Followed:
     Raises:
         InputError: A file of the output can't be read.
     """
-    found = _read(folder, "segments.json")
+    found = read_json(folder, "segments.json")
     # An earlier version wrote no history.
     history = found.get("history") or [found]
     events = [event for of_month in history for event in of_month["events"]]
     return Followed(folder, found["month"], found["segments"], found.get("edits", []), events)
-
-
-def _read(folder: str, name: str) -> dict[str, Any]:
-    location = storage.join(folder, name)
-    try:
-        found: dict[str, Any] = parse_json(storage.at(location).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{location} can't be read: {error}. Run the pipeline again.") from None
-    return found

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from audience_explorer_dagster.cli.project import tell
-from spark_jobs.terminal import visible
+from spark_jobs.terminal import visible, visible_lines
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -100,9 +100,10 @@ class _Display:
     def listen(self, event: "dg.EventLogEntry") -> None:
         """Take an event of a run."""
         if event.dagster_event is None:
-            self._log(event.user_message)
             if event.level == logging.WARNING and not _CHECK.match(event.user_message):
-                self.console.print(visible(event.user_message), markup=False, highlight=False)  # it stays
+                self.console.print(visible_lines(event.user_message), markup=False, highlight=False)  # it stays
+            else:
+                self._log(event.user_message)
         elif event.dagster_event.is_step_materialization:
             self._done += 1
             rate = self._done / max(time.monotonic() - self._began, 0.1)

@@ -193,7 +193,7 @@ def open_project(root: str) -> Iterator[Project]:
         # same time leave two heads of the schema, and no process can open the home again.
         with (home / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            with _told_of_records(home):
+            with _records_errors_explained(home):
                 instance = opened.enter_context(dg.DagsterInstance.get())
                 instance.get_runs_count()
                 instance.get_dynamic_partitions(CATEGORY)
@@ -203,7 +203,7 @@ def open_project(root: str) -> Iterator[Project]:
 
 
 @contextmanager
-def _told_of_records(home: Path) -> Iterator[None]:
+def _records_errors_explained(home: Path) -> Iterator[None]:
     """Tell in a line why the records can't be opened: their settings make no sense, or there is no such database."""
     import sqlite3
 

@@ -9,6 +9,7 @@ nothing. Here the databases that were used last keep their engine and one idle c
 import sqlite3
 import threading
 from collections.abc import Hashable, Mapping
+from contextlib import suppress
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ _TIMEOUT = 30  # seconds that a process waits for another one's lock
 class _Kept(NamedTuple):
     engine: sqlalchemy.Engine
     idle: sqlite3.Connection
+    lock: threading.Lock  # of the idle connection, which may wait for another process
 
 
 _lock = threading.Lock()  # of what follows
@@ -45,10 +47,14 @@ def _engine(address: str, *, poolclass: Any, connect_args: Mapping[str, Any] | N
     with _lock:
         kept = _kept.pop(made_of, None) or _make(address, poolclass, connect_args or {})
         _kept[made_of] = kept
-        if len(_kept) > _MOST_ENGINES:
-            # At once: an engine is part of a cycle, so that Python lets it go late, and with hundreds of others.
-            _kept.pop(next(iter(_kept))).idle.close()
-        # SQLite opens a database, and a write-ahead log that it has by now, when it is read.
+        replaced = _kept.pop(next(iter(_kept))) if len(_kept) > _MOST_ENGINES else None
+    if replaced:
+        # At once: an engine is part of a cycle, so that Python lets it go late, and with hundreds of others.
+        with replaced.lock:
+            replaced.idle.close()
+    # SQLite opens a database, and a write-ahead log that it has by now, when it is read. If others took its place in
+    # between, it goes without.
+    with kept.lock, suppress(sqlite3.ProgrammingError):
         kept.idle.execute("PRAGMA schema_version").fetchone()
     return kept.engine
 
@@ -60,4 +66,4 @@ def _make(address: str, poolclass: Any, connect_args: Mapping[str, Any]) -> _Kep
     path = engine.url.database
     assert path, f"{address} is a file"
     # Any thread may use it, and close it: SQLite lets one at it at a time.
-    return _Kept(engine, sqlite3.connect(path, timeout=_TIMEOUT, check_same_thread=False))
+    return _Kept(engine, sqlite3.connect(path, timeout=_TIMEOUT, check_same_thread=False), threading.Lock())

@@ -118,22 +118,29 @@ class S3Folder(Folder):
         self._s3.put_object(Bucket=self._bucket, Key=f"{self._prefix}/{name}", Body=body)
 
     def get(self, name: str) -> bytes | None:
-        try:
-            return self._s3.get_object(Bucket=self._bucket, Key=f"{self._prefix}/{name}")["Body"].read()
-        except ClientError as error:
-            if self._is_missing(name, error):
-                return None
-            raise
+        key = f"{self._prefix}/{name}"
+        answer = self._read(name, lambda: self._s3.get_object(Bucket=self._bucket, Key=key))
+        return None if answer is None else answer["Body"].read()
 
     def age(self, name: str) -> float | None:
+        key = f"{self._prefix}/{name}"
+        answer = self._read(name, lambda: self._s3.head_object(Bucket=self._bucket, Key=key))
+        if answer is None:
+            return None
+        now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+        return (now - answer["LastModified"]).total_seconds()
+
+    def _read(self, name: str, ask: Callable[[], Answer]) -> Answer | None:
+        """What S3 answers; None if the object does not exist."""
         try:
-            answer = self._s3.head_object(Bucket=self._bucket, Key=f"{self._prefix}/{name}")
+            return ask()
         except ClientError as error:
             if self._is_missing(name, error):
                 return None
-            raise
-        now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
-        return (now - answer["LastModified"]).total_seconds()
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] != 403:
+                raise
+        # It is refused, and is there: somebody may have written it after the request and before the listing.
+        return ask()
 
     def _is_missing(self, name: str, error: ClientError) -> bool:
         """Whether an object does not exist, after a request to read it failed.

@@ -121,7 +121,7 @@ def _parse_json_line(line: bytes) -> tuple[dict[str, Any] | None, str]:
 
 def _parse_deep(line: bytes) -> tuple[dict[str, Any] | None, str]:
     """Parse a line with Arrow, which reads any depth, as it does in a block where every line is an object."""
-    alone = parse_json_fast(Block(line.rstrip(b"\r\n") + b"\n", 1, 1))
+    alone = parse_json_fast(Block(line.strip(b" \t\r\n") + b"\n", 1, 1))
     return (None, NOT_JSON) if alone is None else (alone.table.to_pylist()[0], "")
 
 
