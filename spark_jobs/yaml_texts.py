@@ -15,6 +15,7 @@ class _Careful(yaml.composer.Composer, yaml.constructor.BaseConstructor):
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self._depth == _DEEPEST:
             why = f"it is nested deeper than {_DEEPEST} levels"
+            # The parser has it, which the loaders below bring in.
             raise yaml.composer.ComposerError(None, None, why, self.peek_event().start_mark)  # type: ignore[attr-defined]
         self._depth += 1
         try:

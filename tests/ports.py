@@ -1,4 +1,4 @@
-"""Ports for servers that must be told theirs."""
+"""Free ports, for servers that take a port number when they start."""
 
 import socket
 from collections.abc import Iterator

@@ -28,7 +28,7 @@ PID = 4321
 
 
 class Process:
-    """A process of jobs, which is none: it has printed a line, and ends with a code or is overdue."""
+    """Stands for the process of the jobs: it has printed a line, and ends with a code or is overdue."""
 
     def __init__(self, output: int, code: int | None):
         self.pid, self.stdout, self._code = PID, os.fdopen(output, "rb"), code
@@ -61,8 +61,8 @@ class Started:
         output, printed = os.pipe()
         os.write(printed, b"a line\n")
         os.close(printed)
-        self.process = Process(output, self.code)  # type: ignore[assignment]
-        return self.process  # type: ignore[return-value]
+        self.process = Process(output, self.code)
+        return self.process
 
     def jobs(self, user: str | None = None) -> Jobs:
         self.made.append(Jobs(self.work, {"run_id": "r"}, user, Messages(), self.log))
@@ -75,7 +75,7 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Started
     yield made
     for jobs in made.made:
         jobs._reader.join()
-        jobs._process.stdout.close()  # type: ignore[union-attr]
+        jobs._process.stdout.close()
 
 
 def test_jobs_get_a_session_of_their_own_nothing_to_read_and_one_pipe_for_all_they_print(started: Started) -> None:
@@ -113,7 +113,7 @@ def test_jobs_that_take_too_long_are_ended_and_overdue(started: Started) -> None
     jobs = started.jobs()
     assert jobs.wait(-2) == Status(exit_code=-signal.SIGKILL, overdue=True, out_of_memory=False)
     process: Any = started.process
-    assert process.waits == [0, None], "no time is left, which is no error"
+    assert process.waits == [0, None], "that no time is left is not an error"
     assert started.killed == [(PID, signal.SIGKILL)]
 
 
@@ -129,7 +129,7 @@ def test_a_process_that_keeps_the_pipe_open_is_not_waited_for_for_ever(started: 
     jobs = started.jobs()
     jobs._reader.join()
     waited: list[float | None] = []
-    reader, jobs._reader = jobs._reader, SimpleNamespace(join=lambda timeout=None: waited.append(timeout))  # type: ignore[assignment]
+    reader, jobs._reader = jobs._reader, SimpleNamespace(join=lambda timeout=None: waited.append(timeout))
     jobs.kill()
     jobs._reader = reader
     assert waited == [5]

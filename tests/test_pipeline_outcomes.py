@@ -72,7 +72,7 @@ def test_a_pipeline_is_for_users_and_all_assets_of_each_category_month_by_month(
         *(Target(asset, Partition("2023-12", name)) for name in ("tea", "milk") for asset in OF_CATEGORY),
     ]
     assert len(found) == 22
-    with_k = MonthRunConfig(kmeans=KMeansConfig(k=2).model_dump())  # type: ignore[arg-type]
+    with_k = MonthRunConfig(kmeans=KMeansConfig(k=2).model_dump())
     assert "k_selection" not in {target.asset for target in pipeline.targets_of(["2024-01"], ["tea"], with_k)}
 
 
@@ -189,7 +189,7 @@ def test_each_target_has_an_outcome_and_so_has_what_followed_from_it(monkeypatch
         success=False,
     )
     outcomes, _ = runs.run(["2024-01"])
-    errors = {Target(each.asset, each.partition): each.error for each in outcomes}  # type: ignore[arg-type]
+    errors = {Target(each.asset, each.partition): each.error for each in outcomes}
     assert errors == {
         **{USERS: None, inputs: None, clusters: "bad", later: None},
         **{Target(asset, TEA): "its run failed" for asset in ("k_selection", "segments", "audience_report")},

@@ -204,7 +204,7 @@ def open_project(root: str) -> Iterator[Project]:
 
 @contextmanager
 def _records_errors_explained(home: Path) -> Iterator[None]:
-    """Tell in a line why the records can't be opened: their settings make no sense, or there is no such database."""
+    """Say in one line why the records can't be opened: their settings are wrong, or the database is missing."""
     import sqlite3
 
     import dagster as dg

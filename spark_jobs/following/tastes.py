@@ -113,7 +113,7 @@ def memberships(log_likelihood: np.ndarray) -> np.ndarray:
 def mixture(likes: np.ndarray, of: np.ndarray) -> np.ndarray:
     """(s,) the parts of some tastes (s, d) in the mixture of them that is nearest to what a group likes (d,), by EM.
 
-    Where it likes none of these pages, there is no part of any.
+    All parts are 0 if it likes none of these pages.
     """
     if not likes.any():
         return np.zeros(len(of))
